@@ -1,0 +1,39 @@
+"""Which transforms a clip goes through, composed from parsed options."""
+from __future__ import annotations
+
+from .clip import Transform
+from .photometric import Photometric, RandomBlur
+from .transforms import Compose, RandomCrop, RandomFlip, RandomRotate, RandomScale, RandomShift, Resize
+
+
+def training_transform(args) -> Transform:
+    """Resize, then one geometric draw per clip, then colours: the order of the published recipes.
+
+    Scale, rotation, blur, flip and crop come as in ETC, colours after them as in TMANet and MRCFA, the shift
+    of LMANet after the flip.
+    """
+    steps = []
+    if args.work_size:
+        steps.append(Resize(tuple(args.work_size), args.interpolation))
+    if args.random_scale:
+        steps.append(RandomScale(*args.random_scale, args.interpolation))
+    if args.random_rotate:
+        steps.append(RandomRotate(args.random_rotate, p=0.5))
+    if args.random_blur:
+        steps.append(RandomBlur(args.random_blur))
+    if args.random_flip:
+        steps.append(RandomFlip(args.random_flip))
+    if args.random_shift:
+        steps.append(RandomShift(args.random_shift))
+    if args.random_crop:
+        steps.append(RandomCrop(tuple(args.random_crop), max_ratio=args.crop_max_ratio if args.crop_max_ratio < 1 else None))
+    if args.photometric != "none":
+        steps.append(Photometric(shared=args.photometric == "clip"))
+    return Compose(steps)
+
+
+def evaluation_transform(args) -> Transform:
+    """Frames at working size; labels too if predictions are scored there."""
+    if not args.work_size:
+        return Compose([])
+    return Compose([Resize(tuple(args.work_size), args.interpolation, labels=args.score_size == "work")])

@@ -1,0 +1,227 @@
+"""Three loops: train one epoch, evaluate a data set, stream a video.
+
+They know clips, logits, losses and metrics; not methods, backbones or data sets. What they meet on the way
+is handed to callbacks and consumers (log, pictures, dashboard), which main.py chooses.
+"""
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from utils.dist import add_up, gather, world_size
+from utils.metrics import ConfusionMatrix, VideoConsistency
+from utils.padding import pad_batch
+from utils.progress import Progress
+from utils.views import Views, resize_scores
+
+
+class Labelled(NamedTuple):
+    """One labelled frame on its way to metrics, pictures and files."""
+
+    name: str
+    frame: Tensor               # (3, H, W) in [0, 1] at working size
+    prediction: Tensor          # (H', W') uint8 at the size it is scored or written at
+    labels: Tensor | None       # (H', W') int64, where there are any
+    video: int = 0
+    seconds: float = 0.0        # network and post-processing, without reading
+
+
+class LossModule(nn.Module):
+    """What DistributedDataParallel wraps: calling it computes the model's named losses."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, clip: Tensor, labels: Tensor, flows: Tensor | None) -> dict[str, Tensor]:
+        return self.model.losses(clip, labels, flows)
+
+
+class Stepper:
+    """Labels a video frame by frame: one state per pass of `views`, reset by a new video or a new frame size."""
+
+    def __init__(self, model: nn.Module, views: Views, autocast: AbstractContextManager,
+                 flow: Callable[[Tensor, Tensor], Tensor] | None = None, policy=None):
+        """flow(frame, previous) -> (B, 2, H, W) on the frame's grid into the previous one; policy: utils.keyframes."""
+        self.model, self.views, self.autocast = model, views, autocast
+        self.flow, self.policy = flow, policy
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new video."""
+        self.states: list | None = None
+        self.previous: list[Tensor | None] = []
+        self.size, self.age = None, None
+
+    @torch.inference_mode()
+    def __call__(self, frame: Tensor) -> Tensor:
+        """frame (B, 3, H, W) -> scores (B, K, H, W)."""
+        if self.size != frame.shape[-2:]:
+            self.reset()
+        plan = self.views.plan(tuple(frame.shape[-2:]))
+        if self.states is None:
+            self.states = [self.model.start() for _ in range(plan.passes)]
+            self.previous = [None] * plan.passes
+        key = self.is_key(frame)
+        self.size = frame.shape[-2:]
+        return plan.run(lambda i, view: self.step(i, view[:, -1], key), frame[:, None])
+
+    def is_key(self, frame: Tensor) -> bool | None:
+        if self.policy is None:
+            return None
+        decision = self.policy.decide(frame, self.age)
+        self.age = 0 if decision.key else self.age + 1
+        return decision.key
+
+    def step(self, i: int, frame: Tensor, key: bool | None) -> Tensor:
+        """Pass i: frame (B, 3, h, w) -> logits (B, K, h, w)."""
+        flow = None
+        if self.flow is not None and self.previous[i] is not None:
+            flow = self.flow(frame, self.previous[i])
+        with self.autocast:
+            logits, self.states[i] = self.model.step(frame, self.states[i], flow, key)
+        self.previous[i] = frame if self.flow is not None else None
+        return self.model.upsample(logits.float(), frame.shape[-2:])
+
+
+def train_one_epoch(network: nn.Module, loader: Iterable, optimizer, schedule, progress: Progress, *,
+                    device: torch.device, autocast: AbstractContextManager, scaler, size_rule,
+                    on_step: Callable[[dict[str, float]], None]) -> None:
+    """The rest of an epoch: `loader` begins at progress.step.
+
+    network: LossModule or its DDP wrapper. on_step gets the named losses, as the mean over ranks, after each step.
+    FloatingPointError with all terms if the loss is not finite; the parameters are then still those before the step.
+    """
+    network.train()
+    for clip in loader:
+        schedule.before_step(progress.epoch + 1, progress.step)
+        batch = [None if part is None else part.to(device, non_blocking=True)
+                 for part in (clip.frames, clip.labels, clip.flows)]
+        with autocast:
+            losses = network(*pad_batch(size_rule, *batch))
+            loss = sum(losses.values())
+        terms = mean_over_ranks(losses)
+        if not all(map(math.isfinite, terms.values())):
+            raise FloatingPointError(f"the loss is not finite in epoch {progress.epoch + 1}, step {progress.step + 1}: "
+                                     + ", ".join(f"{name} {value}" for name, value in terms.items())
+                                     + "; lower --lr-start or use --precision fp32")
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        progress.add(terms)
+        on_step(terms)
+
+
+def mean_over_ranks(losses: dict[str, Tensor]) -> dict[str, float]:
+    """The named losses as every rank sees them."""
+    values = add_up(torch.stack([loss.detach().double() for loss in losses.values()])) / world_size()
+    return dict(zip(losses, values.tolist(), strict=True))
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, clips: Iterable, *, num_classes: int, device: torch.device, views: Views,
+             autocast: AbstractContextManager, stepping: bool,
+             consume: Callable[[Labelled], None] = lambda labelled: None) -> dict:
+    """Score every labelled frame, one clip of batch 1 at a time, and add up over ranks.
+
+    stepping: the clips are single frames of whole videos, in order, and are labelled by `step`. Returns
+    ConfusionMatrix.compute(), for stepped videos VideoConsistency.compute() under each metric's name, and "loss" (mean
+    cross entropy per frame; None where scores are no logits), "frames", "seconds" per frame without reading (median).
+    """
+    model.eval()
+    stepper = Stepper(model, views, autocast)
+    scores_of = stepper if stepping else lambda clip: forward_clip(model, views, autocast, clip)
+    tally = Tally(model, num_classes, stepping=stepping, with_loss=views.single_pass)
+    for clip in clips:
+        started = time.perf_counter()
+        frames = clip.frames.to(device)
+        video = int(clip.video)
+        if stepping and tally.begins(video):
+            stepper.reset()
+        scores = scores_of(frames[:, -1] if stepping else frames)
+        labels = clip.labels[:, -1].to(device)
+        scores = resize_scores(scores, tuple(labels.shape[-2:]), model.backbone.align_corners)
+        prediction = scores.argmax(1)
+        seconds = time.perf_counter() - started
+        tally.add(scores, prediction, labels)
+        consume(Labelled(clip.name[0], frames[0, -1], prediction[0].to(torch.uint8), labels[0], video, seconds))
+    return tally.result()
+
+
+def forward_clip(model: nn.Module, views: Views, autocast: AbstractContextManager, clip: Tensor) -> Tensor:
+    """clip (B, T, 3, H, W) -> scores (B, K, H, W) of its last frame, all frames at once."""
+    def network(i: int, view: Tensor) -> Tensor:
+        with autocast:
+            logits = model(view)
+        return model.upsample(logits.float(), view.shape[-2:])
+    return views.plan(tuple(clip.shape[-2:])).run(network, clip)
+
+
+class Tally:
+    """The running sums of an evaluation."""
+
+    def __init__(self, model: nn.Module, num_classes: int, *, stepping: bool, with_loss: bool):
+        self.model, self.with_loss = model, with_loss
+        self.confusion = ConfusionMatrix(num_classes)
+        self.consistency = [VideoConsistency(length, mode) for mode in ("correct", "vspw")
+                            for length in (8, 16)] if stepping else []
+        self.loss, self.frames, self.video = 0.0, 0, None
+
+    def begins(self, video: int) -> bool:
+        """Whether this frame is of another video than the last one's."""
+        if self.video == video:
+            return False
+        self.end_video()
+        self.video = video
+        return True
+
+    def end_video(self) -> None:
+        if self.video is not None:
+            for metric in self.consistency:
+                metric.end_video()
+
+    def add(self, scores: Tensor, prediction: Tensor, labels: Tensor) -> None:
+        """scores (1, K, H, W), prediction and labels (1, H, W)."""
+        self.confusion.update(labels, prediction)
+        self.frames += 1
+        if self.with_loss:
+            self.loss += self.model.cross_entropy(scores, labels).item()
+        for metric in self.consistency:
+            metric.update_frame(labels[0], prediction[0])
+
+    def result(self) -> dict:
+        """Over all ranks; losses are means over frames."""
+        self.end_video()
+        self.confusion.counts = add_up(self.confusion.counts)
+        loss, frames = add_up(torch.tensor([self.loss, float(self.frames)], dtype=torch.float64)).tolist()
+        values = self.confusion.compute()
+        for metric in self.consistency:
+            whole, *others = gather(metric)
+            for other in others:
+                whole.merge(other)
+            values[whole.name] = whole.compute()
+        return values | {"loss": loss / max(frames, 1) if self.with_loss else None, "frames": int(frames)}
+
+
+def stream(stepper: Stepper, frames: Iterable, *, device: torch.device,
+           work_size: tuple[int, int] | None) -> Iterator[tuple[object, Tensor, float]]:
+    """Label a video as it comes: frames with `.image` (H, W, 3) uint8 -> (frame, prediction (H, W) uint8, seconds).
+
+    The state is that of one video; a change of the frame size begins a new one.
+    """
+    for frame in frames:
+        started = time.perf_counter()
+        image = torch.from_numpy(frame.image).to(device).permute(2, 0, 1)[None].float().div_(255)
+        size = tuple(image.shape[-2:])
+        if work_size and work_size != size:
+            image = nn.functional.interpolate(image, work_size, mode="bilinear", antialias=True)
+        scores = resize_scores(stepper(image), size, stepper.model.backbone.align_corners)
+        prediction = scores.argmax(1)[0].to("cpu", torch.uint8)
+        yield frame, prediction, time.perf_counter() - started

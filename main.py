@@ -1,0 +1,250 @@
+#!/usr/bin/env python3
+"""StreamSeg: train, evaluate and stream video semantic segmentation.
+
+    python main.py --training  --dataset camvid --data-root DATA --savedir save/run
+    python main.py --eval-mode --dataset camvid --data-root DATA --weights save/run/model_best.pth --savedir save/eval
+    python main.py --inference --source drive.mp4 --weights trained_models/erfnet_synthetic.pth --savedir save/drive
+"""
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+
+import options
+
+
+def parse_args(argv: list[str] | None = None):
+    """Words (default: the command line) to options; judges words, not the disk."""
+    return options.parse(sys.argv[1:] if argv is None else argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one job. The exit code: 0, 2 for a mistake of the user's (told in one line), 128 + n after signal n."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse_args(argv)
+    from utils.dist import launch, launched, leave
+    from utils.errors import USER_ERRORS, one_line, say
+    from utils.stopping import Interrupted
+
+    if args.gpus > 1 and not launched():
+        return launch(str(Path(__file__).resolve()), argv, args.gpus)
+    try:
+        run(args)
+    except Interrupted as stop:
+        say(str(stop))
+        return stop.code
+    except USER_ERRORS as error:
+        if os.environ.get("STREAMSEG_DEBUG"):
+            raise
+        say(one_line(error))
+        return 2
+    finally:
+        leave()
+    return 0
+
+
+def run(args) -> None:
+    """The story of a run: device, data, network, weights, savedir, then the job."""
+    from utils.log import Console
+    from utils.setup import begin
+
+    require(args)
+    device = begin(args)
+    from utils.dist import rank
+    console = Console(rank())
+    job = train if args.training else evaluate if args.eval_mode else infer
+    job(args, device, console)
+
+
+def require(args) -> None:
+    """What a job cannot do without. ValueError says which option is missing."""
+    import datasets
+    here = Path(__file__).resolve().parent
+    if Path(datasets.__file__).resolve().parent.parent != here:
+        raise RuntimeError(f"the folder datasets of StreamSeg is hidden by {datasets.__file__}: "
+                           f"run `python {here / 'main.py'}` without -P and without PYTHONSAFEPATH")
+    if args.inference and not args.source:
+        raise ValueError("--inference needs --source: a video file, folder, glob, camera index, stream address or -")
+    if not args.training and not args.weights:
+        raise ValueError(f"--{'inference' if args.inference else 'eval-mode'} needs --weights: the checkpoint to run")
+
+
+def make_model(args, labels, device, console, *, complete: bool):
+    """The network with its weights, on the device; channels last, which convolutions run faster in."""
+    import torch
+
+    from models import build_model
+    from utils.checkpoint import load_weights
+
+    model = build_model(args, len(labels.names))
+    if args.weights:
+        console.note(str(load_weights(model, args.weights, complete=complete)))
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def make_views(args, model):
+    from utils.views import Views
+    average = {"average": args.average, "small": "whole" if args.average == "logits" else "pad"}
+    return Views(model.size_rule, scales=args.scales, flip=args.flip, crop=args.eval_crop and tuple(args.eval_crop),
+                 stride=args.eval_stride and tuple(args.eval_stride),
+                 align_corners=model.backbone.align_corners, **average)
+
+
+def make_autocast(args, device):
+    import torch
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[args.precision]
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def train(args, device, console) -> None:
+    """Epoch after epoch: train, validate, log, save."""
+    from datasets import build_dataset, label_set
+    from engine import LossModule, train_one_epoch
+    from utils.dist import rank, world_size, wrap
+    from utils.loading import training_loader
+    from utils.recorder import Recorder
+    from utils.sampler import EpochBatches
+    from utils.stopping import StopRequest
+    from utils.training_state import TrainingState
+
+    stop, folder = StopRequest().listen(), Path(args.savedir)
+    model = make_model(args, label_set(args), device, console, complete=False)
+    data = build_dataset(args, args.train_split, augment=True, draw=model.training_offsets)
+    set_class_weights(args, model, data, device)
+    batches = EpochBatches(len(data), args.batch_size, rank=rank(), ranks=world_size(), seed=args.seed)
+    state = TrainingState(model, args, batches.steps, device)
+    prepare(folder, args, model)
+    recorder = Recorder(folder, state, console, stop, steps=batches.steps, resume=args.resume,
+                        tensorboard=args.tensorboard, steps_loss=args.steps_loss, steps_save=args.steps_save,
+                        epochs_save=args.epochs_save)
+    network, loader = wrap(LossModule(model), device), training_loader(data, batches, args.num_workers, device.type)
+    parts = {"device": device, "autocast": make_autocast(args, device)}
+    views, progress = make_views(args, model), state.progress
+    scored = [("train", args.train_split)] * args.iouTrain + [("val", args.val_split)] * args.iouVal
+    for epoch in range(progress.epoch, args.num_epochs):
+        batches.begin(epoch, progress.step)
+        shown = console.progress(loader, batches.steps, f"epoch {epoch + 1}/{args.num_epochs}", progress.step)
+        train_one_epoch(network, shown, state.optimizer, state.schedule, progress, scaler=state.scaler,
+                        size_rule=model.size_rule, on_step=recorder.on_step, **parts)
+        recorder.before_validation()
+        recorder.end_epoch({name: score(args, model, split, console, views, lambda _: stop.check(), **parts)
+                            for name, split in scored})
+
+
+def set_class_weights(args, model, data, device) -> None:
+    """--class-weights as a buffer of the model; an "ignore" output has weight 0."""
+    import torch
+
+    from datasets.labels import balanced, class_weights
+    if args.class_weights == "none":
+        return
+    weights = (balanced(data.videos, data.num_classes) if args.class_weights == "balanced"
+               else class_weights(args.class_weights, data.num_classes))
+    model.class_weights = torch.nn.functional.pad(weights, (0, model.num_outputs - data.num_classes)).to(device)
+
+
+def score(args, model, split, console, views, consume, *, device, autocast) -> dict:
+    """Evaluate a split without augmentation: densely labelled videos by `step`, others by clips."""
+    from datasets import build_dataset
+    from engine import evaluate as evaluate_clips
+    from utils.dist import rank, world_size
+    from utils.loading import evaluation_loader
+
+    data = build_dataset(args, split, augment=False, startup=model.startup)
+    data = data.stepping() if data.dense else data
+    loader = evaluation_loader(data, args.num_workers, rank(), world_size())
+    return evaluate_clips(model, console.progress(loader, len(loader), split), num_classes=data.num_classes,
+                          device=device, views=views, autocast=autocast, stepping=data.step, consume=consume)
+
+
+def evaluate(args, device, console) -> None:
+    """Score the weights on --val-split: results.json, results.txt, pictures."""
+    from datasets import build_dataset, label_set
+    from utils.dist import barrier, rank, world_size
+    from utils.metrics import DEFINITIONS
+    from utils.outputs import EvaluationOutput
+    from utils.report import class_table, environment, write_results
+    from utils.stopping import StopRequest
+
+    stop, folder, labels = StopRequest().listen(), Path(args.savedir), label_set(args)
+    model = make_model(args, labels, device, console, complete=True)
+    data = build_dataset(args, args.val_split, augment=False, startup=model.startup)
+    prepare(folder, args, model)
+    fps = (data.videos[0].fps or 10.0) if args.save_video and data.dense else None
+    output = EvaluationOutput(folder, labels.names, labels.palette, frames=len(data) // world_size(),
+                              pictures=args.pictures, labels=args.save_labels, video_fps=fps)
+
+    def consume(labelled):
+        stop.check()
+        output(labelled)
+
+    with output:
+        values = score(args, model, args.val_split, console, make_views(args, model), consume, device=device,
+                       autocast=make_autocast(args, device))
+    if rank() == 0:
+        metrics = {name: value for name, value in values.items() if name in DEFINITIONS}
+        write_results(folder, {"metrics": metrics, "loss": values["loss"], "frames": values["frames"],
+                               "options": vars(args), "environment": environment()},
+                      labels.names, definitions=DEFINITIONS)
+        console.note(class_table(labels.names, metrics["IoU"], metrics["recall"], metrics["label_share"]))
+        console.note(f"mIoU {100 * metrics['mIoU']:.2f} on {values['frames']} frames; see {folder / 'results.txt'}"
+                     + (f" and {folder / 'pictures'}" if args.pictures else ""))
+    barrier()
+
+
+def prepare(folder: Path, args, model) -> None:
+    """Make the savedir and record what is run, once."""
+    from utils import savedir
+    from utils.dist import barrier, rank
+    if rank() == 0:
+        savedir.claim(folder, training=args.training, resume=args.resume, overwrite=args.overwrite)
+        savedir.record(folder, options.to_recipe(args), model)
+    barrier()
+
+
+def infer(args, device, console) -> None:
+    """Label every source; one that fails does not stop the others, but the run ends with an error."""
+    from datasets import label_set
+    from datasets.source import expand_sources, unique_names
+    from utils.dist import rank, world_size
+    from utils.errors import USER_ERRORS, one_line
+    from utils.stopping import StopRequest
+
+    stop, folder, labels = StopRequest().listen(), Path(args.savedir), label_set(args)
+    sources = expand_sources(args.source)
+    model = make_model(args, labels, device, console, complete=True).eval()
+    prepare(folder, args, model)
+    failures = []
+    for spec, name in list(zip(sources, unique_names(sources), strict=True))[rank()::world_size()]:
+        try:
+            label_source(args, spec, name, model, labels, device, console, stop)
+        except USER_ERRORS as error:
+            failures.append(one_line(error))
+    if failures:
+        raise ValueError(f"{len(failures)} of {len(sources)} sources failed: " + "; ".join(failures))
+
+
+def label_source(args, spec, name, model, labels, device, console, stop) -> None:
+    """One source from its first frame to its last, or to a signal: what was labelled by then is kept."""
+    from datasets.source import ReadAhead, open_source
+    from engine import Stepper, stream
+    from utils.outputs import InferenceOutput
+
+    stepper = Stepper(model, make_views(args, model), make_autocast(args, device))
+    work_size = args.work_size and tuple(args.work_size)
+    with open_source(spec, step=args.frame_step) as source, ReadAhead(source, latest=source.live) as frames, \
+            InferenceOutput(Path(args.savedir), name, args.output, source.fps, labels.palette, args.alpha) as output:
+        total = min(filter(None, (source.length, args.max_frames)), default=None)
+        labelled = stream(stepper, islice(frames, args.max_frames), device=device, work_size=work_size)
+        for frame, prediction, _ in console.progress(labelled, total, name):
+            output.write(frame.image, frame.name, prediction.numpy())
+            stop.check()
+        for note in source.notes:
+            console.warn(note)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

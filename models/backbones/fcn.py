@@ -1,0 +1,107 @@
+"""Dilated ResNet-v1c with an FCN head (Long et al., CVPR 2015): TMANet's backbone, made a single-frame network.
+
+    frame -- stem --> layer1..4 --> last -- head: 3x3 conv, dropout, 1x1 conv --> logits 1/8
+                           |
+                        layer3 -- auxiliary_head, the same form --> logits 1/8 (training only)
+
+stem, layer1..4 and auxiliary_head bear their published names; `head` is ours (TMANet puts its memory there).
+"""
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..keymaps import BACKBONE, RESNET_BODY, RESNET_V1C, RESNET_V1C_STEM, KeyMap
+from .backbone import Backbone, Features, imagenet_normalize
+from .resnet import STAGE_STRIDES, Bottleneck, channels_of, deep_stem, dilated_layers, initialize
+
+
+class ConvBNReLU(nn.Module):
+    """A convolution that keeps the map's size, batch norm, ReLU: (B, in, h, w) -> (B, out, h, w)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+        initialize(self.conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)), inplace=True)
+
+
+class FCNHead(nn.Module):
+    """x (B, in, h, w) -> logits (B, num_outputs, h, w)."""
+
+    def __init__(self, in_channels: int, width: int, num_outputs: int, dropout: float = 0.1):
+        super().__init__()
+        self.convs = nn.Sequential(ConvBNReLU(in_channels, width, 3))
+        self.dropout = nn.Dropout2d(dropout)
+        self.conv_seg = nn.Conv2d(width, num_outputs, 1)
+        nn.init.normal_(self.conv_seg.weight, std=0.01)
+        nn.init.zeros_(self.conv_seg.bias)
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """The map (B, width, h, w) that `convs` leaves -> logits."""
+        return self.conv_seg(self.dropout(embedding))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.convs(x))
+
+
+class ResNetV1c(Backbone):
+    """Any depth and frame size. `last` is layer4's output at 1/8 (2048 channels), `stages` are layer1 to layer4."""
+
+    depth: int
+    stride = 8
+    stage_strides = STAGE_STRIDES
+
+    def __init__(self, num_classes: int, *, align_corners: bool = False, dropout: float = 0.1):
+        """align_corners: of the upsampling of logits; TMANet has True for Cityscapes and False for CamVid."""
+        super().__init__()
+        self.num_outputs = num_classes
+        self.channels = channels_of(self.depth)
+        self.align_corners = align_corners
+        self.normalize = imagenet_normalize()
+        self.stem = deep_stem(32, 32, 64)
+        self.layer1, self.layer2, self.layer3, self.layer4 = dilated_layers(self.depth, 64, contract_dilation=True)
+        initialize(*self.encoder_parts())
+        for module in self.modules():
+            if isinstance(module, Bottleneck):      # a block begins as its shortcut
+                nn.init.zeros_(module.bn3.weight)
+        self.head = FCNHead(self.channels, 512, num_classes, dropout)
+        self.auxiliary_head = FCNHead(self.channels // 2, 256, num_classes, dropout)
+
+    def encode(self, frame: Tensor) -> Features:
+        x = self.stem(self.normalize(frame))
+        stages = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            stages.append(x)
+        return Features(x, tuple(stages))
+
+    def embed(self, features: Features) -> Tensor:
+        return self.head.convs(features.last)
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        return self.head.classify(embedding)
+
+    def auxiliary(self, features: Features) -> Tensor:
+        return self.auxiliary_head(features.stages[2])
+
+    def encoder_parts(self) -> list[nn.Module]:
+        return [self.stem, self.layer1, self.layer2, self.layer3, self.layer4]
+
+    def key_maps(self) -> list[KeyMap]:
+        return [key_map.prefixed(BACKBONE) for key_map in (RESNET_V1C, RESNET_V1C_STEM, RESNET_BODY)]
+
+
+class ResNet50V1c(ResNetV1c):
+    """23.5 million parameters without the heads."""
+
+    depth = 50
+
+
+class ResNet101V1c(ResNetV1c):
+    """42.5 million parameters without the heads."""
+
+    depth = 101

@@ -1,0 +1,116 @@
+"""Dilated residual trunks (He et al., CVPR 2016; dilation: Yu et al., CVPR 2017), shared by PSPNet and the FCN nets.
+
+    frame -- stem --> 1/4 -- layer1 --> 1/4 -- layer2 --> 1/8 -- layer3 --> 1/8 -- layer4 --> 1/8
+
+layer3 and layer4 keep stride 1 and widen their 3x3 convolutions instead. Module names are those of the
+published files: conv1, bn1, conv2, bn2 (conv3, bn3), downsample.0, downsample.1.
+"""
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions, (B, in, h, w) -> (B, width, h / stride, w / stride); only the second is dilated."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, stride: int = 1, dilation: int = 1):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = shortcut(in_channels, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.bn2(self.conv2(out))
+        return F.relu(out + (x if self.downsample is None else self.downsample(x)), inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1, (B, in, h, w) -> (B, 4 * width, h / stride, w / stride); the 3x3 carries stride and dilation."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, stride: int = 1, dilation: int = 1):
+        super().__init__()
+        out_channels = width * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.downsample = shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
+        out = self.bn3(self.conv3(out))
+        return F.relu(out + (x if self.downsample is None else self.downsample(x)), inplace=True)
+
+
+LAYOUTS = {                             # depth: the block and how many of it each layer has
+    18: (BasicBlock, (2, 2, 2, 2)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+}
+STAGE_STRIDES = (4, 8, 8, 8)            # of layer1 to layer4
+
+
+def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+    """What brings a block's input to its output's shape; None where they agree."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+
+
+def plain_stem() -> nn.Sequential:
+    """One 7x7 convolution and a pooling: (B, 3, H, W) -> (B, 64, H/4, W/4)."""
+    return nn.Sequential(nn.Conv2d(3, 64, 7, 2, padding=3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True),
+                         nn.MaxPool2d(3, 2, padding=1))
+
+
+def deep_stem(first: int, second: int, third: int) -> nn.Sequential:
+    """Three 3x3 convolutions and a pooling: (B, 3, H, W) -> (B, third, H/4, W/4); weights at 0, 1, 3, 4, 6, 7."""
+    modules: list[nn.Module] = []
+    for in_channels, out_channels, stride in ((3, first, 2), (first, second, 1), (second, third, 1)):
+        modules += [nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),
+                    nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+    return nn.Sequential(*modules, nn.MaxPool2d(3, 2, padding=1))
+
+
+def dilated_layers(depth: int, in_channels: int, *, contract_dilation: bool = False) -> list[nn.Sequential]:
+    """layer1 to layer4 with strides 1, 2, 1, 1 and dilations 1, 1, 2, 4.
+
+    in_channels: of the stem. contract_dilation: the first block of a dilated layer uses half its dilation
+    (ResNet-v1c of open-mmlab); otherwise all blocks of a layer use the same (semseg).
+    """
+    if depth not in LAYOUTS:
+        raise ValueError(f"no ResNet-{depth}: choose its depth from {', '.join(map(str, LAYOUTS))}")
+    block, counts = LAYOUTS[depth]
+    layers = []
+    for index, (count, stride, dilation) in enumerate(zip(counts, (1, 2, 1, 1), (1, 1, 2, 4), strict=True)):
+        width = 64 * 2 ** index
+        first = max(dilation // 2, 1) if contract_dilation else dilation
+        blocks = [block(in_channels, width, stride, first)]
+        in_channels = width * block.expansion
+        blocks += [block(in_channels, width, 1, dilation) for _ in range(count - 1)]
+        layers.append(nn.Sequential(*blocks))
+    return layers
+
+
+def channels_of(depth: int) -> int:
+    """Channels of layer4's output; layer3 has half of them."""
+    return 512 * LAYOUTS[depth][0].expansion
+
+
+def initialize(*parts: nn.Module) -> None:
+    """Convolutions kaiming normal by fan_out (He et al., ICCV 2015); batch norms keep torch's 1 and 0."""
+    for part in parts:
+        for module in part.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

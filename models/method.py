@@ -1,0 +1,203 @@
+"""The contract between a video segmentation method and the rest of the house.
+
+Shapes, everywhere in this project:
+
+    B clips, T frames (oldest first), H W image, h w feature map, F feature, C key, V value channels,
+    K classes (channels of the logits), P side of a local window
+
+Words: a *frame* is one image, a *clip* T frames whose last is the one to label, *logits* come before
+softmax, *labels* are class ids, a *read* is what memory returns, *state* is what the next frame needs.
+
+A method is a network that labels the last frame of a clip and may look at the frames before it. It does
+so in two ways that give the same numbers in eval mode (the Law, tests/test_law.py):
+
+    forward(clip) -> logits                           all frames at once
+    start() -> state;  step(frame, state) -> logits, state      frame by frame, nothing kept on self
+
+State is a value: a frozen dataclass or tuple of tensors, bounded in size, so two videos can be stepped
+in turns and a new video begins with `start()`.
+
+Flow, where a method wants it from outside: on the grid of a frame, pointing into the frame before it in
+the clip, in pixels, channel 0 = x. In a clip, `flows[:, t - 1]` belongs to frame t.
+"""
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .losses import cross_entropy, merge_losses
+
+
+class Method(nn.Module):
+    """Base class and recurrent default: `forward` folds `observe` over the clip and steps the last frame.
+
+    A subclass gives `from_args`, `step` and, if the default does not serve, anything else.
+    """
+
+    def __init__(self, backbone: nn.Module, offsets: tuple[int, ...] = ()):
+        """offsets: which past frames a read uses, oldest first, in frame steps of the data set: (-3, -2, -1)."""
+        super().__init__()
+        if any(offset >= 0 for offset in offsets) or sorted(set(offsets)) != list(offsets):
+            raise ValueError(f"offsets must be negative and rising (oldest first), got {tuple(offsets)}")
+        self.backbone = backbone
+        self.offsets = tuple(offsets)
+        self.register_buffer("class_weights", None, persistent=False)
+        self.loss_options: dict[str, Any] = {}
+        self.always_eval: list[nn.Module] = []      # parts that keep their BN statistics while training
+
+    @classmethod
+    def from_args(cls, backbone: nn.Module, args) -> Method:
+        """Build from parsed options; the only place of a method that sees them."""
+        raise NotImplementedError(f"{cls.__name__} has no from_args")
+
+    # What the method is
+
+    @property
+    def num_outputs(self) -> int:
+        """Channels of the logits: the classes, and one more where the network has an "ignore" output."""
+        return self.backbone.num_outputs
+
+    @property
+    def size_rule(self):
+        """Which input sizes work (backbone.SizeRule); the engine pads to it."""
+        return self.backbone.size_rule
+
+    def training_offsets(self, rng: random.Random) -> tuple[int, ...]:
+        """Frames of one training clip relative to the labelled one, in clip order; may lie in the future."""
+        return self.offsets
+
+    def startup(self, past: int) -> tuple[int, ...]:
+        """Which offsets a read uses when only `past` frames came before: those that exist."""
+        return tuple(offset for offset in self.offsets if -offset <= past)
+
+    # Frame by frame
+
+    def start(self) -> Any:
+        """The state of a video of which no frame was seen."""
+        return None
+
+    def step(self, frame: Tensor, state: Any, flow: Tensor | None = None,
+             key: bool | None = None) -> tuple[Tensor, Any]:
+        """frame (B, 3, H, W) RGB in [0, 1], flow (B, 2, H, W) -> logits (B, K, h, w) at the network's own size, state.
+
+        key: whether this is a key frame, for methods that distinguish; None leaves it to the method.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no step")
+
+    def observe(self, frame: Tensor, state: Any, flow: Tensor | None = None, key: bool | None = None) -> Any:
+        """`step` for its state alone; a method whose decoding is separate saves it here."""
+        return self.step(frame, state, flow, key)[1]
+
+    # A clip at once
+
+    def forward(self, clip: Tensor, flows: Tensor | None = None) -> Tensor:
+        """clip (B, T, 3, H, W), flows (B, T-1, 2, H, W) -> logits (B, K, h, w) of the last frame.
+
+        The first frame of the clip is a key frame, the others are not.
+        """
+        state = self.start()
+        for t, frame in enumerate(clip.unbind(1)):
+            inputs = frame, state, flows[:, t - 1] if t and flows is not None else None, t == 0
+            if t < clip.shape[1] - 1:
+                state = self.observe(*inputs)
+        return self.step(*inputs)[0]
+
+    def upsample(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """logits (B, K, h, w) -> (B, K, *size): bilinear with the align_corners this network was published with."""
+        if logits.shape[-2:] == tuple(size):
+            return logits
+        return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=self.backbone.align_corners)
+
+    # Training
+
+    def train(self, mode: bool = True) -> Method:
+        super().train(mode)
+        for part in self.always_eval:
+            part.eval()
+        return self
+
+    def losses(self, clip: Tensor, labels: Tensor, flows: Tensor | None = None) -> dict[str, Tensor]:
+        """Named, weighted scalars: cross entropy of the last frame.
+
+        clip (B, T, 3, H, W); labels (B, T, H, W) int64, 255 where a pixel or a whole frame has none.
+        """
+        return {"ce": self.cross_entropy(self(clip, flows), labels[:, -1])}
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """logits (B, K, h, w), labels (B, H, W) -> scalar, under this run's class weights and loss options."""
+        logits = self.upsample(logits, labels.shape[-2:])
+        return cross_entropy(logits, labels, self.class_weights, **self.loss_options)
+
+    def with_auxiliary(self, loss: Tensor, features, labels: Tensor, weight: float) -> dict[str, Tensor]:
+        """{"ce": loss} and, where the backbone has an auxiliary head, "aux" times `weight`."""
+        logits = self.backbone.auxiliary(features) if weight else None
+        return merge_losses(ce=loss, aux=None if logits is None else weight * self.cross_entropy(logits, labels))
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict]:
+        """What the optimizer gets; default: one group of all that require grad."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr, "weight_decay": weight_decay}]
+
+    # Weights
+
+    def key_maps(self) -> list:
+        """Published checkpoints this network reads (models.keymaps.KeyMap), besides its own."""
+        return self.backbone.key_maps()
+
+
+@dataclass(frozen=True)
+class History:
+    """What the last frames left behind, oldest first, and how many frames were seen in all."""
+
+    entries: tuple = ()
+    seen: int = 0
+
+    def push(self, entry: Any, size: int) -> History:
+        return History((*self.entries, entry)[-size:] if size else (), self.seen + 1)
+
+
+class WindowMethod(Method):
+    """A method that reads a window of past frames: what a frame leaves behind depends on that frame alone.
+
+    A subclass says what to compute from a frame (`encode`), what to keep of it (`remember`), and how to
+    label a frame given what others left behind (`read`); `step` and `forward` follow.
+    """
+
+    def encode(self, frame: Tensor) -> Any:
+        """frame (B, 3, H, W) -> whatever `remember` and `read` need of it."""
+        return self.backbone.encode(frame)
+
+    def remember(self, encoded: Any) -> Any:
+        """What later frames may read: the encoded frame itself, if not less."""
+        return encoded
+
+    def read(self, encoded: Any, entries: tuple) -> Tensor:
+        """Label one frame given the entries of 0 to len(offsets) earlier ones, oldest first -> logits (B, K, h, w)."""
+        raise NotImplementedError(f"{type(self).__name__} has no read")
+
+    def start(self) -> History:
+        return History()
+
+    @property
+    def reach(self) -> int:
+        """How many frames back the oldest offset lies."""
+        return -min(self.offsets, default=0)
+
+    def step(self, frame, state, flow=None, key=None):
+        encoded = self.encode(frame)
+        past = len(state.entries)
+        entries = tuple(state.entries[past + offset] for offset in self.startup(past))
+        logits = self.read(encoded, entries)
+        return logits, state.push(self.remember(encoded), self.reach)
+
+    def observe(self, frame, state, flow=None, key=None):
+        return state.push(self.remember(self.encode(frame)), self.reach)
+
+    def forward(self, clip, flows=None):
+        """The clip's frames are the entries, whatever their distance in time."""
+        *past, last = clip.unbind(1)
+        entries = tuple(self.remember(self.encode(frame)) for frame in past)
+        return self.read(self.encode(last), entries)

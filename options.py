@@ -1,0 +1,317 @@
+"""Every option of the tool: groups, defaults per method, backbone and data set, recipes, checks of combinations.
+
+Imports no torch, so `python main.py --help` is instant and works on a bare machine. Values come, later ones
+winning, from: the common defaults below, the rows of the chosen data set, backbone and method, the words of the
+command line in their order. `@file` reads words from a recipe; `#` starts a comment there.
+"""
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Method(NamedTuple):
+    """A row of METHODS: one line of help, defaults, the frames a read uses, why a pair cannot work."""
+
+    what: str
+    defaults: dict = {}
+    offsets: Callable[[argparse.Namespace], tuple[int, ...]] = lambda args: ()
+    problem: Callable[[Backbone], str | None] = lambda backbone: None
+
+
+class Backbone(NamedTuple):
+    """A row of BACKBONES: one line of help, defaults, strides of its maps, options only it knows."""
+
+    what: str
+    defaults: dict = {}
+    stage_strides: tuple[int, ...] = ()
+    auxiliary: bool = False             # has an auxiliary head for training
+    own: tuple[str, ...] = ()           # options (by dest) that other backbones refuse
+
+
+class Dataset(NamedTuple):
+    """A row of DATASETS: one line of help, defaults, its splits."""
+
+    what: str
+    splits: tuple[str, ...]
+    defaults: dict = {}
+    variable: str | None = None         # environment variable that stands for --data-root
+
+
+SGD = {"optimizer": "sgd", "momentum": 0.9, "lr_start": 0.01, "weight_decay": 1e-4, "lr_strategy": "poly"}
+PSP = SGD | {"head_lr": 10.0, "aux_weight": 0.4, "batch_size": 8, "num_epochs": 200}
+
+METHODS = {
+    "single": Method("the backbone alone, frame by frame: the baseline of every comparison"),
+}
+BACKBONES = {
+    "erf": Backbone("ERFNet (Romera et al., T-ITS 2018)",
+                    {"lr_start": 5e-4}, own=("shallow_dec", "backbone_nobn")),
+    "psp18": Backbone("PSPNet on ResNet-18, as ETC uses it", PSP, (4, 8, 8, 8), auxiliary=True),
+    "psp50": Backbone("PSPNet on ResNet-50 (Zhao et al., CVPR 2017)", PSP, (4, 8, 8, 8), auxiliary=True),
+    "psp101": Backbone("PSPNet on ResNet-101", PSP, (4, 8, 8, 8), auxiliary=True),
+    "r50v1c": Backbone("dilated ResNet-50-v1c with an FCN head, the trunk of TMANet",
+                       SGD | {"aux_weight": 0.4, "weight_decay": 5e-4, "lr_min": 1e-4, "batch_size": 8,
+                              "num_epochs": 240}, (4, 8, 8, 8), auxiliary=True),
+    "r101v1c": Backbone("the same on ResNet-101-v1c",
+                        SGD | {"aux_weight": 0.4, "weight_decay": 5e-4, "lr_min": 1e-4, "batch_size": 8,
+                               "num_epochs": 240}, (4, 8, 8, 8), auxiliary=True),
+}
+DATASETS = {
+    "synthetic": Dataset("street videos rendered from a seed, with exact labels and flow: no files needed",
+                         ("train", "val", "test")),
+    "camvid": Dataset("CamVid: 480x360 with 11 classes, or 960x720", ("train", "val", "test"),
+                      {"iouVal": False},        # its val part is the temporal test: nothing is selected on it
+                      variable="STREAMSEG_CAMVID"),
+    "folder": Dataset("your own clips: CLIP/images and CLIP/labels", ("train", "val", "test", "all"),
+                      variable="STREAMSEG_FOLDER"),
+}
+SCHEDULES = ("constant", "pow_07", "pow_09", "pow_09_b", "plateau_03", "plateau_05", "plateau_07", "plateau_08",
+             "plateau_09", "poly", "step")
+CLASS_WEIGHTS = ("none", "lma", "lma-shallow", "swnet", "etc", "balanced")
+
+COMMON = {
+    "method": "single", "backbone": "erf", "dataset": "synthetic", "work_size": None, "val_split": "val",
+    "num_epochs": 150, "batch_size": 6, "optimizer": "adam", "lr_start": 5e-4, "weight_decay": 1e-4, "momentum": 0.9,
+    "lr_strategy": "pow_09", "lr_min": 0.0, "head_lr": 1.0, "aux_weight": 0.0, "loss_mean": "valid",
+    "train_encoder": True, "train_decoder": True, "random_flip": 0.5, "photometric": "clip", "iouVal": True,
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads recipes too: `@file` holds words as on the command line, `#` starts a comment."""
+
+    def convert_arg_line_to_args(self, line):
+        return shlex.split(line, comments=True)
+
+    def error(self, message):
+        """One line and exit code 2; argparse's own usage would be a screenful."""
+        self.exit(2, f"{self.prog}: error: {message} (--help lists all options)\n")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
+    return value
+
+
+def rate(text: str) -> float:
+    """A finite number that is not negative."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text}")
+    return value
+
+
+def table(rows: dict) -> str:
+    return "; ".join(f"{name}: {row.what}" for name, row in rows.items())
+
+
+def make_parser() -> Parser:
+    """All options in groups. Defaults that depend on method, backbone or data set are in the tables above."""
+    parser = Parser(prog="main.py", fromfile_prefix_chars="@", allow_abbrev=False,
+                    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+                    description="Train, evaluate and stream video semantic segmentation.")
+    switch = argparse.BooleanOptionalAction
+    pair = {"nargs": 2, "type": positive, "metavar": ("H", "W")}
+
+    job = parser.add_argument_group("job (exactly one)").add_mutually_exclusive_group(required=True)
+    job.add_argument("--training", action="store_true", help="train on --dataset, validating after each epoch")
+    job.add_argument("--eval-mode", action="store_true", help="score --weights on a labelled split")
+    job.add_argument("--inference", action="store_true", help="label --source: your own video")
+
+    run = parser.add_argument_group("run")
+    run.add_argument("--savedir", required=True, help="folder for logs, checkpoints, results and pictures")
+    run.add_argument("--resume", action="store_true", help="go on from the checkpoint in --savedir")
+    run.add_argument("--overwrite", action="store_true", help="start anew in a --savedir that holds a checkpoint")
+    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
+    run.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="autocast of the network")
+    run.add_argument("--gpus", type=positive, default=1, help="processes, one per GPU (on a CPU: gloo ranks)")
+    run.add_argument("--num-workers", type=int, default=2, help="loader processes per rank")
+    run.add_argument("--threads", type=positive, default=None, help="CPU threads per rank (default: torch's choice)")
+    run.add_argument("--seed", type=int, default=0, help="of every random draw")
+    run.add_argument("--deterministic", action="store_true", help="deterministic algorithms on the GPU too")
+
+    net = parser.add_argument_group("network")
+    net.add_argument("--method", choices=METHODS, help=table(METHODS))
+    net.add_argument("--backbone", choices=BACKBONES, help=table(BACKBONES))
+    net.add_argument("--weights", nargs="+", default=[], metavar="FILE",
+                     help="checkpoints to start from or to run; published formats are recognised")
+    net.add_argument("--backbone-nobn", action="store_true", help="erf: skip every batch norm")
+    net.add_argument("--shallow-dec", action="store_true", help="erf: classify at 1/8, without the decoder")
+
+    data = parser.add_argument_group("data")
+    data.add_argument("--dataset", choices=DATASETS, help=table(DATASETS))
+    data.add_argument("--data-root", default=None, help="the data set's folder (or its environment variable: "
+                      + ", ".join(row.variable for row in DATASETS.values() if row.variable) + ")")
+    data.add_argument("--train-split", default="train", help="split to train on")
+    data.add_argument("--val-split", help="split to validate on and to score")
+    data.add_argument("--work-size", **pair, help="size the network works at (default: the data set's own)")
+    data.add_argument("--interpolation", choices=("pil", "cv2"), default="pil",
+                      help="how frames are resized: pil averages when it shrinks, cv2 is faster")
+    data.add_argument("--score-size", choices=("label", "work"), default="label",
+                      help="size at which predictions are scored")
+    data.add_argument("--void-class", action="store_true", help="camvid: 12 classes, void being class 0, as TMANet")
+    data.add_argument("--synthetic-videos", type=positive, nargs=3, default=(200, 8, 8),
+                      metavar=("TRAIN", "VAL", "TEST"), help="how many synthetic videos each split has")
+    data.add_argument("--synthetic-size", **pair, default=(256, 512), help="size of a synthetic frame")
+    data.add_argument("--synthetic-length", type=positive, default=30, help="frames of a synthetic video")
+    data.add_argument("--synthetic-degrade", action=switch, default=True,
+                      help="noise, blur, flicker and sensor dropouts")
+
+    train = parser.add_argument_group("training")
+    train.add_argument("--num-epochs", type=positive)
+    train.add_argument("--batch-size", type=positive, help="clips per rank")
+    train.add_argument("--optimizer", choices=("adam", "adamw", "sgd"))
+    train.add_argument("--lr-start", type=rate, help="learning rate at the start")
+    train.add_argument("--lr-strategy", choices=SCHEDULES, help="pow_*: by epoch; poly, step: by iteration; "
+                       "plateau_*: when the training loss stalls")
+    train.add_argument("--lr-min", type=rate, help="floor of the poly schedule")
+    train.add_argument("--lr-power", type=rate, default=0.9, help="of the poly schedule")
+    train.add_argument("--lr-warmup", type=int, default=0, help="iterations of linear warm-up")
+    train.add_argument("--lr-step", type=positive, default=100, help="iterations per step of the step schedule")
+    train.add_argument("--lr-gamma", type=rate, default=0.992, help="factor per step of the step schedule")
+    train.add_argument("--head-lr", type=rate, help="learning rate of the decoder relative to the encoder's")
+    train.add_argument("--momentum", type=share, help="of SGD")
+    train.add_argument("--weight-decay", type=rate)
+    train.add_argument("--class-weights", choices=CLASS_WEIGHTS, default="none",
+                       help="of the cross entropy; balanced: 1/ln(1.10 + class frequency) of the training split")
+    train.add_argument("--loss-mean", choices=("valid", "all"), help="divide the loss by labelled or by all pixels")
+    train.add_argument("--ohem", nargs=2, type=float, default=None, metavar=("THRESHOLD", "KEPT"),
+                       help="train on hard pixels only")
+    train.add_argument("--aux-weight", type=rate, help="of the auxiliary head's loss")
+    train.add_argument("--train-encoder", action=switch, help="train the backbone's encoder")
+    train.add_argument("--train-decoder", action=switch, help="train the rest of the backbone")
+    train.add_argument("--encoder-eval-mode", action="store_true", help="keep the encoder's BN statistics")
+    train.add_argument("--decoder-eval-mode", action="store_true", help="keep the decoder's BN statistics")
+    train.add_argument("--iouTrain", action=switch, default=False, help="mIoU on the training split too")
+    train.add_argument("--iouVal", action=switch, help="validate after each epoch "
+                       "(camvid: off, its val part is a test; the last epoch then counts as best)")
+    train.add_argument("--steps-loss", type=positive, default=100, help="print the loss every N steps")
+    train.add_argument("--steps-save", type=int, default=0, help="checkpoint every N steps too (0: after epochs)")
+    train.add_argument("--epochs-save", type=int, default=0, help="keep model-EEE.pth every N epochs (0: never)")
+    train.add_argument("--tensorboard", action="store_true", help="write TensorBoard events into --savedir")
+
+    augment = parser.add_argument_group("augmentation (one draw per clip)")
+    augment.add_argument("--random-flip", type=share, help="probability of a horizontal flip")
+    augment.add_argument("--random-scale", nargs=2, type=rate, default=None, metavar=("LOW", "HIGH"))
+    augment.add_argument("--random-crop", **pair, default=None, help="crop of the scaled frames")
+    augment.add_argument("--crop-max-ratio", type=share, default=1.0,
+                         help="redraw crops in which one class fills more than this")
+    augment.add_argument("--random-shift", type=int, default=0, help="pixels of random translation")
+    augment.add_argument("--random-rotate", type=rate, default=0.0, help="degrees, with probability 0.5")
+    augment.add_argument("--random-blur", type=share, default=0.0, help="probability of a 5x5 Gaussian blur")
+    augment.add_argument("--photometric", choices=("none", "frame", "clip"),
+                         help="colour distortion drawn per frame or once per clip")
+
+    test = parser.add_argument_group("evaluation and inference")
+    test.add_argument("--flip", action="store_true", help="average with the mirrored frame")
+    test.add_argument("--scales", nargs="+", type=float, default=[1.0], help="average over scales")
+    test.add_argument("--eval-crop", **pair, default=None, help="slide a window of this size")
+    test.add_argument("--eval-stride", **pair, default=None, help="of the window (default: two thirds of it)")
+    test.add_argument("--average", choices=("probabilities", "logits"), default="probabilities",
+                      help="what overlapping windows average")
+    test.add_argument("--save-labels", action="store_true", help="a PNG of class ids per frame")
+    test.add_argument("--pictures", type=int, default=8, help="how many frames evaluation draws")
+    test.add_argument("--save-video", action="store_true",
+                      help="evaluation: a video of input, label, prediction and errors of each densely labelled video")
+    test.add_argument("--source", nargs="+", default=[], metavar="SOURCE",
+                      help="inference: video files, folders, globs, camera indices, stream addresses, - (PPM on stdin)")
+    test.add_argument("--output", nargs="+", choices=("overlay", "labels", "side-by-side"), default=["overlay"],
+                      help="what inference writes")
+    test.add_argument("--frame-step", type=positive, default=1, help="label every N-th frame")
+    test.add_argument("--max-frames", type=positive, default=None, help="stop a source after N frames")
+    test.add_argument("--alpha", type=share, default=0.5, help="strength of the overlay")
+    return parser
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Words to options, with the defaults of the chosen rows, `offsets` derived, and combinations judged."""
+    parser = make_parser()
+    chosen, _ = names_only().parse_known_args(argv)
+    rows = (DATASETS[chosen.dataset], BACKBONES[chosen.backbone], METHODS[chosen.method])
+    defaults = dict(COMMON)
+    for row in rows:
+        defaults |= row.defaults
+    parser.set_defaults(**defaults | {"method": chosen.method, "backbone": chosen.backbone, "dataset": chosen.dataset})
+    args = parser.parse_args(argv)
+    check(parser, args, *rows)
+    args.offsets = rows[-1].offsets(args)
+    return args
+
+
+def names_only() -> Parser:
+    """The three options that decide the others' defaults; wrong names are left to the full parser."""
+    parser = Parser(prog="main.py", add_help=False, fromfile_prefix_chars="@", allow_abbrev=False)
+    for name, rows in (("method", METHODS), ("backbone", BACKBONES), ("dataset", DATASETS)):
+        parser.add_argument(f"--{name}", default=COMMON[name],
+                            type=lambda text, rows=rows, name=name: text if text in rows else COMMON[name])
+    return parser
+
+
+def check(parser: Parser, args: argparse.Namespace, dataset: Dataset, backbone: Backbone, method: Method) -> None:
+    """Refuse combinations that cannot work, by one line each."""
+    given = {action.dest: getattr(args, action.dest) for action in parser._actions if action.dest != "help"}
+    for name, row in BACKBONES.items():
+        for dest in row.own:
+            if given[dest] and dest not in backbone.own:
+                parser.error(f"--{dest.replace('_', '-')} belongs to --backbone {name}, not to {args.backbone}")
+    reason = method.problem(backbone)
+    if reason:
+        fits = ", ".join(name for name, row in BACKBONES.items() if not method.problem(row))
+        parser.error(f"--method {args.method} cannot run on --backbone {args.backbone}: {reason}; it runs on {fits}")
+    if args.aux_weight and not backbone.auxiliary:
+        parser.error(f"--aux-weight {args.aux_weight}: --backbone {args.backbone} has no auxiliary head")
+    for option, split in (("--train-split", args.train_split), ("--val-split", args.val_split)):
+        if split not in dataset.splits:
+            parser.error(f"{option} {split}: --dataset {args.dataset} has {', '.join(dataset.splits)}")
+    if args.void_class and args.dataset != "camvid":
+        parser.error(f"--void-class belongs to --dataset camvid, not to {args.dataset}")
+    if args.source and not args.inference:
+        parser.error("--source goes with --inference")
+    if args.resume and args.overwrite:
+        parser.error("--resume goes on and --overwrite starts anew: choose one")
+    if args.eval_stride and not args.eval_crop:
+        parser.error("--eval-stride needs --eval-crop")
+    if min(args.scales) <= 0:
+        parser.error(f"--scales must be positive, got {min(args.scales)}")
+    if args.random_scale and not 0 < args.random_scale[0] <= args.random_scale[1]:
+        parser.error(f"--random-scale needs 0 < LOW <= HIGH, got {args.random_scale[0]} {args.random_scale[1]}")
+    if args.ohem and not (0 < args.ohem[0] <= 1 and args.ohem[1] >= 0):
+        parser.error(f"--ohem needs a threshold in (0, 1] and a count, got {args.ohem[0]} {args.ohem[1]}")
+    if "-" in args.source and args.gpus > 1:
+        parser.error("--source - cannot be shared by several processes: drop --gpus")
+    if args.batch_size > 1 and args.training and not (args.work_size or args.random_crop) and args.random_scale:
+        parser.error("--random-scale gives frames of different sizes: add --random-crop H W or --batch-size 1")
+    for name in ("num_workers", "steps_save", "epochs_save", "lr_warmup", "random_shift", "pictures"):
+        if given[name] < 0:
+            parser.error(f"--{name.replace('_', '-')} cannot be negative, got {given[name]}")
+
+
+def to_recipe(args: argparse.Namespace) -> str:
+    """The options as a recipe: one a line, such that `main.py @recipe` repeats the run."""
+    lines = []
+    for action in make_parser()._actions:
+        value = getattr(args, action.dest, None)
+        if action.dest in ("help", "savedir", "resume", "overwrite") or value is None or value == []:
+            continue
+        flags = action.option_strings
+        if isinstance(value, bool):
+            negated = next((flag for flag in flags if flag.startswith("--no-")), None)
+            lines += [flags[0]] if value else [negated] if negated else []
+        else:
+            words = value if isinstance(value, (list, tuple)) else [value]
+            lines.append(" ".join([flags[0], *(shlex.quote(str(word)) for word in words)]))
+    return "\n".join(lines) + "\n"

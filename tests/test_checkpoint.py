@@ -1,0 +1,274 @@
+"""Checkpoints survive crashes and run no code (utils/checkpoint.py)."""
+import argparse
+import errno
+import os
+import pickle
+import re
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from utils.checkpoint import load_weights, previous, read, read_latest, save, weights_of
+
+
+def same(a, b) -> bool:
+    """Equal values of equal types, at any depth."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and a == b
+
+
+# Saving
+
+def test_what_is_saved_is_read_again(tmp_path):
+    network = nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    content = {"state_dict": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3, "best": 0.25,
+               "name": "erf", "none": None, "flags": [True, False], "sizes": (512, 1024), "bytes": b"\x00\xff",
+               "random": torch.get_rng_state(), "half": torch.ones(2).half(), "nested": {1: {"a": [(1, 2), {}]}}}
+    save(tmp_path / "c.pth", content)
+    again = read(tmp_path / "c.pth")
+    assert same(content, again)
+    assert os.listdir(tmp_path) == ["c.pth"]
+
+
+def test_parameters_and_numpy_numbers_become_plain(tmp_path):
+    save(tmp_path / "c.pth", {"weight": nn.Parameter(torch.ones(2)), "miou": np.float64(0.5), "epoch": np.int64(3)})
+    again = read(tmp_path / "c.pth")
+    assert type(again["weight"]) is torch.Tensor and not again["weight"].requires_grad
+    assert type(again["miou"]) is float and type(again["epoch"]) is int
+
+
+class Pair(tuple):
+    pass
+
+
+@pytest.mark.parametrize("value, name", [
+    (argparse.Namespace(a=1), "Namespace"), (Path("a"), "Path"), (np.zeros(3), "ndarray"), ({1, 2}, "set"),
+    (len, "builtin"), (Pair((1, 2)), "Pair"), (nn.Linear(1, 1), "Linear"), ({(1, 2): 3}, "tuple")])
+def test_anything_but_plain_values_is_refused_by_name_before_the_disk_is_touched(tmp_path, value, name):
+    with pytest.raises(TypeError, match=rf"\['args'\]\[0\].*{name}") as caught:
+        save(tmp_path / "c.pth", {"fine": 1, "args": [value]})
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_file_before_is_kept_and_only_that(tmp_path):
+    for epoch in range(4):
+        save(tmp_path / "c.pth", {"epoch": epoch})
+    assert read(tmp_path / "c.pth") == {"epoch": 3} and read(previous(tmp_path / "c.pth")) == {"epoch": 2}
+    assert sorted(os.listdir(tmp_path)) == ["c.pth", "c.pth.previous"]
+
+
+def disk_calls(monkeypatch, fail_at: int | None) -> list[str]:
+    """Log every call that changes the disk, and let call number `fail_at` find the disk full."""
+    log = []
+
+    def watch(module, name):
+        original = getattr(module, name)
+
+        def watched(*args, **kwargs):
+            log.append(name)
+            if len(log) - 1 == fail_at:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return original(*args, **kwargs)
+        monkeypatch.setattr(module, name, watched)
+
+    watch(os, "fsync"), watch(os, "replace"), watch(os, "link"), watch(torch, "save")
+    return log
+
+
+STEPS = ["save", "fsync", "link", "replace", "replace", "fsync"]
+
+
+def test_saving_is_six_steps(tmp_path, monkeypatch):
+    save(tmp_path / "c.pth", {"epoch": 0})
+    log = disk_calls(monkeypatch, None)
+    save(tmp_path / "c.pth", {"epoch": 1})
+    assert log == STEPS
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize("step", range(len(STEPS)))
+def test_a_full_disk_at_any_step_costs_no_checkpoint(tmp_path, monkeypatch, step, damaged):
+    """damaged: the newest file is broken already, so that its .previous is the only one there is."""
+    path = tmp_path / "c.pth"
+    save(path, {"epoch": 0})
+    save(path, {"epoch": 1})
+    if damaged:
+        path.write_bytes(path.read_bytes()[:100])
+    disk_calls(monkeypatch, step)
+    with pytest.raises(OSError, match=f"could not save {re.escape(str(path))}: No space left on device; ") as caught:
+        save(path, {"epoch": 2})
+    monkeypatch.undo()
+    assert "\n" not in str(caught.value)
+    assert sorted(os.listdir(tmp_path)) == ["c.pth", "c.pth.previous"]
+    assert read_latest(path)[0]["epoch"] in ((2,) if step > 3 else (0,) if damaged else (1,))
+
+
+@pytest.mark.parametrize("step", range(len(STEPS)))
+def test_a_crash_at_any_step_costs_no_checkpoint(tmp_path, monkeypatch, step):
+    """A killed process cleans nothing up: look at the disk as each step finds it."""
+    path, seen = tmp_path / "c.pth", []
+    save(path, {"epoch": 0})
+    save(path, {"epoch": 1})
+    path.write_bytes(b"broken")
+    log = disk_calls(monkeypatch, None)
+    for module, name in {(os, "fsync"), (os, "replace"), (os, "link"), (torch, "save")}:
+        def look(*args, original=getattr(module, name), **kwargs):
+            seen.append(read_latest(path)[0]["epoch"])
+            return original(*args, **kwargs)
+        monkeypatch.setattr(module, name, look)
+    save(path, {"epoch": 2})
+    assert log == STEPS
+    assert seen[step] == (0 if step <= 3 else 2)
+
+
+def test_a_limit_on_file_size_is_an_error_and_leaves_nothing_behind(tmp_path):
+    """The real thing: the kernel refuses to write (SIGXFSZ is ignored by Python)."""
+    path = tmp_path / "c.pth"
+    save(path, {"weight": torch.zeros(10)})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="could not save"):
+            save(path, {"weight": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(read(path)["weight"]) == 10 and os.listdir(tmp_path) == ["c.pth"]
+
+
+def test_a_file_system_without_links_or_folder_sync_works(tmp_path, monkeypatch):
+    path = tmp_path / "c.pth"
+    save(path, {"epoch": 0})
+
+    def no_link(*args):
+        raise OSError(errno.EPERM, "no links here")
+
+    def sync(handle, original=os.fsync):
+        if os.path.isdir(f"/proc/self/fd/{handle}"):
+            raise OSError(errno.EINVAL, "no sync of folders here")
+        original(handle)
+    monkeypatch.setattr(os, "link", no_link)
+    monkeypatch.setattr(os, "fsync", sync)
+    save(path, {"epoch": 1})
+    assert (read(path)["epoch"], read(previous(path))["epoch"]) == (1, 0)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(OSError, match="could not save .*nowhere.*No such file or directory"):
+        save(tmp_path / "nowhere" / "c.pth", {})
+
+
+# Reading
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_truncation_anywhere_is_noticed_and_the_previous_file_used(tmp_path, legacy):
+    path = tmp_path / "c.pth"
+    content = {"state_dict": {"w": torch.randn(40, 40), "b": torch.randn(7)}, "epoch": 1}
+    save(previous(path), {"epoch": 0})
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    whole = path.read_bytes()
+    assert same(read(path), content)
+    # a legacy file that ends within the name of one of torch's own functions looks as if it asked for another
+    words = r"is damaged or no checkpoint.*copy or download|holds pickled objects \((torch|collections)\."
+    for length in [*range(0, 200), *range(200, len(whole), 97), *range(len(whole) - 70, len(whole))]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=f"{re.escape(str(path))} (?:{words})"):
+            read(path)
+        latest, note = read_latest(path)
+        assert latest == {"epoch": 0} and note.startswith(f"{path} ") and "\n" not in note
+
+
+def test_the_newest_of_two_complete_files_is_used_without_a_note(tmp_path):
+    save(tmp_path / "c.pth", {"epoch": 0})
+    save(tmp_path / "c.pth", {"epoch": 1})
+    assert read_latest(tmp_path / "c.pth") == ({"epoch": 1}, None)
+
+
+def test_a_missing_file_is_replaced_by_its_previous_and_two_missing_ones_are_an_error(tmp_path):
+    path = tmp_path / "c.pth"
+    with pytest.raises(FileNotFoundError, match="neither"):
+        read_latest(path)
+    save(previous(path), {"epoch": 0})
+    latest, note = read_latest(path)
+    assert latest == {"epoch": 0} and "there is no checkpoint at" in note
+    previous(path).write_bytes(b"x")
+    with pytest.raises(ValueError, match="no complete checkpoint: .*c.pth; .*c.pth.previous is damaged"):
+        read_latest(path)
+
+
+def test_a_tensor_is_not_a_checkpoint_to_go_on_with(tmp_path):
+    torch.save(torch.ones(2), tmp_path / "c.pth")
+    with pytest.raises(ValueError, match="holds a Tensor"):
+        read_latest(tmp_path / "c.pth")
+
+
+@pytest.mark.parametrize("content, words", [
+    (b"", "damaged"), (b"hello", "damaged"), (b"PK\x03\x04" + b"\x00" * 50, "damaged"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs pointer"),
+    (b"<!DOCTYPE html><html>", "web page")])
+def test_what_is_no_checkpoint_is_called_what_it_is(tmp_path, content, words):
+    (tmp_path / "c.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=words) as caught:
+        read(tmp_path / "c.pth")
+    assert "\n" not in str(caught.value) and str(tmp_path / "c.pth") in str(caught.value)
+
+
+def test_a_path_with_nothing_or_a_folder_is_named(tmp_path):
+    for path in (tmp_path, tmp_path / "c.pth"):
+        with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
+            read(path)
+
+
+class Trap:
+    """Runs a command when unpickled carelessly."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("legacy", [False, True, "pickle"])
+def test_a_malicious_file_is_refused_and_does_nothing(tmp_path, legacy):
+    path, evidence = tmp_path / "c.pth", tmp_path / "evidence"
+    content = {"state_dict": {"w": torch.ones(1)}, "x": Trap(f"touch {evidence}")}
+    if legacy == "pickle":
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    for attempt in (read, read_latest, lambda path: load_weights(nn.Linear(1, 1), path)):
+        with pytest.raises(ValueError) as caught:
+            attempt(path)
+        assert legacy == "pickle" or "system" in str(caught.value)
+    assert not evidence.exists()
+    pickle.loads(pickle.dumps(content["x"]))            # the trap is a real one
+    assert evidence.exists()
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_options_pickled_into_an_old_file_are_refused_with_a_reason(tmp_path, legacy):
+    torch.save({"state_dict": {}, "args": argparse.Namespace(lr=1)}, tmp_path / "c.pth",
+               _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ValueError, match=r"options of the run that wrote it \(argparse.Namespace\).*state_dict alone"):
+        read(tmp_path / "c.pth")
+
+
+def test_the_published_legacy_file_is_read(shared):
+    content = read(shared / "weights" / "cityscapes-swnet_model_best.pth.tar")
+    assert content["epoch"] == 54
+    found = weights_of(content, "file")
+    assert sum(key.startswith("grm.") for key in found) == 59
+    assert sum(key.startswith("state_dict_of.") for key in found) == 51 and len(found) == 110

@@ -1,0 +1,216 @@
+"""The contract carries what is to come: toy methods, each one class and one table row."""
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+import datasets
+import main
+import models
+import options
+from datasets.clip import ClipDataset
+from engine import LossModule, Stepper, evaluate
+from laws import assert_stream_equals_clip, video
+from models.frozen import Frozen
+from models.single import SingleFrame
+from toys import FourLabels, Gaps, KeyFrames, ToyBackbone, TwoForwards
+from utils.keyframes import FixedInterval
+from utils.loading import collate, evaluation_loader
+from utils.views import Views
+
+TOYS = {"gaps": Gaps, "keyframes": KeyFrames, "two": TwoForwards, "four": FourLabels}
+
+
+def toy(name: str):
+    torch.manual_seed(1)
+    model = TOYS[name](ToyBackbone(5))
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+    return model
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_stream_equals_clip_for_every_toy(name):
+    assert_stream_equals_clip(toy(name))
+
+
+@pytest.mark.parametrize("backbone", ["erf", "psp18"])
+def test_stream_equals_clip_for_single(backbone):
+    args = main.parse_args(["--training", "--backbone", backbone, "--savedir", "unused"])
+    assert_stream_equals_clip(models.build_model(args, 5))
+
+
+def test_a_windowed_toy_encodes_each_frame_once_when_stepped():
+    model = toy("gaps").eval()
+    frames, state = video(model, 12, 0), model.start()
+    for frame in frames.unbind(1):
+        _, state = model.step(frame, state)
+    assert model.backbone.calls == 12
+    assert len(state.entries) == 9, "state reaches back to the oldest offset and no further"
+
+
+def test_the_law_test_notices_a_wrong_startup_rule():
+    model = toy("gaps")
+    model.step = lambda frame, state, flow=None, key=None: Gaps.step(model, frame, state)
+    model.remember = lambda encoded: encoded.last       # the stream forgets to project, the clip as well: still equal
+    assert_stream_equals_clip(model)
+    read = model.read
+    model.read = lambda encoded, entries: read(encoded, entries[::-1] if len(entries) == 2 else entries[:2])
+    model.forward = lambda clip, flows=None: Gaps.forward(model, clip)
+    model.step = lambda frame, state, flow=None, key=None: (model.backbone(frame), state)
+    with pytest.raises(AssertionError, match="differs"):
+        assert_stream_equals_clip(model)
+
+
+def test_observe_leaves_the_state_that_step_leaves():
+    model = toy("keyframes").eval()
+    frames = video(model, 3, 0)
+    stepped = observed = model.start()
+    for frame in frames.unbind(1):
+        stepped, observed = model.step(frame, stepped)[1], model.observe(frame, observed)
+    assert torch.equal(stepped.logits, observed.logits)
+
+
+def test_key_frames_come_from_the_policy_and_flow_from_the_provider():
+    model = toy("keyframes").eval()
+    asked = []
+
+    def flow(frame, previous):
+        asked.append((frame, previous))
+        return torch.zeros(frame.shape[0], 2, *frame.shape[-2:])
+
+    stepper = Stepper(model, Views(model.size_rule), torch.autocast("cpu", enabled=False), flow, FixedInterval(3))
+    frames = video(model, 7, 0, batch=1)
+    for frame in frames.unbind(1):
+        stepper(frame)
+    assert model.backbone.calls == 3, "frames 0, 3 and 6 are keys"
+    assert len(asked) == 6 and all(torch.equal(previous, frames[:, t]) for t, (_, previous) in enumerate(asked))
+
+
+def test_given_flow_and_own_flow_give_different_results_and_given_flows_reach_forward():
+    model = toy("keyframes").eval()
+    clip = video(model, 3, 0)
+    flows = torch.full((2, 2, 2, *clip.shape[-2:]), 3.0)
+    assert not torch.allclose(model(clip), model(clip, flows))
+    stepped = model.start()
+    for t in range(3):
+        logits, stepped = model.step(clip[:, t], stepped, flows[:, t - 1] if t else None, t == 0)
+    assert torch.equal(logits, model(clip, flows))
+
+
+def test_a_frozen_network_is_not_saved_not_trained_and_still_found():
+    model = toy("two").train()
+    assert not any("teacher" in key for key in model.state_dict())
+    assert not model.teacher.frozen.training and model.backbone.training
+    assert not any(p.requires_grad for p in model.teacher.parameters())
+    assert sum(name.endswith("normalize") for name, _ in model.named_modules()) == 2, "golden tests replace both"
+    model.load_state_dict(model.state_dict())
+    with pytest.raises(RuntimeError, match="backbone.classifier.weight"):
+        model.load_state_dict({k: v for k, v in model.state_dict().items() if k != "backbone.classifier.weight"})
+    assert not any(len(group["params"]) != sum(p.requires_grad for p in model.parameters())
+                   for group in model.parameter_groups(0.1, 0.0))
+
+
+def test_a_frozen_network_moves_with_its_model():
+    assert toy("keyframes").double().flow_network.frozen[0].weight.dtype == torch.float64
+    assert isinstance(toy("keyframes").flow_network, Frozen)
+
+
+def synthetic(offsets, draw=None, with_flows=False, startup=None, split="train"):
+    args = main.parse_args("--training --savedir unused --synthetic-size 32 64 --synthetic-length 12 "
+                           "--synthetic-videos 2 2 2 --photometric none --random-flip 0".split())
+    args.offsets = offsets
+    return datasets.build_dataset(args, split, draw=draw, with_flows=with_flows, startup=startup)
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_every_toy_trains_on_clips_of_the_synthetic_world(name):
+    model = TOYS[name](ToyBackbone(11)).train()
+    data = synthetic(model.offsets, model.training_offsets, with_flows=name == "two")
+    batch = collate([data[(3, 0)], data[(17, 1)]])
+    losses = LossModule(model)(batch.frames, batch.labels, batch.flows)
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(p.grad is not None for p in model.backbone.encoder.parameters())
+
+
+def test_random_future_neighbours_are_drawn_per_sample_and_epoch_and_labels_of_all_frames_come_along():
+    data = synthetic((), toy("two").training_offsets, with_flows=True)
+    clips = [data[(5, epoch)] for epoch in range(12)]
+    last = clips[0].frames[-1]
+    assert all(torch.equal(clip.frames[-1], last) for clip in clips), "the labelled frame stays"
+    assert len({clip.frames[0].sum().item() for clip in clips}) > 2, "its neighbour is drawn anew each epoch"
+    assert all(clip.labels.shape[0] == 2 and clip.flows.shape[:2] == (1, 2) for clip in clips)
+    assert torch.equal(data[(5, 4)].frames, clips[4].frames), "and drawn again the same"
+
+
+def test_random_neighbours_do_not_depend_on_the_global_random_state():
+    data = synthetic((), toy("two").training_offsets)
+    random.seed(1)
+    one = data[(5, 0)].frames
+    random.seed(2)
+    assert torch.equal(one, data[(5, 0)].frames)
+
+
+def test_evaluation_by_clips_equals_evaluation_by_step_and_encodes_once_per_frame():
+    model = Gaps(ToyBackbone(11)).eval()
+    data = synthetic(model.offsets, startup=lambda past: model.startup(min(past, 9)), split="val")
+    assert data.dense
+    results, calls = [], []
+    for chosen in (data, data.stepping()):
+        model.backbone.calls = 0
+        results.append(evaluate(model, evaluation_loader(chosen, 0), num_classes=11, device=torch.device("cpu"),
+                                views=Views(model.size_rule), autocast=torch.autocast("cpu", enabled=False),
+                                stepping=chosen.step))
+        calls.append(model.backbone.calls)
+    assert results[0]["IoU"] == pytest.approx(results[1]["IoU"], nan_ok=True)
+    assert results[0]["loss"] == pytest.approx(results[1]["loss"], rel=1e-5)
+    assert calls[1] == len(data) == 24 and calls[0] > 2 * calls[1]
+
+
+def test_a_method_is_one_class_and_one_table_row(monkeypatch):
+    monkeypatch.setitem(models.METHODS, "gaps", "toys:Gaps")
+    monkeypatch.setitem(options.METHODS, "gaps", options.Method("a toy", {"lr_start": 0.25},
+                                                                offsets=lambda args: (-9, -6, -3)))
+    args = main.parse_args(["--training", "--method", "gaps", "--backbone", "psp18", "--savedir", "unused"])
+    model = models.build_model(args, 7)
+    assert isinstance(model, Gaps) and model.offsets == args.offsets == (-9, -6, -3)
+    assert args.lr_start == 0.25, "defaults of the row"
+
+
+def test_an_impossible_pair_is_refused_with_the_pairs_that_can(monkeypatch, capsys):
+    reason = "it needs maps at strides 4, 8, 16, 32"
+    monkeypatch.setitem(options.METHODS, "needy", options.Method(
+        "a toy", problem=lambda row: None if row.stage_strides[-1:] == (8,) else reason))
+    with pytest.raises(SystemExit) as stop:
+        main.parse_args(["--training", "--method", "needy", "--backbone", "erf", "--savedir", "unused"])
+    assert stop.value.code == 2
+    line = capsys.readouterr().err
+    assert reason in line and "psp18" in line and line.count("\n") == 1
+
+
+def test_tables_of_options_and_of_the_rooms_agree():
+    assert set(options.METHODS) == set(models.METHODS)
+    assert set(options.BACKBONES) == set(models.BACKBONES)
+    assert set(options.DATASETS) == set(datasets.DATASETS)
+    assert {row.variable for row in options.DATASETS.values()} - {None} == set(datasets.ROOT_VARIABLES.values())
+
+
+@pytest.mark.parametrize("name", models.BACKBONES)
+def test_facts_of_backbones_in_options_are_those_of_the_networks(name):
+    network = models.find(models.BACKBONES, name)(5)
+    row = options.BACKBONES[name]
+    assert row.stage_strides == network.stage_strides
+    features = network.eval().encode(torch.rand(1, 3, *[network.size_rule.fit(64)] * 2))
+    assert row.auxiliary == (network.auxiliary(features) is not None)
+    assert features.last.shape[1] == network.channels
+    assert len(features.stages) == len(network.stage_strides)
+
+
+def test_clips_near_the_ends_of_a_video_stay_inside_it():
+    data = synthetic((), lambda rng: (3,))
+    assert torch.equal(data[(11, 0)].frames[0], data[(11, 0)].frames[1]), "the last frame has no future: it repeats"
+    assert isinstance(data, ClipDataset) and isinstance(SingleFrame(ToyBackbone(3)), SingleFrame)

@@ -1,0 +1,124 @@
+"""Tables of published names are one-to-one and ignore only what they name (models/keymaps.py)."""
+import re
+
+import pytest
+from torch import nn
+
+from golden import case
+from models import keymaps
+from models.backbones.erfnet import ERFNet
+from models.backbones.fcn import ResNet50V1c
+from models.backbones.pspnet import PSPNet18, PSPNet50, PSPNet101
+from models.keymaps import KeyMap
+from models.single import SingleFrame
+
+
+def v1c_keys() -> list[str]:
+    keys = case("tma/backbone_65x97_soft").info["state_dict"]
+    return [key.removeprefix("backbone.") for key in keys if key.startswith("backbone.")]
+
+
+def v2_keys() -> list[str]:
+    """resnet101_v2.pth: the trunk of PSPNet101 under torchvision's names, its stem spread over conv1 to bn3."""
+    stem = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}
+    keys = [key for key in case("etc/psp101_teacher_keys").info["state_dict"] if key.startswith("layer")]
+    return [re.sub(r"^layer0\.(\d)", lambda match: stem[match[1]], key) for key in keys]
+
+
+def torchvision_keys(depth: int) -> list[str]:
+    import torchvision
+    return [key for key in getattr(torchvision.models, f"resnet{depth}")().state_dict() if not key.startswith("fc.")]
+
+
+def golden_keys(name: str) -> list[str]:
+    return list(case(name).info["state_dict"])
+
+
+FC = ["fc.weight", "fc.bias"]
+ENCODER_CLASSIFIER = ["encoder.output_conv.weight", "encoder.output_conv.bias"]
+BN_ENTRIES = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
+ETC_OTHERS = ["flownet.flownetc.conv1.0.weight", "criterion.ce.criterion.weight", "teacher.layer0.0.weight",
+              "student.criterion.weight"]
+TABLES = {      # table: the network, the keys of such a file that are used, those that are not
+    "ERFNET": (ERFNet, lambda: [k for k in golden_keys("lma/erfnet_64x128") if "encoder.output" not in k],
+               ENCODER_CLASSIFIER),
+    "ERFNET_ENCODER": (ERFNet, lambda: [k for k in golden_keys("lma/erfnet_64x128") if k.startswith("encoder.")
+                                        and "output" not in k], ENCODER_CLASSIFIER),
+    "ERFNET_SHALLOW": (lambda classes: ERFNet(classes, shallow_decoder=True),
+                       lambda: [k for k in golden_keys("lma/erfnet_64x128") if k.startswith("encoder.")],
+                       lambda: [k for k in golden_keys("lma/erfnet_64x128") if k.startswith("decoder.")]),
+    "SEMSEG_PSPNET": (PSPNet50, lambda: golden_keys("lma/pspnet50_65x129"), []),
+    "ETC_PSPNET18": (PSPNet18, lambda: [f"student.{k}" for k in golden_keys("etc/psp18_eval_97x193")], ETC_OTHERS),
+    "RESNET18_PSPNET": (PSPNet18, lambda: torchvision_keys(18), FC),
+    "RESNET_V2_PSPNET": (PSPNet101, v2_keys, FC),
+    "RESNET_V1C": (ResNet50V1c, v1c_keys, FC),
+    "RESNET_V1C_STEM": (ResNet50V1c, lambda: [k for k in v1c_keys() if k.startswith("stem.")], []),
+    "RESNET_BODY": (ResNet50V1c, lambda: [k for k in torchvision_keys(50) if k.startswith("layer")],
+                    [*FC, "conv1.weight", *(f"bn1.{entry}" for entry in BN_ENTRIES)]),
+}
+
+
+def table(name: str) -> tuple[KeyMap, nn.Module, list[str], list[str]]:
+    network, used, unused = TABLES[name]
+    return getattr(keymaps, name), network(19), used(), unused() if callable(unused) else list(unused)
+
+
+def test_every_table_is_tested():
+    assert set(TABLES) == {name for name, value in vars(keymaps).items() if isinstance(value, KeyMap)}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_is_one_to_one_and_ignores_exactly_what_it_should(name):
+    key_map, network, used, unused = table(name)
+    renamed = key_map.rename([*unused, *used])
+    assert sorted(renamed.unused) == sorted(unused)
+    assert renamed.unexpected == ()
+    assert sorted(renamed.ours.values()) == sorted(used)            # each key has a place of its own
+    assert set(renamed.ours) <= set(network.state_dict())           # and the place exists
+    covered = {key for key in network.state_dict() if key_map.must_hold(key)}
+    assert covered and covered <= set(renamed.ours)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_key_that_only_resembles_an_ignored_one_is_unexpected(name):
+    key_map, _, used, unused = table(name)
+    whole_families = ETC_OTHERS                                      # other networks, whatever their layers are called
+    for key in unused:
+        for other in (f"x{key}", f"backbone.{key}", *([] if key in whole_families else (f"{key}x", f"{key}.weight"))):
+            assert key_map.look_up(other) is None, other
+    ignored = {key for key in used if key_map.look_up(key)[1] is None}
+    assert not ignored
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_prefixed_table_says_the_same_below_its_prefix(name):
+    key_map, network, used, unused = table(name)
+    model, below = SingleFrame(network), key_map.prefixed(keymaps.BACKBONE)
+    ours = below.rename([*used, *unused])
+    assert ours.ours == {f"backbone.{key}": source for key, source in key_map.rename([*used, *unused]).ours.items()}
+    assert [key for key in model.state_dict() if below.must_hold(key)] == [
+        f"backbone.{key}" for key in network.state_dict() if key_map.must_hold(key)]
+
+
+@pytest.mark.parametrize("network, names", [
+    (ERFNet(3), ["ERFNET", "ERFNET_ENCODER"]), (ERFNet(3, shallow_decoder=True), ["ERFNET_SHALLOW"]),
+    (PSPNet18(3), ["ETC_PSPNET18", "RESNET18_PSPNET"]), (PSPNet50(3), ["SEMSEG_PSPNET", "RESNET_V2_PSPNET"]),
+    (ResNet50V1c(3), ["RESNET_V1C", "RESNET_V1C_STEM", "RESNET_BODY"])])
+def test_a_network_offers_the_tables_of_its_files(network, names):
+    assert [key_map.name for key_map in SingleFrame(network).key_maps()] == [getattr(keymaps, n).name for n in names]
+
+
+def test_the_students_weights_win_in_etcs_files_whatever_the_order():
+    golden = case("etc/checkpoint_map").info
+    stripped = {key.removeprefix("module."): value for key, value in golden["in"].items()}
+    for entries in (stripped, dict(reversed(stripped.items()))):
+        renamed = keymaps.ETC_PSPNET18.rename(entries)
+        assert {f"module.{ours}": entries[key] for ours, key in renamed.ours.items()} == golden["out"]
+        assert renamed.unexpected == ()
+        assert {entries[key] for key in renamed.unused} == {0, "plain"}
+    assert set(golden["pspnet18_keys"]) == set(PSPNet18(19).state_dict())
+
+
+def test_two_keys_that_one_rule_makes_the_same_are_not_guessed_between():
+    key_map = KeyMap("x", ((r"(?:a|b)\.(w)", r"\1"),), covers="w")
+    assert key_map.rename(["a.w", "b.w"]).unexpected == ("b.w",)

@@ -1,0 +1,299 @@
+"""Checkpoints: saved so that a crash costs nothing, read so that a file can run no code, loaded whole or not at all.
+
+    save(path, content)             a temporary file, then renamed; the file before it stays as NAME.previous
+    read(path)                      whatever a torch file holds, tensors and plain values only
+    read_latest(path)               the newest complete one of NAME and NAME.previous
+    load_weights(model, paths)      weights that fit, under our own names or those of a published file:
+                                    tables with name, rename(keys), must_hold(key) from `model.key_maps()`
+"""
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+PLAIN = (bool, int, float, str, bytes, type(None))
+AUXILIARY = re.compile(r"(?:.*\.)?(?:aux|auxiliary_head)\..+")      # heads that only training uses
+UNCOUNTED = "num_batches_tracked"                                   # files of old torch versions lack it
+UNSUPPORTED = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)    # not every file system can
+
+
+# Saving and reading
+
+def save(path: str | Path, content: dict, *, keep: bool = True) -> None:
+    """Write `content` (tensors and plain values, nested at will) to `path` in one step.
+
+    keep: the file that was there becomes NAME.previous. At every instant a complete file exists.
+    Raises TypeError for anything else in `content`, OSError where the disk refuses.
+    """
+    path, content = Path(path), _plain(content, "content")
+    fresh, old = (path.with_name(f".{path.name}.{os.getpid()}.{part}") for part in ("new", "old"))
+    try:
+        with open(fresh, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        replaces = keep and path.exists()
+        if replaces:
+            _link(path, old)
+        os.replace(fresh, path)         # first the new file, for .previous may be the only complete one
+        if replaces:
+            os.replace(old, previous(path))
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:        # torch's writer turns some of the former into the latter
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise OSError(f"could not save {path}: {why}; is there space, and may this folder be written to?") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+        old.unlink(missing_ok=True)
+
+
+def previous(path: str | Path) -> Path:
+    """Where `save` keeps the file that it replaces."""
+    return Path(f"{path}.previous")
+
+
+def read(path: str | Path) -> Any:
+    """What the torch file at `path` holds, on the CPU.
+
+    Raises FileNotFoundError, and ValueError for a file that is damaged, no checkpoint, or needs pickled classes.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint at {path}{' (a folder)' if path.is_dir() else ''}")
+    with open(path, "rb") as file:
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:      # a damaged file can raise anything
+            raise ValueError(f"{path} {_what_is_wrong(path, error)}") from error
+
+
+def read_latest(path: str | Path) -> tuple[dict, str | None]:
+    """The newest complete checkpoint of `path` and its .previous, and what was skipped and why (None: nothing)."""
+    problems = []
+    for candidate in (Path(path), previous(path)):
+        try:
+            content = read(candidate)
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+            continue
+        if isinstance(content, dict):
+            return content, f"{'; '.join(problems)}; went on with {candidate}" if problems else None
+        problems.append(f"{candidate} holds a {type(content).__name__}, not a checkpoint")
+    if not Path(path).exists() and not previous(path).exists():
+        raise FileNotFoundError(f"there is no checkpoint: neither {path} nor {previous(path)}")
+    raise ValueError(f"no complete checkpoint: {'; '.join(problems)}")
+
+
+def _plain(value: Any, name: str) -> Any:
+    """A copy of `value` that torch.load(weights_only=True) will read."""
+    if type(value) in (Tensor, nn.Parameter):
+        return value.detach().cpu()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if type(value) in PLAIN:
+        return value
+    if type(value) in (list, tuple, torch.Size):
+        items = [_plain(item, f"{name}[{index}]") for index, item in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    if isinstance(value, dict):
+        for key in value:
+            if type(key) not in (str, int):
+                raise TypeError(f"{name} has the key {key!r} ({type(key).__name__}): a checkpoint takes str and int")
+        return {key: _plain(item, f"{name}[{key!r}]") for key, item in value.items()}
+    raise TypeError(f"{name} is a {type(value).__module__}.{type(value).__qualname__}: a checkpoint takes tensors and "
+                    "plain values only (int, float, str, list, dict, ...); convert it first")
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file; a copy where the file system has no links."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        shutil.copyfile(source, target)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in `folder` outlive a power cut, where the file system offers that."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+    finally:
+        os.close(handle)
+
+
+def _what_is_wrong(path: Path, error: Exception) -> str:
+    """The rest of a sentence that begins with the name of a file torch could not read."""
+    refused = re.search(r"GLOBAL (\S+\.\S+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and refused:
+        kind = "the options of the run that wrote it" if refused[1] == "argparse.Namespace" else "pickled objects"
+        return (f"holds {kind} ({refused[1]}), which could run code and are refused: where you trust the file, save "
+                "its state_dict alone to a new one")
+    with open(path, "rb") as file:
+        head = file.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        return "is a git-lfs pointer, not the weights: fetch them with `git lfs pull`"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "is a web page, not the weights: download the file behind it"
+    return f"is damaged or no checkpoint ({path.stat().st_size} bytes): copy or download it again"
+
+
+# Loading weights
+
+@dataclass(frozen=True)
+class Report:
+    """What `load_weights` did."""
+
+    files: tuple[str, ...]
+    maps: tuple[str, ...]               # per file: how its names were read
+    loaded: int                         # entries of the model that came from a file
+    new: tuple[str, ...]                # entries of the model that are in no file
+    unused: tuple[str, ...]             # entries of the files that are known and not used
+
+    def __str__(self) -> str:
+        sources = ", ".join(f"{file} ({name})" for file, name in zip(self.files, self.maps, strict=True))
+        new = f"; new: {_some(self.new)}" if self.new else ""
+        unused = f"; not used: {_some(self.unused)}" if self.unused else ""
+        return f"loaded {self.loaded} of {self.loaded + len(self.new)} entries from {sources}{new}{unused}"
+
+
+def load_weights(model: nn.Module, paths: str | Path | list[str | Path], *, complete: bool = False) -> Report:
+    """Load the model from one or more files; of an entry that several hold, the last counts.
+
+    A file is read under our own names if they fit, else by that of `model.key_maps()` which fits it best. An
+    entry the table does not know, another shape, a file that lacks part of what it should hold: ValueError,
+    and the model is as before. complete: entries that are in no file are an error too (but for heads that
+    only training uses); otherwise they are reported as new.
+    """
+    paths = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+    targets = model.state_dict()
+    fits = [_best_fit(model, targets, weights_of(read(path), path), path) for path in paths]
+    loaded = {name: tensor for fit in fits for name, tensor in fit.tensors.items()}
+    new = tuple(name for name in targets if name not in loaded)
+    needed = [name for name in new if not name.endswith(UNCOUNTED) and not AUXILIARY.fullmatch(name)]
+    if complete and needed:
+        raise ValueError(f"{', '.join(map(str, paths)) or 'no file'}: the model is not complete without "
+                         f"{_some(needed)}; give the weights of the whole network, not of a part of it")
+    with torch.no_grad():
+        for name, tensor in loaded.items():
+            targets[name].copy_(tensor)             # casts: published files may be in half precision
+    return Report(tuple(map(str, paths)), tuple(fit.name for fit in fits), len(loaded), new,
+                  tuple(key for fit in fits for key in fit.unused))
+
+
+def weights_of(content: Any, path: str | Path) -> dict[str, Tensor]:
+    """The state dict in what a file holds: bare, or below `state_dict` or `model`; leading `module.` removed.
+
+    Further ones beside it keep their name: the entries of `state_dict_of` become `state_dict_of.<key>`.
+    """
+    parts = {"": content}
+    wrapper = next((name for name in ("state_dict", "model")
+                    if isinstance(content, dict) and isinstance(content.get(name), dict)), None)
+    if wrapper:
+        parts = {f"{name}." if name != wrapper else "": part for name, part in content.items()
+                 if name == wrapper or str(name).startswith("state_dict_")}
+    weights: dict[str, Tensor] = {}
+    for prefix, part in parts.items():
+        if not (isinstance(part, dict) and part and all(isinstance(value, Tensor) for value in part.values())):
+            held = ", ".join(map(str, list(part)[:5])) if isinstance(part, dict) else f"a {type(part).__name__}"
+            raise ValueError(f"{path} holds no weights: found {held or 'nothing'}, expected tensors by name")
+        for key, tensor in part.items():
+            name = prefix + re.sub(r"^(?:module\.)+", "", str(key))
+            if name in weights:
+                raise ValueError(f"{path} holds {name} twice, with and without `module.`: save one network alone")
+            weights[name] = tensor
+    return weights
+
+
+class _OwnNames:
+    """The table of our own checkpoints: a part of the model that is in the file at all must be there whole."""
+
+    name = "our names"
+
+    def __init__(self, targets: dict[str, Tensor], weights: dict[str, Tensor]):
+        self.targets = targets
+        self.parts = {key.split(".")[0] for key in weights}
+
+    def rename(self, keys) -> SimpleNamespace:
+        return SimpleNamespace(ours={key: key for key in keys}, unused=(), unexpected=())
+
+    def must_hold(self, key: str) -> bool:
+        return key.split(".")[0] in self.parts and not AUXILIARY.fullmatch(key)
+
+
+@dataclass
+class _Fit:
+    """A file read by one table."""
+
+    name: str
+    tensors: dict[str, Tensor] = field(default_factory=dict)        # our names
+    unused: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    shapes: list[tuple[str, tuple, tuple]] = field(default_factory=list)   # published name, of the file, of the model
+
+    @property
+    def good(self) -> bool:
+        return bool(self.tensors) and not (self.unexpected or self.missing or self.shapes)
+
+
+def _fit(key_map, targets: dict[str, Tensor], weights: dict[str, Tensor]) -> _Fit:
+    """Read `weights` by `key_map`, a KeyMap or _OwnNames, without judging."""
+    has_auxiliary = any(map(AUXILIARY.fullmatch, targets))
+    renamed = key_map.rename(weights)
+    fit = _Fit(key_map.name, unused=list(renamed.unused), unexpected=list(renamed.unexpected))
+    for name, key in renamed.ours.items():
+        if name not in targets:
+            (fit.unused if AUXILIARY.fullmatch(name) and not has_auxiliary else fit.unexpected).append(key)
+        elif targets[name].shape != weights[key].shape:
+            fit.shapes.append((key, tuple(weights[key].shape), tuple(targets[name].shape)))
+        else:
+            fit.tensors[name] = weights[key]
+    fit.missing = [name for name in targets if name not in renamed.ours
+                   and not name.endswith(UNCOUNTED) and key_map.must_hold(name)]
+    return fit
+
+
+def _best_fit(model: nn.Module, targets: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> _Fit:
+    """The first table of those that fit without a remainder and match most; ValueError if there is none."""
+    tables = [_OwnNames(targets, weights), *(model.key_maps() if hasattr(model, "key_maps") else ())]
+    best = max((_fit(table, targets, weights) for table in tables), key=lambda fit: (fit.good, len(fit.tensors)))
+    if best.good:
+        return best
+    raise ValueError(f"{path} does not fit the model: {_problems(best, len(weights))}")
+
+
+def _problems(fit: _Fit, size: int) -> str:
+    """What keeps a file of `size` entries from being loaded, and what to do: one line."""
+    shapes = [f"{key} is {list(theirs)}, not {list(ours)}" for key, theirs, ours in fit.shapes]
+    found = [_some(items, what) for items, what in ((shapes, " of another shape"), (fit.missing, " missing"),
+                                                    (fit.unexpected, " unknown to the model")) if items]
+    outputs = {(theirs[0], ours[0]) for _, theirs, ours in fit.shapes if len(theirs) == len(ours) == 1}
+    advice = "is it of another --backbone, --method or option?"
+    if len(outputs) == 1 and not fit.unexpected and not fit.missing:
+        theirs, ours = outputs.pop()
+        advice = f"it has {theirs} outputs (classes), the model {ours}: choose the data set it was trained for"
+    elif fit.missing and not fit.unexpected and not fit.shapes:
+        advice = "it is incomplete: get the whole file"
+    return f"of its {size} entries, read as {fit.name}, {', '.join(found)}; {advice}"
+
+
+def _some(names: list | tuple, what: str = "") -> str:
+    """"3 what (a, b, ...)": how many, and the first few."""
+    return f"{len(names)}{what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

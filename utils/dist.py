@@ -1,0 +1,115 @@
+"""Several processes, one run: start them, know one's rank, add things up.
+
+`--gpus N` starts N ranks through torch.distributed's elastic launcher; `torchrun main.py ...` works as well. On
+GPUs the ranks speak NCCL, on a CPU gloo.
+"""
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+INTERRUPTED = 128 + signal.SIGTERM      # the exit code of a run that SIGTERM ended
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def launched() -> bool:
+    """Whether this process is a rank that a launcher started."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def launch(script: str, argv: Sequence[str], processes: int) -> int:
+    """Run `script argv` as `processes` ranks on this machine; the exit code of the rank that failed first, or 0."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d",
+                          rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.1)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
+    try:
+        elastic_launch(config, sys.executable)(script, *argv)
+    except ChildFailedError as error:
+        return error.get_first_failure()[1].exitcode
+    except SignalException as error:
+        return 128 + error.sigval
+    return 0
+
+
+def join(device: torch.device) -> torch.device:
+    """Enter the group of ranks this process was started in, if any; the device of this rank."""
+    if not launched():
+        return device
+    die_with_parent()
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def die_with_parent() -> None:
+    """A launcher that is killed outright takes its ranks along (Linux); else they would wait for each other."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def add_up(values: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over ranks; the tensor may live on the CPU."""
+    if world_size() == 1:
+        return values
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else values.device
+    total = values.to(device)
+    total = total.clone() if total is values else total
+    dist.all_reduce(total)
+    return total.to(values.device)
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on any rank."""
+    return flag if world_size() == 1 else bool(add_up(torch.tensor(int(flag))))
+
+
+def gather(value: Any) -> list[Any]:
+    """A plain value of every rank, in rank order, on all ranks."""
+    if world_size() == 1:
+        return [value]
+    values = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def barrier() -> None:
+    if world_size() > 1:
+        dist.barrier()
+
+
+def wrap(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """The module as its ranks train it together: gradients averaged, on GPUs batch norm over all ranks."""
+    if world_size() == 1:
+        return module
+    if device.type == "cuda":
+        module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    return torch.nn.parallel.DistributedDataParallel(
+        module, device_ids=[device] if device.type == "cuda" else None,
+        find_unused_parameters=getattr(module.model, "has_unused_parameters", False))

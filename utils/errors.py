@@ -1,0 +1,30 @@
+"""How a mistake of the user's is told: one line on stderr."""
+from __future__ import annotations
+
+import sys
+import time
+
+from .dist import rank
+
+USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an error in one line; of one that a loader worker raised, the original's."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = lines[0]
+    if "in DataLoader worker process" in text:
+        text = lines[-1].partition(": ")[2] or lines[-1]
+    elif len(lines) > 1:
+        text = " ".join(lines)[:500]
+    if "out of memory" in text:
+        text = f"{text[:200]}; lower --batch-size, --work-size or --random-crop"
+    return text
+
+
+def say(text: str) -> None:
+    """Print the line; a rank other than 0 gives rank 0, which meets the same mistake, time to say it first."""
+    if rank():
+        time.sleep(3)
+        text = f"[rank {rank()}] {text}"
+    print(f"main.py: error: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,63 @@
+"""From a data set of clips to batches: collation and the two loaders."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader
+
+from .sampler import EpochBatches
+from .stopping import ignore_in_worker
+
+
+def collate(clips: list) -> tuple:
+    """Clips (named tuples) to one with a leading B; flows stay None, names become a list.
+
+    ValueError names the clip whose frames have another size than the first's.
+    """
+    first = clips[0]
+    for clip in clips:
+        if clip.frames.shape != first.frames.shape:
+            raise ValueError(f"the frames of {clip.name} are {tuple(clip.frames.shape[-2:])}, those of {first.name} "
+                             f"{tuple(first.frames.shape[-2:])}: add --random-crop H W, --work-size H W or "
+                             "--batch-size 1")
+    fields = {}
+    for name, value in first._asdict().items():
+        values = [getattr(clip, name) for clip in clips]
+        if isinstance(value, torch.Tensor):
+            fields[name] = torch.stack(values)
+        elif isinstance(value, int):
+            fields[name] = torch.tensor(values)
+        else:
+            fields[name] = None if value is None else values
+    return type(first)(**fields)
+
+
+def training_loader(dataset, batches: EpochBatches, workers: int, device: str) -> DataLoader:
+    """A loader that follows `batches`, epoch after epoch."""
+    return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate, pin_memory=device == "cuda",
+                      worker_init_fn=ignore_in_worker, persistent_workers=workers > 0,
+                      generator=torch.Generator())    # its own: the loader must not draw from the run's random state
+
+
+def evaluation_loader(dataset, workers: int, rank: int = 0, ranks: int = 1) -> DataLoader:
+    """This rank's share, in order, one clip at a time: whole videos where the data set steps, else every ranks-th clip."""
+    if dataset.step:
+        mine = [i for i, (video, _) in enumerate(dataset.samples) if video % ranks == rank]
+    else:
+        mine = list(range(rank, len(dataset), ranks))
+    return DataLoader(dataset, sampler=InOrder(mine), batch_size=1, num_workers=workers, collate_fn=collate,
+                      worker_init_fn=ignore_in_worker, generator=torch.Generator())
+
+
+class InOrder:
+    """A sampler of given indices."""
+
+    def __init__(self, indices: list[int]):
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)

@@ -1,0 +1,31 @@
+"""Where a training stands: what a checkpoint holds besides weights and optimizer."""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass
+class Progress:
+    """Epochs count from 0; `step` is the next step of this epoch. Sums are over the steps done in this epoch."""
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    best: float = 0.0
+    best_epoch: int = 0
+
+    def add(self, terms: dict[str, float]) -> None:
+        """Count one step and its named losses."""
+        self.step += 1
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        """The mean of each named loss over the steps done in this epoch."""
+        return {name: total / max(self.step, 1) for name, total in self.sums.items()}
+
+    def next_epoch(self) -> None:
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
+
+    def state(self) -> dict:
+        return asdict(self)

@@ -1,0 +1,27 @@
+"""The first things a run does: threads, seeds, device, ranks."""
+from __future__ import annotations
+
+import torch
+
+from .dist import join
+
+
+def begin(args) -> torch.device:
+    """Seed, choose the device and join the other ranks. ValueError if the device asked for is not there."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = choose_device(args.device)
+    if args.precision == "fp16" and device.type == "cpu":
+        raise ValueError("--precision fp16 needs a GPU: use bf16 or fp32 on a CPU")
+    if args.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+    device = join(device)
+    torch.manual_seed(args.seed)
+    return device
+
+
+def choose_device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch sees no GPU here; use --device cpu")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")

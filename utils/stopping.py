@@ -1,0 +1,43 @@
+"""SIGTERM and Ctrl-C ask a run to stop; the run stops where its state can be saved."""
+from __future__ import annotations
+
+import signal
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved what it had. `code` is the exit code."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.code = 128 + number
+
+
+class StopRequest:
+    """Remembers that a signal asked to stop. A second Ctrl-C interrupts at once."""
+
+    def __init__(self):
+        self.number: int | None = None
+
+    def listen(self) -> StopRequest:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.receive)
+        return self
+
+    def receive(self, number: int, frame) -> None:
+        if self.number == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.number = number
+
+    def __bool__(self) -> bool:
+        return self.number is not None
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal came."""
+        if self.number is not None:
+            raise Interrupted(self.number)
+
+
+def ignore_in_worker(worker: int) -> None:
+    """Loader workers leave stopping to the process that started them, and end when it does."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
