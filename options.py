@@ -72,6 +72,17 @@ SCHEDULES = ("constant", "pow_07", "pow_09", "pow_09_b", "plateau_03", "plateau_
              "plateau_09", "poly", "step")
 CLASS_WEIGHTS = ("none", "lma", "lma-shallow", "swnet", "etc", "balanced")
 
+# Options that act only with certain values of another one; given with others they are refused.
+NEEDS = {
+    **dict.fromkeys(("lr_power", "lr_min"), ("lr_strategy", ("poly",))),
+    **dict.fromkeys(("lr_step", "lr_gamma"), ("lr_strategy", ("step",))),
+    "momentum": ("optimizer", ("sgd",)),
+    "void_class": ("dataset", ("camvid",)),
+    **dict.fromkeys(("synthetic_videos", "synthetic_size", "synthetic_length", "synthetic_degrade"),
+                    ("dataset", ("synthetic",))),
+    "data_root": ("dataset", tuple(name for name, row in DATASETS.items() if row.variable)),
+}
+
 COMMON = {
     "method": "single", "backbone": "erf", "dataset": "synthetic", "work_size": None, "val_split": "val",
     "num_epochs": 150, "batch_size": 6, "optimizer": "adam", "lr_start": 5e-4, "weight_decay": 1e-4, "momentum": 0.9,
@@ -247,9 +258,27 @@ def parse(argv: list[str]) -> argparse.Namespace:
         defaults |= row.defaults
     parser.set_defaults(**defaults | {"method": chosen.method, "backbone": chosen.backbone, "dataset": chosen.dataset})
     args = parser.parse_args(argv)
+    for dest in given(argv) & set(NEEDS):
+        other, values = NEEDS[dest]
+        if getattr(args, other) not in values:
+            parser.error(f"{flag(dest)} acts with {flag(other)} {' or '.join(values)} only, not with "
+                         f"{getattr(args, other)}")
     check(parser, args, *rows)
     args.offsets = rows[-1].offsets(args)
     return args
+
+
+def given(argv: list[str]) -> set[str]:
+    """The options (by dest) that the words of argv, recipes included, name."""
+    parser = make_parser()
+    for action in parser._actions:
+        action.default, action.required = argparse.SUPPRESS, False
+    return set(vars(parser.parse_known_args(argv)[0]))
+
+
+def flag(dest: str) -> str:
+    """The option as it is typed."""
+    return f"--{dest if dest.startswith('iou') else dest.replace('_', '-')}"
 
 
 def names_only() -> Parser:
@@ -263,11 +292,10 @@ def names_only() -> Parser:
 
 def check(parser: Parser, args: argparse.Namespace, dataset: Dataset, backbone: Backbone, method: Method) -> None:
     """Refuse combinations that cannot work, by one line each."""
-    given = {action.dest: getattr(args, action.dest) for action in parser._actions if action.dest != "help"}
     for name, row in BACKBONES.items():
         for dest in row.own:
-            if given[dest] and dest not in backbone.own:
-                parser.error(f"--{dest.replace('_', '-')} belongs to --backbone {name}, not to {args.backbone}")
+            if getattr(args, dest) and dest not in backbone.own:
+                parser.error(f"{flag(dest)} belongs to --backbone {name}, not to {args.backbone}")
     reason = method.problem(backbone)
     if reason:
         fits = ", ".join(name for name, row in BACKBONES.items() if not method.problem(row))
@@ -277,8 +305,6 @@ def check(parser: Parser, args: argparse.Namespace, dataset: Dataset, backbone: 
     for option, split in (("--train-split", args.train_split), ("--val-split", args.val_split)):
         if split not in dataset.splits:
             parser.error(f"{option} {split}: --dataset {args.dataset} has {', '.join(dataset.splits)}")
-    if args.void_class and args.dataset != "camvid":
-        parser.error(f"--void-class belongs to --dataset camvid, not to {args.dataset}")
     if args.source and not args.inference:
         parser.error("--source goes with --inference")
     if args.resume and args.overwrite:
@@ -296,8 +322,8 @@ def check(parser: Parser, args: argparse.Namespace, dataset: Dataset, backbone: 
     if args.batch_size > 1 and args.training and not (args.work_size or args.random_crop) and args.random_scale:
         parser.error("--random-scale gives frames of different sizes: add --random-crop H W or --batch-size 1")
     for name in ("num_workers", "steps_save", "epochs_save", "lr_warmup", "random_shift", "pictures"):
-        if given[name] < 0:
-            parser.error(f"--{name.replace('_', '-')} cannot be negative, got {given[name]}")
+        if getattr(args, name) < 0:
+            parser.error(f"{flag(name)} cannot be negative, got {getattr(args, name)}")
 
 
 def to_recipe(args: argparse.Namespace) -> str:
@@ -305,11 +331,13 @@ def to_recipe(args: argparse.Namespace) -> str:
     lines = []
     for action in make_parser()._actions:
         value = getattr(args, action.dest, None)
-        if action.dest in ("help", "savedir", "resume", "overwrite") or value is None or value == []:
+        other, values = NEEDS.get(action.dest, (None, ()))
+        idle = other is not None and getattr(args, other) not in values
+        if action.dest in ("help", "savedir", "resume", "overwrite") or value is None or value == [] or idle:
             continue
         flags = action.option_strings
         if isinstance(value, bool):
-            negated = next((flag for flag in flags if flag.startswith("--no-")), None)
+            negated = next((word for word in flags if word.startswith("--no-")), None)
             lines += [flags[0]] if value else [negated] if negated else []
         else:
             words = value if isinstance(value, (list, tuple)) else [value]

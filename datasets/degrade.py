@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 DROPOUTS = ("dark", "noisy", "blurred")
-START = 0.04                # chance that a dropout starts at a frame, at strength 1
+START = 0.06                # chance that a dropout starts at a frame, at strength 1
 TAPS = 5                    # samples along the path of motion blur
 MARGIN = 64                 # pixels by which the noise field is larger than a frame
 

@@ -1,6 +1,6 @@
 """Figures of the synthetic world: people, cars and traffic signs, drawn from a random generator as RGBA pictures.
 
-Drawn four times as large and reduced, so outlines are smooth at every level of their ripmap.
+Drawn three times as large and reduced, so outlines are smooth at every level of their ripmap.
 """
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.random import Generator
 
 from .textures import Colour, grey
 
-FINE = 4                    # drawing scale over the finished texture
+FINE = 3                    # drawing scale over the finished texture
 
 
 class Canvas:

@@ -29,6 +29,7 @@ class Materials:
         self.facades = {side: [add(textures.facade(rng, n, shade), True) for n in self.floors]
                         for side, shade in ((-1, left), (1, right))}
         self.roofs = {side: add(textures.roof(rng, shade), True) for side, shade in ((-1, left), (1, right))}
+        self.gables = {side: add(textures.gable(rng, shade)) for side, shade in ((-1, right), (1, left))}
         green = textures.leaf_colour(rng)
         self.crowns = [add(textures.leaves(rng, (160, 160), rng.uniform(1.0, 2.4), green * rng.uniform(0.75, 1.25, 3)))
                        for _ in range(4)]

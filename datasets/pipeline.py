@@ -26,7 +26,8 @@ def training_transform(args) -> Transform:
     if args.random_shift:
         steps.append(RandomShift(args.random_shift))
     if args.random_crop:
-        steps.append(RandomCrop(tuple(args.random_crop), max_ratio=args.crop_max_ratio if args.crop_max_ratio < 1 else None))
+        ratio = args.crop_max_ratio if args.crop_max_ratio < 1 else None
+        steps.append(RandomCrop(tuple(args.random_crop), max_ratio=ratio))
     if args.photometric != "none":
         steps.append(Photometric(shared=args.photometric == "clip"))
     return Compose(steps)

@@ -383,14 +383,14 @@ def source_name(spec: str) -> str:
         return "stdin"
     if _camera_index(spec) is not None:
         return f"camera{_camera_index(spec)}"
-    scheme, separator, rest = spec.partition("://")
+    scheme, separator, address = printable(spec).partition("://")
     if separator and scheme.lower() in STREAMS:
-        name = f"{scheme}_{re.split('[?#]', printable(spec).partition('://')[2])[0]}"
+        name = f"{scheme}_{re.split('[?#]', address)[0]}"
     else:
         path = Path(os.path.abspath(Path(spec).expanduser()))
-        if not os.path.exists(path):       # of a glob, the folder in front of its first wildcard
+        if not os.path.exists(path):    # of a glob, the folder in front of its first wildcard
             path = next((folder for folder in (path, *path.parents) if not glob.has_magic(str(folder))), path)
-        name = path.name if path.is_dir() else path.stem
+        name = path.name if os.path.isdir(path) else path.stem
     return re.sub(r"[^\w.-]+", "_", name).strip("._")[:100] or "source"
 
 
@@ -441,13 +441,15 @@ def printable(spec: str) -> str:
 def _number_repeats(names: Sequence[str]) -> list[str]:
     """Names made different: the second `a` becomes a_2. Case does not make a difference on every disk."""
     taken: set[str] = set()
+    last: dict[str, int] = {}       # the number given to this name before, so that many repeats take no search
     result = []
     for name in names:
-        new, number = name, 1
+        new, number = name, last.get(name, 1)
         while new.lower() in taken:
             number += 1
             new = f"{name}_{number}"
         taken.add(new.lower())
+        last[name] = number
         result.append(new)
     return result
 
@@ -525,8 +527,8 @@ def _capture(target: str | int):
     if isinstance(target, int):
         capture = cv2.VideoCapture(target)
     else:
-        limits = cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS
-        capture = cv2.VideoCapture(target, cv2.CAP_FFMPEG, limits)
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS]
+        capture = cv2.VideoCapture(target, cv2.CAP_FFMPEG, limits if "://" in target else [])
     # FFmpeg would draw a text file as a video of a terminal
     if not capture.isOpened() or capture.get(cv2.CAP_PROP_FOURCC) == int.from_bytes(b"ansi", "little"):
         capture.release()

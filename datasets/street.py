@@ -12,6 +12,7 @@ import numpy as np
 from numpy.random import Generator
 
 from .materials import Materials
+from .ride import Ride
 
 CLASSES: tuple[str, ...] = ("road", "sidewalk", "building", "fence", "pole", "sign", "vegetation", "terrain", "sky",
                             "person", "car")
@@ -37,36 +38,6 @@ class Patch(NamedTuple):
     texture: int
     tile: tuple[float, float]
     velocity: np.ndarray
-
-
-class Ride(NamedTuple):
-    """The camera's path: forward at a constant speed, swaying and turning a little."""
-
-    speed: float                    # m/s
-    lane: float                     # X of the camera's lane
-    height: float
-    focal: float                    # over the image width
-    sway: np.ndarray                # (5, 3): amplitude, angular frequency, phase of x, y, yaw, pitch, roll
-    yaw: float
-    pitch: float
-
-    @classmethod
-    def draw(cls, rng: Generator, lane: float) -> Ride:
-        period = rng.uniform([4, 0.5, 4, 0.7, 2], [9, 0.9, 9, 1.4, 5])
-        amplitude = rng.uniform(0.2, 1, 5) * (0.35, 0.025, 0.09, 0.006, 0.008)
-        sway = np.stack([amplitude, 2 * np.pi / period, rng.uniform(0, 2 * np.pi, 5)], 1)
-        focal = 0.5 / np.tan(np.radians(rng.uniform(58, 78)) / 2)
-        return cls(rng.uniform(2, 12), lane, rng.uniform(1.3, 2.1), focal, sway, rng.normal(0, 0.07),
-                   rng.uniform(-0.06, 0.01))
-
-    def pose(self, time: float) -> tuple[np.ndarray, np.ndarray]:
-        """World-to-camera rotation (3, 3) and position (3,) at `time` seconds."""
-        x, y, yaw, pitch, roll = self.sway[:, 0] * np.sin(self.sway[:, 1] * time + self.sway[:, 2])
-        (cy, cp, cr), (sy, sp, sr) = (f((self.yaw + yaw, self.pitch + pitch, roll)) for f in (np.cos, np.sin))
-        turn = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
-        nod = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
-        tilt = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
-        return tilt @ nod @ turn, np.array([self.lane + x, y - self.height, self.speed * time])
 
 
 class Street:
@@ -154,8 +125,8 @@ class Street:
         if kind == "houses":
             self.ground(SIDEWALK, self.look.pavement, bounds["behind"], (start, stop), CURB, (4, 4))
             if rng.random() < 0.25:                                             # a railing along the curb
-                self.along(side, FENCE, rng.choice(self.look.fences), self.road + 0.2, (start, stop - rng.uniform(0, 15)),
-                           1.0, CURB, (2.5, 1.0))
+                part = start, stop - rng.uniform(0, 15)
+                self.along(side, FENCE, rng.choice(self.look.fences), self.road + 0.2, part, 1.0, CURB, (2.5, 1.0))
             return self.row(rng, side, self.walk, start, stop, (0.0, 0.0, 0.0, 3.5))
         self.ground(TERRAIN, self.look.grass, bounds["behind"], (start, stop), CURB, (6, 6))
         self.boundary(rng, side, start, stop)
@@ -181,22 +152,25 @@ class Street:
         z = start
         while z + 6 < stop:
             kind = int(rng.integers(len(self.look.floors)))
-            front, gable = self.look.facades[side][kind], self.look.facades[-side][kind]
+            front, flank = self.look.facades[side][kind], self.look.facades[-side][kind]
             width, height = min(2.5 * int(rng.integers(3, 8)), stop - z), 3.2 * self.look.floors[kind]
             depth = rng.uniform(7, 12)
             self.along(side, BUILDING, front, line, (z, z + width), height, CURB, (self.look.width(front), height))
-            self.upright(BUILDING, gable, side * (line + depth / 2), z, depth, height, CURB,
-                         (self.look.width(gable), height))
+            self.upright(BUILDING, flank, side * (line + depth / 2), z, depth, height, CURB,
+                         (self.look.width(flank), height))
             if rng.random() < 0.6:
-                self.pitched_roof(rng, side, line, (z, z + width), height + CURB)
+                self.pitched_roof(rng, side, line, depth, (z, z + width), height + CURB)
             z += width + rng.choice(gaps)
 
-    def pitched_roof(self, rng: Generator, side: int, line: float, z: tuple[float, float], eaves: float) -> None:
-        rise, depth = rng.uniform(2, 4.5), rng.uniform(2.5, 5)
-        length = float(np.hypot(rise, depth))
-        down = np.array([-side * depth, rise, 0]) / length
-        ridge = (side * (line - 0.3 + depth), -eaves - rise, z[0] if side < 0 else z[1])
+    def pitched_roof(self, rng: Generator, side: int, line: float, depth: float, z: tuple[float, float],
+                     eaves: float) -> None:
+        """The half towards the street, and the wall below it at the near end."""
+        rise = rng.uniform(0.3, 0.45) * depth
+        length = float(np.hypot(rise, depth / 2))
+        down = np.array([-side * depth / 2, rise, 0]) / length
+        ridge = (side * (line + depth / 2), -eaves - rise, z[0] if side < 0 else z[1])
         self.add(BUILDING, self.look.roofs[side], ridge, -side * Z, down, (z[1] - z[0], length), (4, 4))
+        self.upright(BUILDING, self.look.gables[side], side * (line + depth / 2), z[0], depth, rise, eaves)
 
     def tree(self, rng: Generator, x: float, z: float) -> None:
         """A trunk and two layers of leaves, or a bush."""
@@ -301,4 +275,3 @@ class Street:
         height = rng.uniform(1.5, 1.95) if rng.random() < 0.85 else rng.uniform(1.0, 1.4)
         self.upright(PERSON, rng.choice(self.look.people), start[0], start[2], height / 2, height,
                      CURB if abs(x) > self.road else 0, None, velocity)
-

@@ -19,7 +19,7 @@ __all__ = ["CLASSES", "LABELS", "PALETTE", "SyntheticVideo", "videos"]
 LABELS = LabelSet(CLASSES, PALETTE)
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
-WORLDS = 8                  # worlds alive at a time, per process: some 6 MB each at (256, 512)
+WORLDS = 8                  # worlds alive at a time, per process: some 10 MB each at (256, 512)
 
 world = lru_cache(maxsize=WORLDS)(World)
 

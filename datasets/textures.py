@@ -151,6 +151,12 @@ def roof(rng: Generator, shade: float) -> np.ndarray:
     return paint(rng.uniform([85, 50, 45], [160, 95, 90]) * shade, light)
 
 
+def gable(rng: Generator, shade: float) -> np.ndarray:
+    """(48, 96): the triangle of wall below a pitched roof."""
+    y, x = np.linspace(0, 1, 48)[:, None], np.abs(np.linspace(-1, 1, 96))
+    return paint(wall_colour(rng) * shade, 1 + 0.05 * noise(rng, (48, 96)), x <= y)
+
+
 def leaves(rng: Generator, shape: tuple[int, int], ragged: float, colour: np.ndarray) -> np.ndarray:
     """A crown, bush or row of trees filling most of the picture; `ragged` is how far the outline frays."""
     y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)

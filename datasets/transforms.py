@@ -295,6 +295,6 @@ class RandomCrop:
 
 
 def mixed(label: np.ndarray, max_ratio: float) -> bool:
-    """Whether label (H, W) shows two classes or more, and none on max_ratio of its labelled pixels or more."""
+    """Whether every class of label (H, W) has less than max_ratio <= 1 of its labelled pixels; so it shows two."""
     counts = np.bincount(label.ravel(), minlength=256)[:IGNORE]
-    return bool((counts > 0).sum() > 1 and counts.max() < max_ratio * counts.sum())
+    return bool(counts.max() < max_ratio * counts.sum())

@@ -76,9 +76,9 @@ class World:
 
         Points that leave the image point to where they went; those that end up behind the camera, far outside.
         """
+        self.check(s)
         ids = self.render(t).ids
         if s == t:
-            self.check(s)
             return np.zeros((2, *self.size), np.float32)
         present = np.flatnonzero(np.bincount(ids.ravel(), minlength=len(self.classes)))
         row = np.zeros(len(self.classes), np.intp)

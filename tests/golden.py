@@ -69,7 +69,7 @@ def assert_close(ours, theirs, relative: float = 1e-4):
 
 def without_normalization(model: torch.nn.Module) -> torch.nn.Module:
     """Golden inputs are already normalised: replace every submodule named `normalize` by the identity."""
-    for name, module in list(model.named_modules()):
+    for name, _ in list(model.named_modules()):
         if name.rsplit(".", 1)[-1] == "normalize":
             parent = model.get_submodule(name.rpartition(".")[0])
             parent.normalize = torch.nn.Identity()

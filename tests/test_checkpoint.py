@@ -70,32 +70,30 @@ def test_the_file_before_is_kept_and_only_that(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["c.pth", "c.pth.previous"]
 
 
-def disk_calls(monkeypatch, fail_at: int | None) -> list[str]:
-    """Log every call that changes the disk, and let call number `fail_at` find the disk full."""
+def test_a_file_that_need_not_be_kept_is_replaced_in_one_step(tmp_path):
+    for epoch in range(2):
+        save(tmp_path / "best.pth", {"epoch": epoch}, keep=False)
+    assert read(tmp_path / "best.pth") == {"epoch": 1} and os.listdir(tmp_path) == ["best.pth"]
+
+
+def watch_disk(monkeypatch, before) -> list[str]:
+    """Log the calls of `save` that change the disk; `before(number)` runs before each."""
     log = []
 
     def watch(module, name):
         original = getattr(module, name)
 
         def watched(*args, **kwargs):
+            before(len(log))
             log.append(name)
-            if len(log) - 1 == fail_at:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return original(*args, **kwargs)
         monkeypatch.setattr(module, name, watched)
 
-    watch(os, "fsync"), watch(os, "replace"), watch(os, "link"), watch(torch, "save")
+    watch(torch, "save"), watch(os, "fsync"), watch(os, "link"), watch(os, "replace")
     return log
 
 
 STEPS = ["save", "fsync", "link", "replace", "replace", "fsync"]
-
-
-def test_saving_is_six_steps(tmp_path, monkeypatch):
-    save(tmp_path / "c.pth", {"epoch": 0})
-    log = disk_calls(monkeypatch, None)
-    save(tmp_path / "c.pth", {"epoch": 1})
-    assert log == STEPS
 
 
 @pytest.mark.parametrize("damaged", [False, True])
@@ -107,31 +105,28 @@ def test_a_full_disk_at_any_step_costs_no_checkpoint(tmp_path, monkeypatch, step
     save(path, {"epoch": 1})
     if damaged:
         path.write_bytes(path.read_bytes()[:100])
-    disk_calls(monkeypatch, step)
+
+    def full(number):
+        if number == step:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    log = watch_disk(monkeypatch, full)
     with pytest.raises(OSError, match=f"could not save {re.escape(str(path))}: No space left on device; ") as caught:
         save(path, {"epoch": 2})
-    monkeypatch.undo()
-    assert "\n" not in str(caught.value)
+    assert log == STEPS[:step] and "\n" not in str(caught.value)
     assert sorted(os.listdir(tmp_path)) == ["c.pth", "c.pth.previous"]
-    assert read_latest(path)[0]["epoch"] in ((2,) if step > 3 else (0,) if damaged else (1,))
+    assert read_latest(path)[0]["epoch"] == (2 if step > 3 else 0 if damaged else 1)
 
 
-@pytest.mark.parametrize("step", range(len(STEPS)))
-def test_a_crash_at_any_step_costs_no_checkpoint(tmp_path, monkeypatch, step):
-    """A killed process cleans nothing up: look at the disk as each step finds it."""
-    path, seen = tmp_path / "c.pth", []
+def test_a_crash_at_any_step_costs_no_checkpoint(tmp_path, monkeypatch):
+    """A killed process cleans nothing up: look at the disk as each step finds it, .previous being all there is."""
+    path, found = tmp_path / "c.pth", []
     save(path, {"epoch": 0})
     save(path, {"epoch": 1})
     path.write_bytes(b"broken")
-    log = disk_calls(monkeypatch, None)
-    for module, name in {(os, "fsync"), (os, "replace"), (os, "link"), (torch, "save")}:
-        def look(*args, original=getattr(module, name), **kwargs):
-            seen.append(read_latest(path)[0]["epoch"])
-            return original(*args, **kwargs)
-        monkeypatch.setattr(module, name, look)
+    log = watch_disk(monkeypatch, lambda number: found.append(read_latest(path)[0]["epoch"]))
     save(path, {"epoch": 2})
     assert log == STEPS
-    assert seen[step] == (0 if step <= 3 else 2)
+    assert found == [0, 0, 0, 0, 2, 2]
 
 
 def test_a_limit_on_file_size_is_an_error_and_leaves_nothing_behind(tmp_path):

@@ -50,9 +50,14 @@ def write(path: Path, content) -> Path:
     return path
 
 
-WRAPPERS = {"bare": lambda state: state, "ordered": OrderedDict, "state_dict": lambda state: {"state_dict": state, "epoch": 1},
-            "model": lambda state: {"model": state}, "optimizer": lambda state: {"optimizer": {"state": {}}, "state_dict": state},
-            "meta": lambda state: {"meta": {"CLASSES": ("a", "b")}, "state_dict": OrderedDict(state)}}
+WRAPPERS = {
+    "bare": lambda state: state,
+    "ordered": OrderedDict,
+    "state_dict": lambda state: {"state_dict": state, "epoch": 1},
+    "model": lambda state: {"model": state},
+    "optimizer": lambda state: {"optimizer": {"state": {}}, "state_dict": state},
+    "meta": lambda state: {"meta": {"CLASSES": ("a", "b")}, "state_dict": OrderedDict(state)},
+}
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "module.module."])
@@ -106,8 +111,7 @@ def test_half_precision_is_cast_and_counters_may_be_missing(tmp_path):
 @pytest.mark.parametrize("in_file, in_model", [(True, False), (False, True)])
 def test_an_auxiliary_head_may_be_in_the_file_or_the_model_alone(tmp_path, in_file, in_model, names):
     source, model = Small(auxiliary=in_file), Small(auxiliary=in_model)
-    state = source.state_dict() | ({} if names == "own" else published(source))
-    state = {key: value for key, value in state.items() if names == "own" or not key.startswith(("backbone.", "memory."))}
+    state = source.state_dict() if names == "own" else published(source)
     memory = write(tmp_path / "m.pth", {"memory.weight": torch.ones(2, 2), "memory.bias": torch.ones(2)})
     report = load_weights(model, [write(tmp_path / "c.pth", state), memory], complete=True)
     assert all("aux" in key for key in (*report.new, *report.unused))
@@ -115,11 +119,11 @@ def test_an_auxiliary_head_may_be_in_the_file_or_the_model_alone(tmp_path, in_fi
 
 
 BAD_FILES = {
-    "unknown entry": (lambda state: state | {"trunk.9.weight": torch.ones(1)}, "1 unknown to the model .trunk.9.weight."),
+    "unknown entry": (lambda state: state | {"trunk.9.weight": torch.ones(1)}, "1 unknown .*trunk.9.weight"),
     "no part of an auxiliary head": (lambda state: state | {"aux.7.weight": torch.ones(1)}, "unknown.*aux.7.weight"),
     "other classes": (lambda state: published(Small(7)),
                       r"cls.weight is \[7, 8, 1, 1\], not \[4, 8, 1, 1\].*it has 7 outputs .classes., the model 4"),
-    "other shape": (lambda state: state | {"trunk.0.weight": torch.ones(8, 3, 5, 5)}, r"\[8, 3, 5, 5\], not \[8, 3, 3, 3\]"),
+    "other shape": (lambda state: state | {"trunk.0.weight": torch.ones(8, 3, 5, 5)}, r"5, 5\], not \[8, 3, 3, 3\]"),
     "half a file": (lambda state: dict(list(state.items())[:4]), "missing .*backbone.body.1.running_var.*incomplete"),
     "one entry short": (lambda state: {key: value for key, value in state.items() if key != "cls.bias"},
                         "1 missing .backbone.cls.bias.*incomplete"),

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from golden import case, filling
 
+from golden import case, filling
 from utils.label_warp import flow_disagreement, intersection_and_union, warp_etc, warp_ids_etc
 from utils.metrics import DEFINITIONS, ConfusionMatrix, TemporalConsistency, VideoConsistency
 
@@ -55,9 +55,9 @@ def by_hand(labels, predictions, classes):
     }
 
 
-@pytest.mark.parametrize("seed, outputs", [(0, None), (1, 6), (2, 9)])
-def test_every_number_equals_a_count_by_hand(seed, outputs):
-    labels, predictions = random_maps(seed, outputs=outputs, absent=(3, 5))
+@pytest.mark.parametrize("seed, outputs, shape", [(0, None, (3, 20, 31)), (1, 6, (50,)), (2, 9, (2, 300, 400))])
+def test_every_number_equals_a_count_by_hand(seed, outputs, shape):
+    labels, predictions = random_maps(seed, outputs=outputs, shape=shape, absent=(3, 5))
     ours, theirs = measured(7, (labels, predictions)), by_hand(labels, predictions, 7)
     assert ours.keys() == theirs.keys()
     for name in ours:
@@ -199,8 +199,11 @@ def test_an_ignore_output_is_a_miss_and_no_false_positive():
 def test_every_integer_type_array_and_tensor_gives_the_same():
     labels, predictions = random_maps(9, outputs=9)
     expected = measured(7, (labels, predictions))
-    for dtype in (np.uint8, np.int16, np.uint16, np.int32, np.int64, np.uint64):
+    for dtype in (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64):
         same_numbers(measured(7, (labels.astype(dtype), predictions.astype(dtype))), expected)
+        same_numbers(measured(7, (torch.from_numpy(labels.astype(dtype)), predictions.astype(dtype))), expected)
+    same_numbers(measured(200, (labels, predictions.astype(np.int8))), measured(200, (labels, predictions)))
+    same_numbers(measured(2, (labels < 3, predictions < 3)), measured(2, (1 * (labels < 3), 1 * (predictions < 3))))
     same_numbers(measured(7, (torch.from_numpy(labels).long(), predictions)), expected)
     view = np.asfortranarray(labels)[:, ::-1]
     view.flags.writeable = False                                        # as PIL hands out
@@ -414,11 +417,12 @@ def test_tc_is_the_published_arithmetic():
     assert result["pairs"] == 9
 
 
-def motion(seed, shape=(9, 13), classes=5, whole=False, scale=4.0):
+def motion(seed, shape=(9, 13), classes=5, step=None):
+    """Two predictions and a flow, rounded to multiples of `step`."""
     rng = np.random.default_rng(seed)
-    flow = rng.normal(0, scale, (2, *shape)).astype(np.float32)
+    flow = rng.normal(0, 4, (2, *shape)).astype(np.float32)
     maps = rng.integers(0, classes, (2, *shape)).astype(np.uint8)
-    return *maps, (flow.round() if whole else flow)
+    return *maps, (np.round(flow / step) * step if step else flow)
 
 
 def tc_by_hand(mode, classes, *pairs):
@@ -445,7 +449,7 @@ def tc_by_hand(mode, classes, *pairs):
 @pytest.mark.parametrize("mode", ["nearest", "strict"])
 @pytest.mark.parametrize("classes", [5, 4, 8])          # all ids, one that is no class, three absent ones
 def test_tc_equals_a_walk_over_the_pixels(mode, classes):
-    pairs = [motion(seed) for seed in range(3)] + [motion(3, whole=True)]
+    pairs = [motion(seed) for seed in range(3)] + [motion(3, step=1), motion(4, step=0.5)]
     metric = TemporalConsistency(classes, mode)
     for pair in pairs:
         metric.update(*pair)
@@ -488,6 +492,12 @@ def test_backward_flow_finds_what_gets_covered():
         metric.update(first, second, forward, **masks)
         scores.append(metric.compute()["TC"])
     assert scores[0] < 1 and scores[1] == scores[2] == 1
+
+
+def test_a_pan_is_no_occlusion_even_half_a_pixel_beyond_the_border():
+    flow = torch.tensor([0.4, 3.0])[:, None, None].expand(2, 20, 30)
+    assert not flow_disagreement(flow, -flow)[:-3].any()                # the lowest rows leave the frame
+    assert flow_disagreement(flow, flow).all()
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (3, -2), (-5, 1)])
@@ -554,14 +564,18 @@ def test_flow_far_outside_is_clamped_and_flow_that_is_no_number_is_refused():
         TemporalConsistency(5).update(prediction, following, flow.transpose(1, 2, 0))
     with pytest.raises(ValueError, match="one shape"):
         TemporalConsistency(5).update(prediction, following[:-1], flow)
+    for wrong in (-1, 256):
+        with pytest.raises(ValueError, match=r"0\.\.255"):
+            TemporalConsistency(5).update(prediction, np.full(prediction.shape, wrong), flow)
 
 
 # Known numbers of a real clip
 
 @pytest.fixture(scope="module")
 def camvid_labels():
-    from golden import SHARED
     from PIL import Image
+
+    from golden import SHARED
     files = sorted((SHARED / "camvid" / "valannot").glob("*.png"))
     if not files:
         return None

@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-from golden import case, filling
 
 from datasets.clip import RawClip
 from datasets.photometric import Distortion, Photometric, RandomBlur, distort, draw_distortion
@@ -23,6 +22,7 @@ from datasets.transforms import (
     mixed,
     resample,
 )
+from golden import case, filling
 
 H, W, CELL = 64, 96, 16
 BLACK = (0, 0, 0)
@@ -157,6 +157,28 @@ def test_flipping_twice_changes_nothing():
     for a, b in zip([*clip.frames, clip.labels[-1], *clip.flows], [*twice.frames, twice.labels[-1], *twice.flows],
                     strict=True):
         assert np.array_equal(a, b)
+
+
+def test_rotation_turns_about_the_centre_pixel():
+    frame, label = np.zeros((21, 31, 3), np.uint8), np.zeros((21, 31), np.uint8)
+    frame[10, 15], label[10, 15] = 200, 7
+    for seed in range(5):
+        clip = RandomRotate(90, 1)(RawClip([frame], [label], None), random.Random(seed))
+        assert clip.frames[0][10, 15].tolist() == [200] * 3 and clip.labels[0][10, 15] == 7
+
+
+@pytest.mark.parametrize("size, expected", [((720, 960), (480, 640)), ((960, 720), (640, 480)), ((3, 3), (480, 480)),
+                                            ((480, 853), (480, 853)), ((853, 480), (853, 480)), ((72, 96), (480, 640)),
+                                            ((37, 101), (312, 853))])
+def test_keep_ratio_fits_portrait_frames_into_a_landscape_box(size, expected):
+    clip = RawClip([np.zeros((*size, 3), np.uint8)], [np.zeros(size, np.uint8)], None)
+    assert KeepRatio((480, 853))(clip, random.Random(0)).labels[0].shape == expected
+
+
+def test_scaling_rounds_to_the_nearest_pixel():
+    clip = RawClip([np.zeros((3, 5, 3), np.uint8)], [None], None)
+    assert RandomScale(0.5, 0.5)(clip, random.Random(0)).frames[0].shape == (2, 3, 3)
+    assert RandomScale(0.01, 0.01)(clip, random.Random(0)).frames[0].shape == (1, 1, 3), "but never to none"
 
 
 @pytest.mark.parametrize("transform", [RandomFlip, RandomBlur, lambda p: RandomRotate(10, p)])

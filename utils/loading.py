@@ -1,13 +1,24 @@
 """From a data set of clips to batches: collation and the two loaders."""
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections.abc import Iterator
 
 import torch
 from torch.utils.data import DataLoader
 
 from .sampler import EpochBatches
-from .stopping import ignore_in_worker
+
+
+def begin_worker(worker: int) -> None:
+    """A loader worker leaves stopping to the process that started it, and uses one thread."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["OPENCV_FOR_THREADS_NUM"] = "1"      # if OpenCV is imported later
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(1)
 
 
 def collate(clips: list) -> tuple:
@@ -35,19 +46,19 @@ def collate(clips: list) -> tuple:
 
 def training_loader(dataset, batches: EpochBatches, workers: int, device: str) -> DataLoader:
     """A loader that follows `batches`, epoch after epoch."""
-    return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate, pin_memory=device == "cuda",
-                      worker_init_fn=ignore_in_worker, persistent_workers=workers > 0,
+    return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate,
+                      pin_memory=device == "cuda", worker_init_fn=begin_worker, persistent_workers=workers > 0,
                       generator=torch.Generator())    # its own: the loader must not draw from the run's random state
 
 
 def evaluation_loader(dataset, workers: int, rank: int = 0, ranks: int = 1) -> DataLoader:
-    """This rank's share, in order, one clip at a time: whole videos where the data set steps, else every ranks-th clip."""
+    """This rank's share, in order, one clip at a time: whole videos where the data set steps, else every ranks-th."""
     if dataset.step:
         mine = [i for i, (video, _) in enumerate(dataset.samples) if video % ranks == rank]
     else:
         mine = list(range(rank, len(dataset), ranks))
     return DataLoader(dataset, sampler=InOrder(mine), batch_size=1, num_workers=workers, collate_fn=collate,
-                      worker_init_fn=ignore_in_worker, generator=torch.Generator())
+                      worker_init_fn=begin_worker, generator=torch.Generator())
 
 
 class InOrder:

@@ -177,7 +177,7 @@ class Console:
             return iterable
         seconds = 0.1 if sys.stderr.isatty() else 10.0     # a log file should not fill with bars
         return tqdm(iterable, desc=desc or None, total=total, initial=initial, mininterval=seconds,
-                    maxinterval=max(seconds, 10.0), dynamic_ncols=True, file=sys.stderr)
+                    dynamic_ncols=True, file=sys.stderr)
 
 
 # TensorBoard

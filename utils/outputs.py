@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .pictures import as_picture, colourise, comparison, legend, overlay, save_labels, save_png, side_by_side
+from .pictures import as_picture, colourise, comparison, legend, overlay, save_png, side_by_side
 from .video import LabelWriter, VideoWriter
 
 

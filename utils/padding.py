@@ -19,4 +19,5 @@ def pad_batch(size_rule, frames: Tensor, labels: Tensor, flows: Tensor | None) -
     if not (below or right):
         return frames, labels, flows
     border = (0, right, 0, below)
-    return pad_edges(frames, size_rule), F.pad(labels, border, value=IGNORE), None if flows is None else F.pad(flows, border)
+    flows = None if flows is None else F.pad(flows, border)
+    return pad_edges(frames, size_rule), F.pad(labels, border, value=IGNORE), flows

@@ -25,9 +25,9 @@ def claim(folder: Path, *, training: bool, resume: bool, overwrite: bool) -> Non
         probe.unlink()
     except OSError as error:
         raise OSError(f"cannot write into --savedir {folder}: {error.strerror or error}") from error
-    if training and overwrite:
-        for path in held:
-            path.unlink()
+    stale = [path for name in (CHECKPOINT, "model_best.pth", "args.txt") for path in folder.glob(f".{name}*")]
+    for path in [*stale, *(held if training and overwrite else [])]:
+        path.unlink()               # stale: what a killed run was writing
 
 
 def record(folder: Path, recipe: str, model) -> None:

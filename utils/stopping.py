@@ -35,9 +35,3 @@ class StopRequest:
         """Raise Interrupted if a signal came."""
         if self.number is not None:
             raise Interrupted(self.number)
-
-
-def ignore_in_worker(worker: int) -> None:
-    """Loader workers leave stopping to the process that started them, and end when it does."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

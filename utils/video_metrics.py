@@ -22,13 +22,12 @@ def label_map(x, what: str, dimensions: int | None = None) -> Tensor:
     """An array or tensor of integers as a tensor; ValueError if it is none or has not so many dimensions."""
     if not isinstance(x, Tensor):
         x = np.asarray(x)
-        if x.dtype.kind == "u" and x.itemsize > 1:      # torch has few operations for wide unsigned types
-            x = x.astype(np.int64)
         if x.dtype.kind in "iub":
             x = torch.from_numpy(np.require(x, requirements=["C", "W"]))
     if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex():
         raise ValueError(f"{what} must be class ids of an integer type, got {x.dtype}: take the argmax first")
-    x = x.byte() if x.dtype == torch.bool else x
+    if x.dtype not in (torch.uint8, torch.int16, torch.int32, torch.int64):
+        x = x.long()                        # too narrow for ids up to 255, or unsigned types with few operations
     if dimensions is not None and x.ndim != dimensions:
         shape = {2: "(H, W)", 3: "(T, H, W)"}[dimensions]
         raise ValueError(f"{what} must have the shape {shape}, got {tuple(x.shape)}")
@@ -203,6 +202,8 @@ class TemporalConsistency:
         """
         prediction, following = label_map(prediction, "prediction", 2), label_map(next_prediction, "next_prediction", 2)
         same_shape(prediction, following, "prediction and next_prediction")
+        if any(x.min() < 0 or x.max() > 255 for x in (prediction, following)):
+            raise ValueError("class ids of a prediction must lie in 0..255")
         following, flow = following.to(prediction.device), _flow(flow, prediction, "flow")
         masked = occluded is not None or backward_flow is not None
         if masked and self.mode != "strict":
@@ -225,9 +226,8 @@ class TemporalConsistency:
         self.totals += torch.tensor([1, masked, constant, prediction.numel(), valid])
 
     def _count(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """intersection_and_union without an ignored id: ids from K on are one more class."""
-        output, target = (x.long().clamp(max=self.num_classes) for x in (output, target))
-        both, outputs, targets = (torch.bincount(x, minlength=self.num_classes + 1)[:self.num_classes]
+        """intersection_and_union with nothing ignored: an id from K on is no class, but a miss of the other's class."""
+        both, outputs, targets = (torch.bincount(x.long(), minlength=self.num_classes)[:self.num_classes]
                                   for x in (output[output == target], output, target))
         return both, outputs + targets - both, targets
 

@@ -1,0 +1,138 @@
+"""Nothing is lost: a training that was killed, at any moment, resumes to the weights of one that was not."""
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+
+from command import TRAIN, start, succeed
+from utils import checkpoint
+from utils.training_state import CHECKPOINT
+
+STEPWISE = [*TRAIN, "--steps-save", "2"]
+
+
+def state(folder) -> dict:
+    return checkpoint.read(folder / CHECKPOINT)
+
+
+def assert_same(one, other, path: str = "") -> None:
+    """Bit for bit, through dicts and lists."""
+    assert type(one) is type(other), path
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+    if isinstance(one, (dict, list, tuple)):
+        for key in one if isinstance(one, dict) else range(len(one)):
+            assert_same(one[key], other[key], f"{path}/{key}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    else:
+        assert one == other or one != one and other != other, f"{path}: {one} and {other}"
+
+
+def assert_same_run(one, other) -> None:
+    assert_same(state(one), state(other))
+    assert_same(checkpoint.read(one / "model_best.pth"), checkpoint.read(other / "model_best.pth"))
+    for name in ("automated_log.txt", "best.txt"):
+        assert (one / name).read_text() == (other / name).read_text()
+    assert not list(other.glob(".*")), "no temporary file is left"
+
+
+def kill_until_done(folder, words, moment, kills: int) -> int:
+    """Start, kill -9 the whole process group at moment(folder, process), resume, until `kills` are used up."""
+    done = 0
+    while True:
+        resume = ["--resume"] if (folder / CHECKPOINT).exists() else ["--overwrite"]
+        process = start(*words, "--savedir", folder, *resume)
+        if done < kills and moment(folder, process):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            done += 1
+            continue
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, out + err
+        return done
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    succeed(*STEPWISE, "--savedir", folder)
+    return folder
+
+
+def test_kill_9_at_random_moments_costs_nothing(tmp_path, uninterrupted):
+    rng = random.Random(os.environ.get("PYTEST_SEED", "7"))
+
+    def moment(folder, process):
+        try:
+            process.wait(rng.uniform(3, 9))
+            return False
+        except Exception:           # subprocess.TimeoutExpired: it still runs
+            return True
+
+    kill_until_done(tmp_path, STEPWISE, moment, kills=3)
+    assert_same_run(uninterrupted, tmp_path)
+
+
+def test_kill_9_during_a_save_costs_nothing(tmp_path, uninterrupted):
+    def moment(folder, process):
+        while process.poll() is None:
+            if any(path.name.endswith(".new") for path in folder.glob(f".{CHECKPOINT}.*")):
+                return True
+            time.sleep(0.0005)
+        return False
+
+    assert kill_until_done(tmp_path, STEPWISE, moment, kills=2) == 2
+    assert_same_run(uninterrupted, tmp_path)
+
+
+def test_sigterm_saves_and_exits_143_and_resumes(tmp_path, uninterrupted):
+    process = start(*STEPWISE, "--savedir", tmp_path)
+    for line in process.stdout:
+        if "step 4/8" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 143, out + err
+    assert err.strip().splitlines()[-1] == "main.py: error: stopped by SIGTERM"
+    assert state(tmp_path)["progress"]["step"] + 8 * state(tmp_path)["progress"]["epoch"] >= 4
+    succeed(*STEPWISE, "--savedir", tmp_path, "--resume")
+    assert_same_run(uninterrupted, tmp_path)
+
+
+def test_two_ranks_killed_with_their_launcher_resume_to_the_same_weights(tmp_path):
+    words = [*STEPWISE, "--gpus", "2", "--batch-size", "1", "--num-epochs", "2"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    succeed(*words, "--savedir", whole)
+    rng = random.Random(3)
+
+    def moment(folder, process):
+        while process.poll() is None and not (folder / CHECKPOINT).exists():
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0.0, 1.5))
+        return process.poll() is None
+
+    kill_until_done(killed, words, moment, kills=2)
+    assert_same_run(whole, killed)
+
+
+def test_a_truncated_checkpoint_is_named_and_the_one_before_serves(tmp_path, uninterrupted):
+    for path in uninterrupted.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    newest = tmp_path / CHECKPOINT
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    done = succeed(*STEPWISE, "--savedir", tmp_path, "--resume")
+    assert f"{newest} is damaged" in done.stderr and f"{CHECKPOINT}.previous" in done.stderr
+    assert_same(state(uninterrupted), state(tmp_path))
+
+
+def test_resuming_with_another_network_or_number_of_ranks_is_refused(tmp_path, uninterrupted):
+    from command import run
+    for words, message in ((["--backbone", "psp18"], "--backbone erf"), (["--gpus", "2"], "--gpus 1")):
+        done = run(*STEPWISE, *words, "--savedir", uninterrupted, "--resume")
+        assert done.returncode == 2 and message in done.stderr, done.stderr
