@@ -133,7 +133,7 @@ def evaluate(model: nn.Module, clips: Iterable, *, num_classes: int, device: tor
 
     stepping: the clips are single frames of whole videos, in order, and are labelled by `step`. Returns
     ConfusionMatrix.compute(), for stepped videos VideoConsistency.compute() under each metric's name, and "loss" (mean
-    cross entropy per frame; None where scores are no logits), "frames", "seconds" per frame without reading (median).
+    cross entropy per frame; None where scores are no logits) and "frames".
     """
     model.eval()
     stepper = Stepper(model, views, autocast)

@@ -185,12 +185,11 @@ def evaluate(args, device, console) -> None:
         values = score(args, model, args.val_split, console, make_views(args, model), consume, device=device,
                        autocast=make_autocast(args, device))
     if rank() == 0:
-        metrics = {name: value for name, value in values.items() if name in DEFINITIONS}
-        write_results(folder, {"metrics": metrics, "loss": values["loss"], "frames": values["frames"],
-                               "options": vars(args), "environment": environment()},
+        run = {name: values.pop(name) for name in ("loss", "frames")}
+        write_results(folder, {"metrics": values, **run, "options": vars(args), "environment": environment()},
                       labels.names, definitions=DEFINITIONS)
-        console.note(class_table(labels.names, metrics["IoU"], metrics["recall"], metrics["label_share"]))
-        console.note(f"mIoU {100 * metrics['mIoU']:.2f} on {values['frames']} frames; see {folder / 'results.txt'}"
+        console.note(class_table(labels.names, values["IoU"], values["recall"], values["label_share"]))
+        console.note(f"mIoU {100 * values['mIoU']:.2f} on {run['frames']} frames; see {folder / 'results.txt'}"
                      + (f" and {folder / 'pictures'}" if args.pictures else ""))
     barrier()
 

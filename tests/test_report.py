@@ -67,7 +67,7 @@ def test_results_txt_shows_the_table_the_numbers_and_what_they_are(tmp_path):
     for name in results["metrics"]:
         assert f"{name}: {DEFINITIONS[name]}" in words
     assert "TC_etc" not in text                                         # only what was measured
-    assert not re.search(r"^  IoU", text, re.M)                         # lists over classes stay in results.json
+    assert not re.search(r"^  IoU  ", text, re.M)                       # lists over classes stay in results.json
     assert max(map(len, text.splitlines())) <= report.WIDTH and not re.search(r"[ \t]$", text, re.M)
 
 

@@ -420,11 +420,11 @@ def test_a_pipe_of_ppm_images_from_another_process(tmp_path):
 
 
 def test_ppm_headers_of_every_style_are_read(pipe):
-    deep = np.array([65535, 257 * 100, 0], ">u2").tobytes()
+    deep = np.array([65535, 257 * 100, 0x8010], ">u2").tobytes()
     pipe(b"P6 1 1 255 \1\2\3" + b"P6\n# made by hand\n1 # width\n1\n255\n\4\5\6\n" + b"P6\r1\t1\n65535\n" + deep
          + b"P6 1 1 15\n\x0f\x07\x00" + b"P6 1 1 255\n\n\n ")
     assert [frame.image[0, 0].tolist() for frame in read("-")[0]] == \
-        [[1, 2, 3], [4, 5, 6], [255, 100, 0], [255, 119, 0], [10, 10, 32]]
+        [[1, 2, 3], [4, 5, 6], [255, 100, 128], [255, 119, 0], [10, 10, 32]]
 
 
 def test_a_step_skips_images_of_a_pipe(pipe):
@@ -728,6 +728,29 @@ def test_resident_memory_does_not_grow_with_the_length_of_a_video(tmp_path):
             if frame.index in (200, 1999):
                 sizes.append(resident())
     assert frame.index == 1999 and sizes[1] <= 1.02 * sizes[0]
+
+
+def test_opencv_and_ffmpeg_write_nothing_to_the_terminal(shared, tmp_path):
+    """In a process of its own: what FFmpeg may say is settled when it is first used."""
+    whole = (shared / "videos" / "solidWhiteRight.mp4").read_bytes()
+    (tmp_path / "short.mp4").write_bytes(whole[:300_000])
+    (tmp_path / "shorter.mp4").write_bytes(whole[:20_000])
+    (tmp_path / "headless.mp4").write_bytes(whole[:3_000])
+    code = """
+        import sys
+        from datasets.source import open_source
+        for spec in sys.argv[1:]:
+            try:
+                print(spec, len(list(open_source(spec))))
+            except (ValueError, RuntimeError) as error:
+                print(spec, error)
+        """
+    specs = [*map(str, tmp_path.iterdir()), "77", "rtsp://127.0.0.1:1/x"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENCV")}
+    process = subprocess.run([sys.executable, "-c", textwrap.dedent(code), *specs], capture_output=True, text=True,
+                             env={**environment, "PYTHONPATH": str(ROOT)}, timeout=60)
+    assert process.returncode == 0 and len(process.stdout.splitlines()) == len(specs)
+    assert process.stderr == ""
 
 
 def test_importing_changes_nothing_outside():

@@ -6,9 +6,11 @@ GPUs the ranks speak NCCL, on a CPU gloo.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import sys
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,8 +39,9 @@ def launch(script: str, argv: Sequence[str], processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d",
-                          rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.1)
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)      # a rank that fails says why itself
+    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex,
+                          rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.1)
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
     try:
         elastic_launch(config, sys.executable)(script, *argv)

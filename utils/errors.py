@@ -1,6 +1,7 @@
 """How a mistake of the user's is told: one line on stderr."""
 from __future__ import annotations
 
+import signal
 import sys
 import time
 
@@ -23,8 +24,9 @@ def one_line(error: BaseException) -> str:
 
 
 def say(text: str) -> None:
-    """Print the line; a rank other than 0 gives rank 0, which meets the same mistake, time to say it first."""
+    """Print the line. A rank other than 0 waits first: rank 0 meets most mistakes too, and its end ends all ranks."""
     if rank():
-        time.sleep(3)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(10)
         text = f"[rank {rank()}] {text}"
     print(f"main.py: error: {text}", file=sys.stderr, flush=True)

@@ -38,7 +38,7 @@ def flow_disagreement(flow: Tensor, backward_flow: Tensor) -> Tensor:
 
 
 def warp_etc(image: Tensor, flow: Tensor) -> Tensor:
-    """image (..., H, W) float32, flow (2, H, W) -> (..., H, W): FlowNet2's Resample2d to the last bit (etc.md 3).
+    """image (..., H, W) float32, flow (2, H, W) -> (..., H, W): FlowNet2's Resample2d to the last bit.
 
     Fractions come from the unclamped coordinate, each integer corner is clamped on its own; the first three products
     are taken in double and rounded once, the fourth rounds its two weights to float32 first; the sum is float32.
@@ -59,13 +59,13 @@ def warp_etc(image: Tensor, flow: Tensor) -> Tensor:
 
 
 def warp_ids_etc(labels: Tensor, flow: Tensor) -> Tensor:
-    """labels (H, W) of 0..255 -> (H, W) int64: ids warped as numbers and truncated, as in ETC's metric (4.1)."""
+    """labels (H, W) of 0..255 -> (H, W) int64: ids warped as numbers and truncated, as in ETC's metric."""
     return warp_etc(labels.float(), flow).long()
 
 
 def intersection_and_union(output: Tensor, target: Tensor, num_classes: int, edge: str = "closed",
                            ignore: int = IGNORE) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels per class (K,) int64 of intersection, union and target, as ETC counts them (etc.md 4.1).
+    """Pixels per class (K,) int64 of intersection, union and target, as ETC (ECCV 2020) counts them.
 
     Pixels whose target is `ignore` count as `ignore` in both. edge "closed": the id K counts as K-1, as in the numpy
     histogram that the TC script uses; "open": it is dropped, as in the torch version of ETC's validation.

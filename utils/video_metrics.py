@@ -77,7 +77,7 @@ class _OpenVideo:
 
 
 class VideoConsistency:
-    """VC_n over whole videos (VSPW, CVPR 2021; spec mrcfa.md 4).
+    """VC_n over whole videos (VSPW, CVPR 2021).
 
     mode "correct": windows 0..T-n, pixels labelled 255 left out, the prediction must be the label.
     mode "vspw": the official script: windows 0..T-n-1, videos of at most 16 frames skipped, 255 is a label like any
@@ -169,7 +169,7 @@ def _mean(values: list[float]) -> float:
 
 
 class TemporalConsistency:
-    """TC: each prediction against the next one, warped onto its grid (ETC, ECCV 2020; spec etc.md 3 and 4).
+    """TC: each prediction against the next one, warped onto its grid (ETC, ECCV 2020).
 
     mode "strict": nearest neighbour; a pixel counts if its match lies in the frame and is not occluded.
     mode "nearest": nearest neighbour; coordinates clamped to the frame, every pixel counts.

@@ -5,7 +5,7 @@
                            +-- auxiliary --> logits (training only)
 
 A method never asks which backbone it has: differences are attributes (`channels`, `stride`, `size_rule`,
-`align_corners`, `memory`) and methods. Frames come in as RGB in [0, 1]; the network normalises them by its
+`align_corners`) and methods. Frames come in as RGB in [0, 1]; the network normalises them by its
 own submodule `normalize`.
 """
 from __future__ import annotations

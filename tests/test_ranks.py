@@ -1,0 +1,109 @@
+"""N ranks are one run: losses, gradients and scores of 2 gloo ranks are those of 1."""
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from command import ROOT, TINY, run, succeed
+from utils.checkpoint import read
+from utils.dist import launch
+from utils.loading import evaluation_loader
+from utils.sampler import EpochBatches
+
+JOB = str(Path(__file__).with_name("ranks_job.py"))
+
+
+@pytest.mark.parametrize("backbone, mean", [("erf", "valid"), ("psp18", "valid"), ("psp18", "all")])
+def test_two_ranks_equal_one(tmp_path, backbone, mean):
+    one, two = tmp_path / "one.pt", tmp_path / "two.pt"
+    subprocess.run([sys.executable, JOB, one, backbone, mean], check=True)
+    assert launch(JOB, [str(two), backbone, mean], 2) == 0
+    one, two = (torch.load(path, weights_only=True) for path in (one, two))
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-6)
+    scale = max(gradient.abs().max() for gradient in one["gradients"].values())
+    for name, gradient in one["gradients"].items():
+        assert (two["gradients"][name] - gradient).abs().max() <= 1e-5 * scale, name
+    for ours, theirs in zip(two["scores"], one["scores"], strict=True):
+        assert ours["frames"] == theirs["frames"] == 27
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
+        for name in ("mIoU", "pixel_accuracy", "fwIoU"):
+            assert ours[name] == theirs[name], name
+    assert two["scores"][1]["VC8"] == one["scores"][1]["VC8"], "videos are shared over ranks and merged"
+
+
+def test_every_step_uses_the_same_clips_for_any_number_of_ranks():
+    def steps(batch, ranks):
+        parts = [EpochBatches(26, batch, rank=r, ranks=ranks, seed=5) for r in range(ranks)]
+        for part in parts:
+            part.begin(epoch=2)
+        return [sum(step, []) for step in zip(*parts, strict=True)]
+
+    assert steps(6, 1) == steps(3, 2) == steps(2, 3)
+    assert len(steps(6, 1)) == 4, "the incomplete last batch is left out"
+    assert steps(6, 1)[0][0][1] == 2, "clips come with their epoch"
+
+
+def test_a_resumed_epoch_goes_on_where_it_stopped():
+    batches = EpochBatches(20, 2, seed=1)
+    batches.begin(0)
+    whole = list(batches)
+    batches.begin(0, start=3)
+    assert list(batches) == whole[3:] and len(batches) == 7
+    batches.begin(1)
+    assert list(batches) != whole, "another epoch, another order"
+
+
+def test_too_few_clips_for_a_batch_is_an_error_that_says_what_to_do():
+    with pytest.raises(ValueError, match="lower --batch-size"):
+        EpochBatches(5, 3, ranks=2)
+
+
+class Data:
+    """What evaluation_loader asks of a data set."""
+
+    def __init__(self, step: bool):
+        self.step, self.samples = step, [(video, i) for video in range(5) for i in range(video + 1)]
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        raise AssertionError("not read here")
+
+
+@pytest.mark.parametrize("step", [True, False])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+def test_evaluation_sees_every_frame_once_and_videos_stay_whole(step, ranks):
+    shares = [evaluation_loader(Data(step), 0, r, ranks).sampler.indices for r in range(ranks)]
+    assert sorted(sum(shares, [])) == list(range(15))
+    if step:
+        owners = {}
+        for r, share in enumerate(shares):
+            assert share == sorted(share)
+            for index in share:
+                assert owners.setdefault(Data(True).samples[index][0], r) == r
+
+
+def test_gpus_2_on_a_cpu_trains_and_both_ranks_end_with_one_model(tmp_path):
+    words = ["--training", *TINY, "--num-epochs", "1", "--batch-size", "2", "--savedir", tmp_path, "--gpus", "2"]
+    done = succeed(*words)
+    assert done.stdout.count("epoch 1: train loss") == 1, "only rank 0 reports"
+    assert read(tmp_path / "checkpoint.pth.tar")["progress"]["epoch"] == 1
+
+
+def test_torchrun_works_as_well(tmp_path):
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", ROOT / "main.py",
+             "--training", *TINY, "--num-epochs", "1", "--batch-size", "2", "--savedir", tmp_path]
+    subprocess.run([str(word) for word in words], check=True, capture_output=True, timeout=300)
+    assert (tmp_path / "model_best.pth").exists()
+
+
+def test_a_mistake_under_two_ranks_is_told_once_with_exit_code_2(tmp_path):
+    done = run("--eval-mode", *TINY, "--weights", tmp_path / "missing.pth", "--savedir", tmp_path / "x", "--gpus", "2")
+    assert done.returncode == 2
+    assert done.stderr.count("no checkpoint") == 1, done.stderr
+    assert not (tmp_path / "x").exists()
