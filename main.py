@@ -113,6 +113,7 @@ def train(args, device, console) -> None:
     stop, folder = StopRequest().listen(), Path(args.savedir)
     model = make_model(args, label_set(args), device, console, complete=False)
     data = build_dataset(args, args.train_split, augment=True, draw=model.training_offsets)
+    note_gaps(args, data, console)
     set_class_weights(args, model, data, device)
     batches = EpochBatches(len(data), args.batch_size, rank=rank(), ranks=world_size(), seed=args.seed)
     state = TrainingState(model, args, batches.steps, device)
@@ -132,6 +133,13 @@ def train(args, device, console) -> None:
         recorder.before_validation()
         recorder.end_epoch({name: score(args, model, split, console, views, lambda _: stop.check(), **parts)
                             for name, split in scored})
+
+
+def note_gaps(args, data, console) -> None:
+    """Where frames are missing between labelled ones, memory sees the labelled frame before the gap: say how often."""
+    gaps = sum(getattr(video, "gaps", 0) for video in data.videos)
+    if args.offsets and gaps:
+        console.note(f"{gaps} gaps in the {args.dataset} frames are bridged by the labelled frame before them")
 
 
 def set_class_weights(args, model, data, device) -> None:

@@ -183,9 +183,9 @@ def make_parser() -> Parser:
                       help="noise, blur, flicker and sensor dropouts")
 
     train = parser.add_argument_group("training")
-    train.add_argument("--num-epochs", type=positive)
+    train.add_argument("--num-epochs", type=positive, help="passes over the training split")
     train.add_argument("--batch-size", type=positive, help="clips per rank")
-    train.add_argument("--optimizer", choices=("adam", "adamw", "sgd"))
+    train.add_argument("--optimizer", choices=("adam", "adamw", "sgd"), help="update rule")
     train.add_argument("--lr-start", type=rate, help="learning rate at the start")
     train.add_argument("--lr-strategy", choices=SCHEDULES, help="pow_*: by epoch; poly, step: by iteration; "
                        "plateau_*: when the training loss stalls")
@@ -196,7 +196,7 @@ def make_parser() -> Parser:
     train.add_argument("--lr-gamma", type=rate, default=0.992, help="factor per step of the step schedule")
     train.add_argument("--head-lr", type=rate, help="learning rate of the decoder relative to the encoder's")
     train.add_argument("--momentum", type=share, help="of SGD")
-    train.add_argument("--weight-decay", type=rate)
+    train.add_argument("--weight-decay", type=rate, help="of all parameters")
     train.add_argument("--class-weights", choices=CLASS_WEIGHTS, default="none",
                        help="of the cross entropy; balanced: 1/ln(1.10 + class frequency) of the training split")
     train.add_argument("--loss-mean", choices=("valid", "all"), help="divide the loss by labelled or by all pixels")
@@ -217,7 +217,8 @@ def make_parser() -> Parser:
 
     augment = parser.add_argument_group("augmentation (one draw per clip)")
     augment.add_argument("--random-flip", type=share, help="probability of a horizontal flip")
-    augment.add_argument("--random-scale", nargs=2, type=rate, default=None, metavar=("LOW", "HIGH"))
+    augment.add_argument("--random-scale", nargs=2, type=rate, default=None, metavar=("LOW", "HIGH"),
+                         help="range of a random scale")
     augment.add_argument("--random-crop", **pair, default=None, help="crop of the scaled frames")
     augment.add_argument("--crop-max-ratio", type=share, default=1.0,
                          help="redraw crops in which one class fills more than this")

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from random import Random
@@ -35,9 +36,19 @@ def build_dataset(args, split: str, *, augment: bool | None = None,
         raise ValueError(f"no frame of the {split} split of --dataset {args.dataset} has a label")
     if not augment:
         return ClipDataset(videos, labels, evaluation_transform(args), seed=args.seed, with_flows=with_flows,
-                           startup=startup or (lambda past: tuple(o for o in args.offsets if -o <= past)))
+                           startup=startup or partial(existing, args.offsets))
     return ClipDataset(videos, labels, training_transform(args), seed=args.seed, with_flows=with_flows,
-                       draw=draw or (lambda rng: args.offsets))
+                       draw=draw or partial(always, args.offsets))
+
+
+def existing(offsets: tuple[int, ...], past: int) -> tuple[int, ...]:
+    """The offsets that reach none but the `past` frames there are: how most methods begin a video."""
+    return tuple(offset for offset in offsets if -offset <= past)
+
+
+def always(offsets: tuple[int, ...], rng: Random) -> tuple[int, ...]:
+    """The same offsets for every training clip."""
+    return offsets
 
 
 def list_videos(args, split: str) -> list[Video]:

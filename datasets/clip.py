@@ -74,7 +74,7 @@ class ClipDataset(torch.utils.data.Dataset):
 
     def __init__(self, videos: Sequence[Video], labels: LabelSet, transform: Transform, *,
                  draw: Callable[[random.Random], tuple[int, ...]] | None = None,
-                 startup: Callable[[int], tuple[int, ...]] = lambda past: (),
+                 startup: Callable[[int], tuple[int, ...]] | None = None,
                  with_flows: bool = False, seed: int = 0, step: bool = False):
         """step: one frame per item, in order, for evaluation by `step`; unlabelled frames come too."""
         if not videos:
@@ -107,7 +107,7 @@ class ClipDataset(torch.utils.data.Dataset):
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
         v, i = self.samples[index]
         video = self.videos[v]
-        offsets = self.draw(rng) if self.draw else () if self.step else self.startup(i)
+        offsets = self.draw(rng) if self.draw else self.startup(i) if self.startup else ()
         indices = [min(max(i + offset, 0), len(video) - 1) for offset in (*offsets, 0)]
         raw = self.transform(self.read(video, indices), rng)
         return to_clip(raw, f"{video.name}/{video.frame_name(i)}", v, i)

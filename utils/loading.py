@@ -46,9 +46,8 @@ def collate(clips: list) -> tuple:
 
 def training_loader(dataset, batches: EpochBatches, workers: int, device: str) -> DataLoader:
     """A loader that follows `batches`, epoch after epoch."""
-    return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate,
-                      pin_memory=device == "cuda", worker_init_fn=begin_worker, persistent_workers=workers > 0,
-                      generator=torch.Generator())    # its own: the loader must not draw from the run's random state
+    return DataLoader(dataset, batch_sampler=batches, pin_memory=device == "cuda", persistent_workers=workers > 0,
+                      **common(workers))
 
 
 def evaluation_loader(dataset, workers: int, rank: int = 0, ranks: int = 1) -> DataLoader:
@@ -57,8 +56,15 @@ def evaluation_loader(dataset, workers: int, rank: int = 0, ranks: int = 1) -> D
         mine = [i for i, (video, _) in enumerate(dataset.samples) if video % ranks == rank]
     else:
         mine = list(range(rank, len(dataset), ranks))
-    return DataLoader(dataset, sampler=InOrder(mine), batch_size=1, num_workers=workers, collate_fn=collate,
-                      worker_init_fn=begin_worker, generator=torch.Generator())
+    return DataLoader(dataset, sampler=InOrder(mine), batch_size=1, **common(workers))
+
+
+def common(workers: int) -> dict:
+    """What both loaders have. The generator is their own: they must not draw from the run's random state. Workers are
+    forked where that is safe, since a data set may hold a method's `training_offsets` and with it the network."""
+    return {"num_workers": workers, "collate_fn": collate, "worker_init_fn": begin_worker,
+            "generator": torch.Generator(),
+            "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None}
 
 
 class InOrder:
