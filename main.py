@@ -215,28 +215,36 @@ def prepare(folder: Path, args, model) -> None:
 def infer(args, device, console) -> None:
     """Label every source; one that fails does not stop the others, but the run ends with an error."""
     from datasets import label_set
-    from datasets.source import expand_sources, unique_names
+    from datasets.source_names import expand_sources, unique_names
     from utils.dist import rank, world_size
     from utils.errors import USER_ERRORS, one_line
     from utils.stopping import StopRequest
 
     stop, folder, labels = StopRequest().listen(), Path(args.savedir), label_set(args)
-    sources = expand_sources(args.source)
+    sources, failures = [], []
+    for spec in args.source:
+        try:
+            sources += expand_sources([spec])
+        except USER_ERRORS as error:
+            failures.append(one_line(error))
+    if not sources:
+        raise ValueError("; ".join(failures))
+    sources, asked = list(dict.fromkeys(sources)), len(sources) + len(failures)
     model = make_model(args, labels, device, console, complete=True).eval()
     prepare(folder, args, model)
-    failures = []
     for spec, name in list(zip(sources, unique_names(sources), strict=True))[rank()::world_size()]:
         try:
             label_source(args, spec, name, model, labels, device, console, stop)
         except USER_ERRORS as error:
             failures.append(one_line(error))
     if failures:
-        raise ValueError(f"{len(failures)} of {len(sources)} sources failed: " + "; ".join(failures))
+        raise ValueError(f"{len(failures)} of {asked} sources failed: " + "; ".join(failures))
 
 
 def label_source(args, spec, name, model, labels, device, console, stop) -> None:
     """One source from its first frame to its last, or to a signal: what was labelled by then is kept."""
-    from datasets.source import ReadAhead, open_source
+    from datasets.read_ahead import ReadAhead
+    from datasets.source import open_source
     from engine import Stepper, stream
     from utils.outputs import InferenceOutput
 
@@ -244,13 +252,17 @@ def label_source(args, spec, name, model, labels, device, console, stop) -> None
     work_size = args.work_size and tuple(args.work_size)
     with open_source(spec, step=args.frame_step) as source, ReadAhead(source, latest=source.live) as frames, \
             InferenceOutput(Path(args.savedir), name, args.output, source.fps, labels.palette, args.alpha) as output:
+        stop.wake = source.stop
         total = min(filter(None, (source.length, args.max_frames)), default=None)
         labelled = stream(stepper, islice(frames, args.max_frames), device=device, work_size=work_size)
         for frame, prediction, _ in console.progress(labelled, total, name):
             output.write(frame.image, frame.name, prediction.numpy())
+            while source.notes:
+                console.warn(source.notes.pop(0))
             stop.check()
-        for note in source.notes:
-            console.warn(note)
+    for note in source.notes:
+        console.warn(note)
+    stop.check()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .opencv import opencv
+
 DROPOUTS = ("dark", "noisy", "blurred")
 START = 0.06                # chance that a dropout starts at a frame, at strength 1
 TAPS = 5                    # samples along the path of motion blur
@@ -74,7 +76,7 @@ class Degradation:
 
         flow: called if motion blur needs it, gives the motion over one frame interval, (2, H, W) in pixels.
         """
-        import cv2
+        cv2 = opencv()
         effects = self.effects(t)
         rng = np.random.default_rng((self.seed, 13, t))
         if effects.shutter:
@@ -96,7 +98,7 @@ def span(rng: np.random.Generator, low: float, high: float) -> tuple[float, floa
 
 def smear(image: np.ndarray, motion: np.ndarray) -> np.ndarray:
     """Mean of the image along `motion` (2, H, W), half of it before and half after each pixel."""
-    import cv2
+    cv2 = opencv()
     height, width = image.shape[:2]
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
     motion = motion.clip(-0.05 * width, 0.05 * width)                   # farther, single samples would show as ghosts
@@ -109,7 +111,7 @@ def smear(image: np.ndarray, motion: np.ndarray) -> np.ndarray:
 
 def fail(image: np.ndarray, dropout: Dropout, rng: np.random.Generator) -> np.ndarray:
     """The image with a dropout in its area."""
-    import cv2
+    cv2 = opencv()
     out = image.copy()
     area = tuple(slice(int(low * n), max(int(high * n), int(low * n) + 1))
                  for (low, high), n in zip((dropout.rows, dropout.columns), image.shape, strict=False))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
+from .opencv import opencv
 from .textures import Colour, grey
 
 FINE = 3                    # drawing scale over the finished texture
@@ -26,25 +27,25 @@ class Canvas:
         return np.round(np.asarray(points, float) * (width, height)).astype(np.int32)
 
     def polygon(self, points: object, colour: Colour) -> None:
-        import cv2
+        cv2 = opencv()
         cv2.fillPoly(self.picture, [self.at(points)], (*np.clip(colour, 0, 255).tolist(), 255))
 
     def line(self, points: object, colour: Colour, width: float) -> None:
         """A round-ended stroke, `width` in fractions of the picture's width."""
-        import cv2
+        cv2 = opencv()
         thick = max(round(width * self.picture.shape[1]), 1)
         cv2.polylines(self.picture, [self.at(points)], False, (*np.clip(colour, 0, 255).tolist(), 255), thick)
 
     def disc(self, centre: tuple[float, float], radius: float, colour: Colour, ratio: float = 1.0) -> None:
         """An ellipse, `radius` in fractions of the width, `ratio` times as high as wide."""
-        import cv2
+        cv2 = opencv()
         across = round(radius * self.picture.shape[1])
         centre = tuple(int(c) for c in self.at(centre))
         axes = (across, round(across * ratio))
         cv2.ellipse(self.picture, centre, axes, 0, 0, 360, (*np.clip(colour, 0, 255).tolist(), 255), -1)
 
     def finish(self) -> np.ndarray:
-        import cv2
+        cv2 = opencv()
         height, width = self.picture.shape[:2]
         return cv2.resize(self.picture, (width // FINE, height // FINE), interpolation=cv2.INTER_AREA)
 

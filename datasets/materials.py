@@ -5,6 +5,7 @@ import numpy as np
 from numpy.random import Generator
 
 from . import figures, textures
+from .opencv import opencv
 from .textures import Texture
 
 
@@ -42,7 +43,7 @@ class Materials:
         self.cars = [self.add_car(figures.car(rng)) for _ in range(5)]
 
     def add(self, picture: np.ndarray, wrap: bool = False) -> int:
-        import cv2
+        cv2 = opencv()
         self.all.append(Texture(cv2.LUT(picture, self.grade), wrap))
         return len(self.all) - 1
 

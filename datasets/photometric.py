@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .clip import RawClip
-from .transforms import opencv
+from .opencv import opencv
 
 
 @dataclass(frozen=True)

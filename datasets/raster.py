@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .opencv import opencv
 from .textures import Texture
 
 NEAR, FAR = 0.4, 1000.0     # metres: nothing nearer or farther is drawn
@@ -121,7 +122,7 @@ def texture_maps(maps: np.ndarray, centre: np.ndarray, start: np.ndarray, patch:
 
 def draw(todo: Plan, textures: list[Texture], what: Surfaces, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Image (H, W, 4) uint8 and number of the patch, from 1, at each pixel (H, W) int32, 0 where there is none."""
-    import cv2
+    cv2 = opencv()
     image, ids, near = np.zeros((*size, 4), np.uint8), np.zeros(size, np.int32), np.zeros(size, np.float32)
     whole = image.view(np.uint32)[..., 0]
     all_x, all_y = np.arange(size[1], dtype=np.float32), np.arange(size[0], dtype=np.float32)[:, None]
@@ -155,7 +156,7 @@ def draw(todo: Plan, textures: list[Texture], what: Surfaces, size: tuple[int, i
 
 def draw_sky(image: np.ndarray, ids: np.ndarray, to_direction: np.ndarray, texture: Texture) -> None:
     """Fill what no patch covers with what is infinitely far; to_direction (3, 3): pixel to direction in space."""
-    import cv2
+    cv2 = opencv()
     picture = texture.level(0, 0)
     height, width = picture.shape[:2]
     # the picture spans tangents of -2.2 to 2.2 across; the horizon is three quarters down

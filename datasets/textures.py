@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
+from .opencv import opencv
+
 Colour = tuple[float, float, float]
 FACADE_SCALE = 20           # pixels a metre
 
@@ -22,7 +24,7 @@ class Texture:
 
     def level(self, i: int, j: int) -> np.ndarray:
         """(h / 2^j, w / 2^i, 4) uint8, at least one pixel each way."""
-        import cv2
+        cv2 = opencv()
         height, width = self.levels[0, 0].shape[:2]
         if (i, j) not in self.levels:
             size = (max(width >> i, 1), max(height >> j, 1))                    # OpenCV: width first
@@ -33,7 +35,7 @@ class Texture:
 def noise(rng: Generator, shape: tuple[int, int], cells: tuple[int, int] = (4, 4), octaves: int = 4,
           fade: float = 0.6) -> np.ndarray:
     """(h, w) float32 of about zero mean and unit spread that repeats seamlessly: sums of smoothed random grids."""
-    import cv2
+    cv2 = opencv()
     total = np.zeros(shape, np.float32)
     for octave in range(octaves):
         how = cv2.INTER_LINEAR if octave else cv2.INTER_CUBIC

@@ -17,22 +17,13 @@ import numpy as np
 from PIL import Image
 
 from .clip import IGNORE, RawClip, Transform
+from .opencv import opencv
 
 Size = tuple[int, int]
 Array = Callable[[np.ndarray], np.ndarray]
 
 MEAN = (124, 116, 104)      # the ImageNet mean: nearly 0 once normalised
 REDRAWS = 10                # of a crop that shows too much of one class, in TMANet and VSS-MRCFA
-
-
-def opencv():
-    """The module cv2; RuntimeError where it is not installed."""
-    try:
-        import cv2
-    except ImportError as error:
-        raise RuntimeError("this augmentation needs OpenCV: pip install opencv-python-headless, or choose pil "
-                           "interpolation and no rotation, blur or colour distortion") from error
-    return cv2
 
 
 def check(name: str, value, choices: Sequence[str]) -> None:

@@ -27,24 +27,47 @@ def up(logits, label):
     return F.interpolate(logits, label.shape[-2:], mode="bilinear", align_corners=True)
 
 
-def dsn(data, weight, ohem_main=None, ohem_aux=None):
-    """CE(main) + 0.4 CE(dsn), as models/single.py adds them."""
-    return (cross_entropy(up(data.ce_logits, data.label), data.label, weight, ohem=ohem_main)
-            + 0.4 * cross_entropy(up(data.ce_dsn, data.label), data.label, weight, ohem=ohem_aux))
+# Name in the case: weighted, factor of the auxiliary head, OHEM of the main and of the auxiliary head
+DEEPLY_SUPERVISED = {
+    "dsn_weighted": (True, 0.4, None, None),
+    "dsn_unweighted": (False, 0.4, None, None),
+    "dsn_weight1": (True, 1.0, None, None),
+    "ce_weighted": (True, 0.0, None, None),
+    "ohem_dsn": (True, 0.4, (0.2, 2000), (0.2, 2000)),
+    "ohem_dsn_default": (True, 0.4, (0.7, 100000), (0.7, 100000)),
+    "ohem_dsn_single": (True, 0.4, (0.2, 2000), None),
+}
 
 
-@pytest.mark.parametrize("name, weighted, main, aux", [
-    ("dsn_weighted", True, None, None), ("dsn_unweighted", False, None, None),
-    ("ohem_dsn", True, (0.2, 2000), (0.2, 2000)), ("ohem_dsn_default", True, (0.7, 100000), (0.7, 100000)),
-    ("ohem_dsn_single", True, (0.2, 2000), None)])
-def test_deeply_supervised_cross_entropy_is_that_of_etc(etc, name, weighted, main, aux):
-    if f"f64_{name}" not in etc.arrays:
-        pytest.fail(f"the case has {sorted(etc.arrays)}")
-    loss = dsn(etc, etc.weight if weighted else None, main, aux)
+@pytest.mark.parametrize("name", DEEPLY_SUPERVISED)
+def test_deeply_supervised_cross_entropy_is_that_of_etc(etc, name):
+    weighted, factor, *ohem = DEEPLY_SUPERVISED[name]
+    weight = etc.weight if weighted else None
+    main, aux = (cross_entropy(up(logits, etc.label), etc.label, weight, ohem=hard)
+                 for logits, hard in zip((etc.ce_logits, etc.ce_dsn), ohem, strict=True))
+    loss = main + factor * aux
     assert_close(loss, etc.arrays[f"f64_{name}"], 1e-5)
-    gradients = torch.autograd.grad(loss, (etc.ce_logits, etc.ce_dsn))
-    assert_close(gradients[0], etc.arrays[f"{name}_grad_logits"], 1e-3)
-    assert_close(gradients[1], etc.arrays[f"{name}_grad_dsn"], 1e-3)
+    for gradient, which in zip(torch.autograd.grad(loss, (etc.ce_logits, etc.ce_dsn)), ("logits", "dsn"), strict=True):
+        assert_close(gradient, etc.arrays[f"{name}_grad_{which}"], 1e-3)
+
+
+@pytest.mark.parametrize("name, weighted, ohem", [
+    ("crossentropy2d", False, None),
+    ("ohem2d_weighted_t0.3_k500", True, (0.3, 500)),
+    ("ohem2d_unweighted_t0.6_k0", False, (0.6, 0)),
+    ("ohem2d_weighted_t0.01_k1500", True, (0.01, 1500)),
+])
+def test_cross_entropy_at_label_size_is_that_of_etc(etc, name, weighted, ohem):
+    label = torch.from_numpy(etc.arrays["in_full_label"]).long()
+    loss = cross_entropy(etc.ce_full_x, label, etc.weight if weighted else None, ohem=ohem)
+    assert_close(loss, etc.arrays[f"f64_{name}"], 1e-5)
+    assert_close(torch.autograd.grad(loss, etc.ce_full_x)[0], etc.arrays[f"{name}_grad"], 1e-3)
+
+
+def test_every_result_of_the_case_is_compared(etc):
+    compared = {*DEEPLY_SUPERVISED, "crossentropy2d", "ohem2d_weighted_t0.3_k500", "ohem2d_unweighted_t0.6_k0",
+                "ohem2d_weighted_t0.01_k1500"}
+    assert {name.removeprefix("f64_") for name in etc.arrays if name.startswith("f64_")} == compared
 
 
 def test_the_weighted_mean_divides_by_the_weights_of_labelled_pixels():

@@ -1,7 +1,6 @@
 """From a data set of clips to batches: collation and the two loaders."""
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,12 +12,9 @@ from .sampler import EpochBatches
 
 
 def begin_worker(worker: int) -> None:
-    """A loader worker leaves stopping to the process that started it, and uses one thread."""
+    """A loader worker leaves stopping to the process that started it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["OPENCV_FOR_THREADS_NUM"] = "1"      # if OpenCV is imported later
-    if "cv2" in sys.modules:
-        sys.modules["cv2"].setNumThreads(1)
 
 
 def collate(clips: list) -> tuple:

@@ -1,6 +1,7 @@
 """What people see of a run: pictures and videos of an evaluation, overlay videos and label files of an inference."""
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +85,11 @@ class InferenceOutput:
             self.labels.write(name, prediction)
 
     def close(self) -> None:
-        for writer in (self.overlays, self.pairs):
-            if writer is not None:
-                writer.close()
+        """Finish both videos, the second even if the first cannot be."""
+        with ExitStack() as stack:
+            for writer in (self.overlays, self.pairs):
+                if writer is not None:
+                    stack.callback(writer.close)
 
     def __enter__(self):
         return self

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 
 
 class Interrupted(Exception):
@@ -13,10 +14,14 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Remembers that a signal asked to stop. A second Ctrl-C interrupts at once."""
+    """Remembers that a signal asked to stop. A second Ctrl-C interrupts at once.
+
+    wake: called when the signal comes, to end a wait that would outlast it (a pipe or camera that sends nothing).
+    """
 
     def __init__(self):
         self.number: int | None = None
+        self.wake: Callable[[], None] = lambda: None
 
     def listen(self) -> StopRequest:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -27,6 +32,7 @@ class StopRequest:
         if self.number == signal.SIGINT == number:
             raise KeyboardInterrupt
         self.number = number
+        self.wake()
 
     def __bool__(self) -> bool:
         return self.number is not None
