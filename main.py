@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     from utils.dist import launch, launched, leave
     from utils.errors import USER_ERRORS, one_line, say
+    from utils.loading import end_workers
     from utils.stopping import Interrupted
 
     if args.gpus > 1 and not launched():
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         say(one_line(error))
         return 2
     finally:
+        end_workers()
         leave()
     return 0
 
@@ -221,15 +223,17 @@ def infer(args, device, console) -> None:
     from utils.stopping import StopRequest
 
     stop, folder, labels = StopRequest().listen(), Path(args.savedir), label_set(args)
-    sources, failures = [], []
+    good, failures = [], []
     for spec in args.source:
         try:
-            sources += expand_sources([spec])
+            expand_sources([spec])
+            good.append(spec)
         except USER_ERRORS as error:
             failures.append(one_line(error))
-    if not sources:
+    if not good:
         raise ValueError("; ".join(failures))
-    sources, asked = list(dict.fromkeys(sources)), len(sources) + len(failures)
+    sources = expand_sources(good)
+    asked = len(sources) + len(failures)
     model = make_model(args, labels, device, console, complete=True).eval()
     prepare(folder, args, model)
     for spec, name in list(zip(sources, unique_names(sources), strict=True))[rank()::world_size()]:

@@ -70,7 +70,7 @@ def cityscapes_label_ids() -> np.ndarray:
 
 # Published class weights by name and number of classes. lma: ERFNet's full decoder and LMANet (PSPNet too),
 # lma-shallow: its 1x1 decoder, swnet: GSVNet and SwNet-seq, etc: ETC. The published CamVid list names no classes:
-# its order is that of CAMVID, as the class shares of the training labels show (tests/test_datasets.py).
+# its order is that of CAMVID, as the class shares of the training labels show (tests/test_camvid.py).
 CLASS_WEIGHTS: dict[str, dict[int, tuple[float, ...]]] = {
     "lma": {19: (
         2.8149201869965, 6.9850029945374, 3.7890393733978, 9.9428062438965, 9.7702074050903, 9.5110931396484,

@@ -2,7 +2,7 @@
 
     spec                                kind        frames
     clip.mp4                            video       until it ends; early ends are noted
-    frames                              folder      its images (source_names.IMAGES), naturally sorted: 2.png before 10.png
+    frames                              folder      its images (source_names.IMAGES), naturally sorted: 2 before 10
     'frames/*.png' (quoted), 'a/**/*'   glob        the images among its matches, naturally sorted
     picture.jpg                         image       one
     0, /dev/video0                      camera      live

@@ -1,8 +1,11 @@
 """Shared fixtures: one thread, deterministic, no network."""
+import logging
+
 import pytest
 import torch
 
 from golden import SHARED
+from utils import log
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +26,21 @@ def shared():
     if not SHARED.is_dir():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"no shared data at {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def own_logger():
+    """The run's logger, told nothing yet, and put back as it was."""
+    logger = log.get_logger()
+    before = logger.handlers[:], logger.level, logger.propagate
+    log.warn_once.cache_clear()
+    yield
+    logger.handlers[:], logger.propagate = before[0], before[2]
+    logger.setLevel(before[1])
+
+
+@pytest.fixture
+def logged(own_logger, caplog):
+    """What was logged so far."""
+    caplog.set_level(logging.INFO, logger="streamseg")
+    return lambda: [record.getMessage() for record in caplog.records]

@@ -1,4 +1,4 @@
-"""Transforms: one draw moves frames, labels and flows alike; published pipelines give the published numbers."""
+"""Transforms: one draw moves frames, labels and flows alike."""
 import pickle
 import random
 import sys
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datasets.clip import RawClip
-from datasets.photometric import Distortion, Photometric, RandomBlur, distort, draw_distortion
+from datasets.photometric import Photometric, RandomBlur
 from datasets.transforms import (
     Compose,
     KeepRatio,
@@ -22,12 +22,9 @@ from datasets.transforms import (
     mixed,
     resample,
 )
-from golden import case, filling
+from known_world import CELL, H, W, cells, decode, world_clip
 
-H, W, CELL = 64, 96, 16
 BLACK = (0, 0, 0)
-MEAN = np.array([123.675, 116.28, 103.53], np.float32)
-STD = np.array([58.395, 57.12, 57.375], np.float32)
 
 GEOMETRY = {
     "resize-pil": Resize((48, 120)),
@@ -48,35 +45,6 @@ GEOMETRY = {
     "all": Compose([KeepRatio((72, 96), (0.7, 1.5)), RandomScale(0.8, 1.2, "pil"), RandomRotate(15, 0.7, BLACK),
                     RandomFlip(0.5), RandomShift(5), RandomCrop((90, 90), 0.75, "centre", BLACK), Resize((120, 100))]),
 }
-
-
-def cells(world):
-    """World position (..., 2) -> class id of the 16x16 cell it lies in."""
-    x, y = (world // CELL).astype(int).transpose(-1, *range(world.ndim - 1))
-    return np.clip(x + 6 * y, 0, 254)
-
-
-def world_clip(length=3):
-    """A clip whose every pixel knows where in the world it is: red 2x, green 3y, blue 255 = is in the world.
-
-    The motion is affine, so its flow is known everywhere: from frame t, v(p) = A p + b into frame t-1.
-    """
-    a, b = np.array([[0.03, -0.02], [0.04, 0.01]]), np.array([7.0, -6.0])
-    grid = np.stack(np.meshgrid(np.arange(W), np.arange(H)), -1).astype(float)          # (H, W, 2), x first
-    world, frames = grid, []
-    for _ in range(length):
-        colour = np.concatenate([world * (2, 3), np.full((H, W, 1), 255.0)], -1)
-        inside = ((colour >= 0) & (colour <= 255)).all(-1, keepdims=True)
-        frames.insert(0, np.where(inside, np.round(colour), 0).astype(np.uint8))
-        back = np.linalg.inv(np.eye(2) + a)
-        world = (world - b) @ back.T if len(frames) == 1 else ((grid - b) @ back.T - b) @ back.T
-    flow = (grid @ a.T + b).transpose(2, 0, 1).astype(np.float32)
-    return RawClip(frames, [None] * (length - 1) + [cells(grid).astype(np.uint8)], [flow] * (length - 1))
-
-
-def decode(frame):
-    """Frame -> world positions (H, W, 2) and where the pixel shows the world and nothing else."""
-    return frame[..., :2] / np.array([2.0, 3.0]), frame[..., 2] == 255
 
 
 def bilinear(image, x, y):
@@ -249,40 +217,6 @@ def test_padding_is_centred_or_at_the_end():
     assert end.frames[0][3, 4].tolist() == [124, 116, 104], "the ImageNet mean"
 
 
-def test_photometric_draws_per_frame_unless_shared():
-    still = world_clip(1)
-    clip = RawClip(still.frames * 3, [None] * 3, None)
-
-    def outcomes(shared, seed):
-        return len({frame.tobytes() for frame in Photometric(shared)(clip, random.Random(seed)).frames})
-    assert all(outcomes(True, seed) == 1 for seed in range(10))
-    assert any(outcomes(False, seed) == 3 for seed in range(10))
-
-
-def test_distortions_stay_in_their_ranges():
-    drawn = [draw_distortion(random.Random(seed)) for seed in range(2000)]
-    ranges = {"brightness": (-32, 32), "contrast": (0.5, 1.5), "saturation": (0.5, 1.5), "hue": (-18, 17)}
-    for name, (low, high) in ranges.items():
-        values = [getattr(d, name) for d in drawn if getattr(d, name) is not None]
-        assert 900 < len(values) < 1100, f"{name} is drawn half of the time"
-        assert low <= min(values) < low + 0.1 * (high - low) and high - 0.1 * (high - low) < max(values) <= high
-    assert {d.hue for d in drawn if d.hue is not None} == set(range(-18, 18))
-    assert 900 < sum(d.contrast_first for d in drawn) < 1100
-
-
-def test_no_distortion_changes_nothing():
-    frame = world_clip(1).frames[0]
-    assert np.array_equal(distort(frame, Distortion()), frame)
-
-
-def test_blur_spreads_over_five_pixels():
-    frame = np.zeros((9, 9, 3), np.uint8)
-    frame[4, 4] = 255
-    blurred = RandomBlur(1)(RawClip([frame], [None], None), random.Random(0)).frames[0]
-    rows = np.nonzero(blurred.sum((1, 2)))[0]
-    assert (rows.min(), rows.max()) == (2, 6)
-
-
 @pytest.mark.parametrize("make, words", [
     (lambda: RandomShift(2, "sky"), "ignore or road"),
     (lambda: Pad((4, 4), "left"), "centre or end"),
@@ -302,85 +236,6 @@ def test_without_opencv_the_pil_paths_work_and_others_say_what_is_missing(monkey
     for transform in (GEOMETRY["resize-cv2"], GEOMETRY["rotate"], RandomBlur(1)):
         with pytest.raises(RuntimeError, match="opencv-python-headless"):
             transform(world_clip(), random.Random(0))
-
-
-# Golden
-
-def border(array):
-    """The four strips of data_erf.json, (..., H, W) -> flat."""
-    strips = array[..., :4, ::16], array[..., -4:, ::16], array[..., ::16, :4], array[..., ::16, -4:]
-    return np.concatenate([strip.ravel() for strip in strips])
-
-
-@pytest.fixture(scope="module")
-def erf_clip():
-    image = filling().image
-    frames = [(image(f"cs_{n}", (3, 1024, 2048)) * 40 + 128).clamp(0, 255).byte().permute(1, 2, 0).numpy()
-              for n in range(16, 20)]
-    label = np.random.Generator(np.random.PCG64(3)).integers(0, 20, (64, 128)).repeat(16, 0).repeat(16, 1)
-    return RawClip(frames, [None] * 3 + [np.where(label == 19, 255, label).astype(np.uint8)], None)
-
-
-def test_resize_equals_lmanet(erf_clip):
-    golden = case("lma/data_erf").arrays
-    clip = Resize((512, 1024))(erf_clip, None)
-    frames = np.stack(clip.frames).transpose(0, 3, 1, 2)[..., ::8, ::8] / np.float32(255)
-    assert np.array_equal(frames, golden["images"])
-    label = clip.labels[-1][::8, ::8]
-    assert np.array_equal(np.where(label == 255, 19, label), golden["labels"][0, 0])
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2, 5])
-def test_flip_and_shift_equal_lmanet(erf_clip, seed):
-    golden = case("lma/data_erf").arrays
-    steps = [Resize((512, 1024)), RandomFlip(0.5)]
-    last = RawClip(erf_clip.frames[-1:], erf_clip.labels[-1:], None)
-    clip = Compose([*steps, RandomShift(2, "road")])(last, random.Random(seed))
-    frame, label = clip.frames[-1].transpose(2, 0, 1) / np.float32(255), clip.labels[-1]
-    assert np.array_equal(border(frame), golden[f"aug{seed}_images_border"])
-    assert np.array_equal(border(np.where(label == 255, 19, label)), golden[f"aug{seed}_labels_border"])
-    ours = Compose([*steps, RandomShift(2)])(last, random.Random(seed))
-    assert np.array_equal(ours.frames[-1], clip.frames[-1])
-    differs = ours.labels[-1] != label
-    assert (ours.labels[-1][differs] == 255).all() and (label[differs] == 0).all(), "only the strip called road"
-    assert differs.any() == (seed != 5), "seed 5 draws no negative shift"
-
-
-@pytest.mark.parametrize("way, bound", [("up", (90, 100)), ("down", (40, 48))])
-def test_keep_ratio_flip_and_pad_equal_tmanet(way, bound):
-    golden = case("tma/pipeline").arrays
-    frames = [np.ascontiguousarray(bgr[..., ::-1]) for bgr in golden["bgr"]]
-    clip = RawClip(frames, [golden["seg"], None, None], None)
-    clip = Compose([KeepRatio(bound), RandomFlip(1)])(clip, random.Random(0))
-    assert clip.labels[0].shape == tuple(golden[f"shape_{way}"])
-    ours = np.zeros((3, 3, 96, 112), np.float32)                     # padded once normalised, so with the exact mean
-    height, width = clip.labels[0].shape
-    ours[..., :height, :width] = ((np.stack(clip.frames) - MEAN) / STD).transpose(0, 3, 1, 2)
-    theirs = np.concatenate([golden[f"img_{way}"][None], golden[f"mem_{way}"]])
-    np.testing.assert_allclose(ours, theirs, atol=2e-6)
-    padded = Pad((96, 112))(clip, None)
-    assert np.array_equal(padded.labels[0], golden[f"seg_{way}"])
-    assert np.abs((np.stack(padded.frames) - MEAN) / STD - theirs.transpose(0, 2, 3, 1)).max() < 0.01, "grey for grey"
-
-
-@pytest.mark.parametrize("name, drawn", [
-    ("photo_mode1", Distortion(12.5, 1.2, True, 1.3, 7)),
-    ("photo_mode0", Distortion(-20.25, 0.8, False, 0.7, -9)),
-])
-def test_photometric_distortion_equals_tmanet(name, drawn):
-    golden = case("tma/pipeline").arrays
-    ours = distort(np.ascontiguousarray(golden["bgr"][0][..., ::-1]), drawn)
-    assert np.array_equal(ours[..., ::-1], golden[name])
-
-
-@pytest.mark.parametrize("name, bound", [("a", (54, 96)), ("b", (54, 96)), ("c", (48, 85))])
-def test_evaluation_sizes_equal_mrcfa(name, bound):
-    golden = case("mrcfa/test_preproc").arrays
-    frame = np.ascontiguousarray(golden[f"bgr_{name}"][..., ::-1])
-    label = np.zeros(frame.shape[:2], np.uint8)
-    clip = Compose([KeepRatio(bound, labels=False), ToMultiple(32)])(RawClip([frame], [label], None), random.Random(0))
-    assert np.array_equal(clip.frames[0][..., ::-1], golden[f"resized_{name}"])
-    assert clip.labels[0].shape == frame.shape[:2], "labels are untouched"
 
 
 def test_both_interpolations_agree_on_smooth_images():

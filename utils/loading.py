@@ -1,6 +1,9 @@
 """From a data set of clips to batches: collation and the two loaders."""
 from __future__ import annotations
 
+import atexit
+import functools
+import multiprocessing
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,7 +15,7 @@ from .sampler import EpochBatches
 
 
 def begin_worker(worker: int) -> None:
-    """A loader worker leaves stopping to the process that started it."""
+    """A loader worker leaves stopping to the process that started it, which may first want the rest of its batch."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -55,9 +58,26 @@ def evaluation_loader(dataset, workers: int, rank: int = 0, ranks: int = 1) -> D
     return DataLoader(dataset, sampler=InOrder(mine), batch_size=1, **common(workers))
 
 
+@functools.cache
+def end_workers_at_exit() -> None:
+    """Once: multiprocessing ends its children by SIGTERM, which ours ignore, and would wait for them for ever."""
+    atexit.register(end_workers)
+
+
+def end_workers() -> None:
+    """Kill the loader workers that still live: an error left their loader in the middle of an epoch."""
+    children = multiprocessing.active_children()
+    if children:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)       # torch's handler would call this a failure
+    for child in children:
+        child.kill()
+
+
 def common(workers: int) -> dict:
     """What both loaders have. The generator is their own: they must not draw from the run's random state. Workers are
     forked where that is safe, since a data set may hold a method's `training_offsets` and with it the network."""
+    if workers:
+        end_workers_at_exit()
     return {"num_workers": workers, "collate_fn": collate, "worker_init_fn": begin_worker,
             "generator": torch.Generator(),
             "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None}

@@ -1,0 +1,126 @@
+"""Reading ahead: the same frames, bounded, and no thread or memory left behind."""
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from datasets.read_ahead import ReadAhead
+from datasets.source import Frame, Source, open_source
+from frames import flat, read, write_images, write_video
+
+
+def same(frames, others):
+    return [frame[1:] for frame in frames] == [frame[1:] for frame in others] and \
+        all((frame.image == other.image).all() for frame, other in zip(frames, others, strict=True))
+
+
+@pytest.mark.parametrize("depth", [1, 4, 100])
+def test_reading_ahead_gives_what_plain_reading_gives(tmp_path, depth):
+    write_video(tmp_path / "clip.mp4", 30)
+    write_images(tmp_path / "f", [f"{i}.png" for i in range(9)])
+    for spec in ("clip.mp4", "f"):
+        plain = read(tmp_path / spec, step=2)[0]
+        with ReadAhead(open_source(str(tmp_path / spec), step=2), depth) as frames:
+            ahead = list(frames)
+            assert list(frames) == [], "an ended source stays ended"
+        assert same(ahead, plain) and len(plain) > 4
+
+
+class Counting(Source):
+    """Frames of one pixel for as long as asked; says how many were decoded."""
+
+    def __init__(self, total=10**9, error=None, live=False, pause=0.0):
+        super().__init__("77", "camera", step=1)
+        self.total, self.error, self.live, self.pause, self.decoded, self.closed = total, error, live, pause, 0, 0
+
+    def _entries(self):
+        while self.decoded < self.total and not self._stopping.wait(self.pause):
+            yield None, self.decode
+        if self.error:
+            raise self.error
+
+    def decode(self):
+        self.decoded += 1
+        return flat(self.decoded % 256, (1, 1))
+
+    def close(self):
+        super().close()
+        self.closed += 1
+
+
+def until(condition):
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert condition()
+
+
+def test_reading_ahead_is_bounded():
+    with ReadAhead(Counting(), depth=4) as frames:
+        until(lambda: frames.source.decoded == 5)           # four wait, one is in the reader's hand
+        time.sleep(0.05)
+        assert frames.source.decoded == 5
+        assert [next(frames).index for _ in range(3)] == [0, 1, 2]
+        until(lambda: frames.source.decoded == 8)
+
+
+def test_an_error_comes_where_it_happened_and_once():
+    with ReadAhead(Counting(5, ValueError("damaged"))) as frames:
+        assert [next(frames).index for _ in range(5)] == list(range(5))
+        with pytest.raises(ValueError, match="damaged"):
+            next(frames)
+        with pytest.raises(StopIteration):
+            next(frames)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 7])
+def test_closing_early_leaves_no_thread(taken):
+    before = set(threading.enumerate())
+    for _ in range(5):
+        with ReadAhead(Counting()) as frames:
+            for _ in range(taken):
+                assert isinstance(next(frames), Frame)
+        assert frames.source.closed == 1
+        frames.close()
+        with pytest.raises(StopIteration):
+            next(frames)
+    assert set(threading.enumerate()) == before
+
+
+def test_an_error_of_the_consumer_leaves_no_thread(tmp_path):
+    before = set(threading.enumerate())
+    with pytest.raises(ZeroDivisionError), ReadAhead(open_source(str(write_video(tmp_path / "clip.mp4")))) as frames:
+        next(frames)
+        raise ZeroDivisionError
+    assert set(threading.enumerate()) == before
+
+
+def test_of_a_live_source_the_newest_frame_is_kept():
+    with ReadAhead(Counting(40, live=True, pause=0.001), latest=True) as frames:
+        first = next(frames)
+        until(lambda: frames.source.decoded == 40 and frames._ended)
+        rest = list(frames)
+    assert [frame.index for frame in rest] == [39], "the last frame, and no older one"
+    assert frames.dropped == 40 - 2 and first.index < 39
+
+
+def test_only_live_sources_drop_frames():
+    with pytest.raises(ValueError, match="live"):
+        ReadAhead(Counting(), latest=True)
+    with pytest.raises(ValueError, match="depth"):
+        ReadAhead(Counting(), 0)
+
+
+def test_resident_memory_does_not_grow_with_the_length_of_a_video(tmp_path):
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    write_video(tmp_path / "clip.mp4", 2000, (120, 160))
+    sizes = []
+    with ReadAhead(open_source(str(tmp_path / "clip.mp4"))) as frames:
+        for frame in frames:
+            if frame.index in (200, 1999):
+                sizes.append(resident())
+    assert frame.index == 1999 and sizes[1] <= 1.02 * sizes[0]

@@ -1,0 +1,144 @@
+"""Images as a source: folders, globs, every kind of pixel, and damage."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.images import read_image
+from datasets.source import open_source
+from frames import flat, read, write_images
+
+
+def test_a_folder_gives_its_images_in_natural_order(tmp_path):
+    names = ["f1.png", "f2.jpg", "f9.JPEG", "f10.bmp", "f11.tif", "f100.tiff", "g.webp", "h.ppm"]
+    write_images(tmp_path / "in" / "drive", names)
+    for other in ("notes.txt", "f3.csv", "clip.mp4", "._f1.png"):
+        (tmp_path / "in" / "drive" / other).write_bytes(b"no image")
+    (tmp_path / "in" / "drive" / "folder.png").mkdir()
+    frames, source = read(tmp_path / "in" / "drive")
+    assert [frame.name for frame in frames] == [Path(name).stem for name in names]
+    assert [frame.index for frame in frames] == list(range(8)) == [round(frame.image.mean()) for frame in frames]
+    assert (source.kind, source.name, source.length) == ("folder", "drive", 8)
+
+
+def test_a_glob_gives_the_images_it_matches_folder_by_folder(tmp_path):
+    for folder in ("s2", "s10"):
+        write_images(tmp_path / folder, ["2.png", "10.png"])
+    (tmp_path / "s2" / "3.txt").write_text("")
+    frames, source = read(tmp_path / "s*" / "*")
+    assert [path.relative_to(tmp_path).as_posix() for path in source.paths] == \
+        ["s2/2.png", "s2/10.png", "s10/2.png", "s10/10.png"]
+    assert [frame.name for frame in frames] == ["2", "10", "2_2", "10_2"], "outputs must not overwrite each other"
+    assert (source.kind, source.name) == ("glob", tmp_path.name)
+    assert len(read(tmp_path / "**" / "*.png")[0]) == 4
+
+
+def test_one_image_is_a_source(tmp_path):
+    frames, source = read(write_images(tmp_path, ["a.b.png"]) / "a.b.png")
+    assert (source.kind, source.name, source.length, frames[0].name) == ("image", "a.b", 1, "a.b")
+
+
+def test_images_may_change_size(tmp_path):
+    for i, size in enumerate([(4, 6), (6, 4), (5, 5)]):
+        Image.fromarray(flat(0, size)).save(tmp_path / f"{i}.png")
+    assert [frame.image.shape for frame in read(tmp_path)[0]] == [(4, 6, 3), (6, 4, 3), (5, 5, 3)]
+
+
+def test_what_is_no_image_kind_in_a_folder_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="empty"):
+        open_source(str(tmp_path))
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(FileNotFoundError, match="no image"):
+        open_source(str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="nothing matches"):
+        open_source(str(tmp_path / "*.png"))
+
+
+def image_of(mode, **extra):
+    """(an image of one colour in this mode, the RGB it must come back as)."""
+    if mode == "RGBA":
+        return Image.new(mode, (3, 2), (200, 100, 50, 51)), (40, 20, 10)        # a fifth of it, on black
+    if mode == "LA":
+        return Image.new(mode, (3, 2), (200, 0)), (0, 0, 0)
+    if mode == "P":
+        image = Image.new(mode, (3, 2), 1)
+        image.putpalette([0, 0, 0, 10, 20, 30])
+        return image, (10, 20, 30)
+    if mode == "I;16":
+        return Image.fromarray(np.full((2, 3), 200 * 257, np.uint16)), (200,) * 3
+    if mode == "1":
+        return Image.new(mode, (3, 2), 1), (255,) * 3
+    return Image.new(mode, (3, 2), 77), (77,) * 3
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "1", "L"])
+def test_every_kind_of_pixel_becomes_rgb(tmp_path, mode):
+    image, expected = image_of(mode)
+    image.save(tmp_path / "a.png")
+    pixels = read_image(tmp_path / "a.png")
+    assert pixels.dtype == np.uint8 and pixels.shape == (2, 3, 3) and pixels.flags.writeable
+    assert (pixels == expected).all()
+
+
+def test_transparent_palettes_cmyk_and_deep_colours_become_rgb(tmp_path):
+    image, _ = image_of("P")
+    image.save(tmp_path / "p.png", transparency=1)
+    assert (read_image(tmp_path / "p.png") == 0).all()
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "c.jpg")
+    assert np.abs(read_image(tmp_path / "c.jpg").astype(int) - (255, 0, 0)).max() < 10
+    (tmp_path / "d.ppm").write_bytes(b"P6 1 1 65535\n" + np.array([65535, 257 * 9, 0], ">u2").tobytes())
+    assert read_image(tmp_path / "d.ppm").tolist() == [[[255, 9, 0]]]
+
+
+def test_pixels_of_unknown_range_are_refused(tmp_path):
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "f.tif")
+    Image.fromarray(np.full((2, 2), 1 << 20, np.int32)).save(tmp_path / "i.tif")
+    for name in ("f.tif", "i.tif"):
+        with pytest.raises(ValueError, match=name):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_images_are_turned_as_their_exif_says(tmp_path, orientation, suffix):
+    upright = np.zeros((32, 16, 3), np.uint8)
+    upright[:16, :8], upright[16:, 8:] = (255, 0, 0), (0, 0, 255)
+    undo = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud,
+            5: lambda a: a.transpose(1, 0, 2), 6: np.rot90, 7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+            8: lambda a: np.rot90(a, -1)}[orientation]      # how the sensor saw it
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(undo(upright))).save(tmp_path / f"a.{suffix}", exif=exif)
+    pixels = read_image(tmp_path / f"a.{suffix}")
+    assert pixels.shape == upright.shape and np.abs(pixels.astype(int) - upright).mean() < 12
+
+
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp", "ppm"])
+@pytest.mark.parametrize("share", [0, 0.02, 0.5, 0.9])
+def test_a_damaged_image_is_an_error_that_names_it(tmp_path, suffix, share):
+    write_images(tmp_path, ["1.png", "3.png"])
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / f"2.{suffix}")
+    data = (tmp_path / f"2.{suffix}").read_bytes()
+    (tmp_path / f"2.{suffix}").write_bytes(data[:int(share * len(data))])
+    frames = iter(open_source(str(tmp_path)))
+    assert next(frames).name == "1"
+    with pytest.raises(ValueError, match=rf"2\.{suffix}"):
+        next(frames)
+
+
+def test_an_image_larger_than_memory_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "huge.ppm").write_bytes(b"P6 200000 200000 255\n")
+    with pytest.raises(ValueError, match="huge.ppm"):
+        read(tmp_path)
+
+
+def test_an_image_that_vanishes_is_an_error_that_names_it(tmp_path):
+    write_images(tmp_path, ["1.png", "2.png"])
+    frames = iter(open_source(str(tmp_path)))
+    next(frames)
+    (tmp_path / "2.png").unlink()
+    with pytest.raises(FileNotFoundError, match="2.png"):
+        next(frames)

@@ -1,0 +1,123 @@
+"""Standard input as a source: PPM images of every style, cut short, and what is no PPM."""
+import io
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets.read_ahead import ReadAhead
+from datasets.source import open_source
+from frames import flat, ppm, read
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def pipe(monkeypatch):
+    """A function that puts bytes on standard input; the writing end is closed unless told otherwise."""
+    ends = []
+
+    def fill(data, close=True):
+        reading, writing = os.pipe()
+        ends.append(os.fdopen(reading, "rb"))
+        if data:
+            os.write(writing, data)
+        if close:
+            os.close(writing)
+        monkeypatch.setattr(sys, "stdin", ends[0])
+        return writing
+
+    yield fill
+    for end in ends:
+        end.close()
+
+
+def test_a_pipe_of_ppm_images_from_another_process(tmp_path):
+    writer = """
+        import sys
+        for i in range(5):
+            size = (3, 2) if i < 3 else (200, 300)          # the size changes on the way
+            sys.stdout.buffer.write(b"P6\\n%d %d\\n255\\n" % size + bytes([i, 2 * i, 255 - i]) * (size[0] * size[1]))
+            sys.stdout.flush()
+        """
+    reader = """
+        from datasets.source import open_source
+        with open_source("-") as source:
+            for frame in source:
+                assert (frame.image == frame.image[0, 0]).all()
+                print(frame.name, frame.index, frame.image.shape, frame.image[0, 0].tolist())
+            print(source.kind, source.name, source.length, source.fps, source.notes)
+        """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    first = subprocess.Popen([sys.executable, "-c", textwrap.dedent(writer)], stdout=subprocess.PIPE)
+    second = subprocess.run([sys.executable, "-c", textwrap.dedent(reader)], stdin=first.stdout, env=environment,
+                            capture_output=True, text=True, timeout=60)
+    assert first.wait(timeout=10) == 0 and second.returncode == 0, second.stderr
+    assert second.stdout.splitlines() == [
+        f"{i:06d} {i} {(2, 3, 3) if i < 3 else (300, 200, 3)} {[i, 2 * i, 255 - i]}" for i in range(5)
+    ] + ["stdin stdin None 25.0 []"]
+
+
+def test_ppm_headers_of_every_style_are_read(pipe):
+    deep = np.array([65535, 257 * 100, 0x8010], ">u2").tobytes()
+    pipe(b"P6 1 1 255 \1\2\3" + b"P6\n# made by hand\n1 # width\n1\n255\n\4\5\6\n" + b"P6\r1\t1\n65535\n" + deep
+         + b"P6 1 1 15\n\x0f\x07\x00" + b"P6 1 1 255\n\n\n ")
+    assert [frame.image[0, 0].tolist() for frame in read("-")[0]] == \
+        [[1, 2, 3], [4, 5, 6], [255, 100, 128], [255, 119, 0], [10, 10, 32]]
+
+
+def test_a_step_skips_images_of_a_pipe(pipe):
+    pipe(b"".join(ppm(flat(i, (2, 3))) for i in range(8)))
+    assert [(frame.index, int(frame.image.mean())) for frame in read("-", step=3)[0]] == [(0, 0), (3, 3), (6, 6)]
+
+
+@pytest.mark.parametrize("missing", [1, 17, 18, 19, 24, 28])
+def test_a_pipe_that_ends_inside_an_image_keeps_what_came_whole(pipe, missing):
+    image = ppm(flat(7, (2, 3)))
+    assert len(image) == 29
+    pipe((image * 3)[:-missing])
+    frames, source = read("-")
+    assert len(frames) == 2 and source.notes == ["standard input ended inside image 3: 2 came whole"]
+
+
+@pytest.mark.parametrize("data", [b"", b"P6 2", b"P6 2 2 255\n123", b"\n\n"])
+def test_a_pipe_without_an_image_is_an_error(pipe, data):
+    pipe(data)
+    with pytest.raises(ValueError, match="before its first PPM image"):
+        read("-")
+
+
+@pytest.mark.parametrize("data", [b"\0\0\0\x1cftypisom" * 9, b"P5 2 2 255\n1234", b"P6 0 2 255\n", b"P6 2 x 255\n",
+                                  b"P6 2 2 0\n", b"P6 2 2 65536\n", b"P6 99999999 99999999 255\n", b"P6 -2 -2 255\n",
+                                  b"\x89PNG\r\n\x1a\n", b"P6 2 2 255\n" + b"x" * 12 + b"garbage behind it"])
+def test_a_pipe_of_something_else_is_an_error_that_says_how(pipe, data):
+    pipe(data)
+    with pytest.raises(ValueError, match="ffmpeg -i in.mp4 -f image2pipe -c:v ppm -") as caught:
+        read("-")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_terminal_is_no_pipe(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    with pytest.raises(ValueError, match="nothing is piped"):
+        open_source("-")
+
+
+def test_closing_ends_a_reader_that_waits_for_a_pipe(pipe):
+    writing = pipe(ppm(flat(1, (2, 3))) + b"P6 100", close=False)
+    frames = ReadAhead(open_source("-"))
+    assert next(frames).image.mean() == 1
+    begin = time.monotonic()
+    frames.close()
+    os.close(writing)
+    assert time.monotonic() - begin < 5 and not frames._thread.is_alive()
+    assert frames.source.notes == [], "it was us who stopped"
