@@ -1,0 +1,94 @@
+"""The README's commands and every recipe run, on tiny data."""
+from __future__ import annotations
+
+import re
+import shlex
+
+import numpy as np
+import pytest
+
+import main
+from command import ROOT, succeed
+from trees import make_camvid, make_folder
+from utils.video import VideoWriter
+
+QUICK = {   # words that make a command quick; later words win
+    "common": ["--device", "cpu", "--num-workers", "0", "--threads", "1"],
+    "synthetic": ["--synthetic-size", "32", "64", "--synthetic-videos", "1", "1", "1", "--synthetic-length", "4"],
+    "training": ["--num-epochs", "1", "--batch-size", "2"],
+}
+
+
+def commands() -> list[str]:
+    """The lines of the README's code blocks that start main.py."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if "main.py " in line]
+
+
+def words_of(command: str) -> list[str]:
+    return shlex.split(command.split("main.py ", 1)[1])
+
+
+def quicken(words: list[str]) -> list[str]:
+    args = main.parse_args(words)
+    words = [*words, *QUICK["common"]]
+    if args.dataset == "synthetic":
+        words += QUICK["synthetic"]
+    if args.training:
+        words += QUICK["training"]
+        if args.random_crop:
+            words += ["--random-crop", "24", "32"]
+    return words
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder in which the README's file names exist."""
+    place = tmp_path_factory.mktemp("place")
+    make_camvid(place / "CAMVID")
+    make_folder(place / "MY_CLIPS")
+    for name in ("recipes", "trained_models", "benchmarks"):
+        (place / name).symlink_to(ROOT / name)
+    (place / "W.pth").symlink_to(ROOT / "trained_models" / "erfnet_synthetic.pth")
+    with VideoWriter(place / "drive.mp4", 10) as writer:
+        for i in range(4):
+            writer.write(np.full((32, 48, 3), 40 * i, np.uint8))
+    return place
+
+
+def test_the_readme_has_commands_of_every_job():
+    text = "\n".join(commands())
+    assert len(commands()) >= 7
+    assert all(word in text for word in ("--training", "--eval-mode", "--inference", "@recipes/quickstart.txt"))
+
+
+def test_every_command_of_the_readme_runs_in_its_order(place, monkeypatch):
+    monkeypatch.chdir(place)
+    for command in commands():
+        if "@save/" in command:         # a recipe that an earlier command has written
+            continue
+        if "--source -" in command:
+            main.parse_args(words_of(command))      # its frames come from ffmpeg
+            continue
+        succeed(*quicken(words_of(command)), cwd=place)
+
+
+def test_the_readme_names_only_options_that_exist():
+    named = set(re.findall(r"--[a-z][A-Za-z-]+", (ROOT / "README.md").read_text()))
+    from options import make_parser
+    known = {flag for action in make_parser()._actions for flag in action.option_strings}
+    assert named <= known | {"--help"}, named - known
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.txt")), ids=lambda path: path.stem)
+def test_every_recipe_runs(recipe, place, tmp_path, monkeypatch):
+    monkeypatch.chdir(place)
+    words = [f"@{recipe}", "--savedir", str(tmp_path)]
+    if main.parse_args(words).dataset == "camvid":
+        words += ["--data-root", "CAMVID"]
+    succeed(*quicken(words), cwd=place)
+
+
+def test_links_in_the_readme_point_to_files():
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / target).exists(), target
