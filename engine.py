@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ from utils.metrics import ConfusionMatrix, VideoConsistency
 from utils.padding import pad_batch
 from utils.progress import Progress
 from utils.views import Views, resize_scores
+
+Flow = Callable[[Tensor, Tensor], Tensor]   # (frame, previous), both (B, 3, h, w) -> (B, 2, h, w): frame's grid, pixels
 
 
 class Labelled(NamedTuple):
@@ -47,8 +50,8 @@ class Stepper:
     """Labels a video frame by frame: one state per pass of `views`, reset by a new video or a new frame size."""
 
     def __init__(self, model: nn.Module, views: Views, autocast: AbstractContextManager,
-                 flow: Callable[[Tensor, Tensor], Tensor] | None = None, policy=None):
-        """flow(frame, previous) -> (B, 2, H, W) on the frame's grid into the previous one; policy: utils.keyframes."""
+                 flow: Flow | None = None, policy=None):
+        """flow: a provider, for methods that want flow from outside; policy: which frames are keys, utils.keyframes."""
         self.model, self.views, self.autocast = model, views, autocast
         self.flow, self.policy = flow, policy
         self.reset()
@@ -127,7 +130,7 @@ def mean_over_ranks(losses: dict[str, Tensor]) -> dict[str, float]:
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, clips: Iterable, *, num_classes: int, device: torch.device, views: Views,
-             autocast: AbstractContextManager, stepping: bool,
+             autocast: AbstractContextManager, stepping: bool, flow: Flow | None = None, policy=None,
              consume: Callable[[Labelled], None] = lambda labelled: None) -> dict:
     """Score every labelled frame, one clip of batch 1 at a time, and add up over ranks.
 
@@ -136,8 +139,8 @@ def evaluate(model: nn.Module, clips: Iterable, *, num_classes: int, device: tor
     cross entropy per frame; None where scores are no logits) and "frames".
     """
     model.eval()
-    stepper = Stepper(model, views, autocast)
-    scores_of = stepper if stepping else lambda clip: forward_clip(model, views, autocast, clip)
+    stepper = Stepper(model, views, autocast, flow, policy)
+    scores_of = stepper if stepping else partial(forward_clip, model, views, autocast, flow)
     tally = Tally(model, num_classes, stepping=stepping, with_loss=views.single_pass)
     for clip in clips:
         started = time.perf_counter()
@@ -155,11 +158,15 @@ def evaluate(model: nn.Module, clips: Iterable, *, num_classes: int, device: tor
     return tally.result()
 
 
-def forward_clip(model: nn.Module, views: Views, autocast: AbstractContextManager, clip: Tensor) -> Tensor:
+def forward_clip(model: nn.Module, views: Views, autocast: AbstractContextManager, flow: Flow | None,
+                 clip: Tensor) -> Tensor:
     """clip (B, T, 3, H, W) -> scores (B, K, H, W) of its last frame, all frames at once."""
     def network(i: int, view: Tensor) -> Tensor:
+        flows = None
+        if flow is not None and view.shape[1] > 1:
+            flows = torch.stack([flow(view[:, t], view[:, t - 1]) for t in range(1, view.shape[1])], 1)
         with autocast:
-            logits = model(view)
+            logits = model(view, flows)
         return model.upsample(logits.float(), view.shape[-2:])
     return views.plan(tuple(clip.shape[-2:])).run(network, clip)
 

@@ -90,6 +90,23 @@ def test_key_frames_come_from_the_policy_and_flow_from_the_provider():
     assert len(asked) == 6 and all(torch.equal(previous, frames[:, t]) for t, (_, previous) in enumerate(asked))
 
 
+def test_evaluation_gives_a_flow_provider_to_clips_and_to_steps_alike():
+    model = KeyFrames(ToyBackbone(11)).eval()
+    data = synthetic((-2, -1), startup=lambda past: tuple(range(-past, 0)), split="val")
+    seen = []
+
+    def flow(frame, previous):
+        seen.append(tuple(frame.shape))
+        return torch.full((1, 2, *frame.shape[-2:]), 2.0)
+
+    common = {"num_classes": 11, "device": torch.device("cpu"), "views": Views(model.size_rule),
+              "autocast": torch.autocast("cpu", enabled=False)}
+    given, stepped, own = (evaluate(model, evaluation_loader(chosen, 0), stepping=chosen.step, flow=provider, **common)
+                           for chosen, provider in ((data, flow), (data.stepping(), flow), (data, None)))
+    assert given["loss"] == pytest.approx(stepped["loss"], rel=1e-5) != own["loss"]
+    assert len(seen) == 2 * sum(range(12)) + 2 * 11, "11 + 10 + ... flows by clips, one a frame by steps"
+
+
 def test_given_flow_and_own_flow_give_different_results_and_given_flows_reach_forward():
     model = toy("keyframes").eval()
     clip = video(model, 3, 0)

@@ -34,7 +34,10 @@ class Recorder:
         if note:
             self.console.warn(note)
         progress = self.state.progress
-        self.console.note(f"resuming at epoch {progress.epoch + 1}, step {progress.step + 1} of {self.steps}")
+        if progress.epoch >= self.state.args.num_epochs:
+            self.console.note(f"all {progress.epoch} epochs are done: a higher --num-epochs goes on from here")
+        else:
+            self.console.note(f"resuming at epoch {progress.epoch + 1}, step {progress.step + 1} of {self.steps}")
 
     def on_step(self, terms: dict[str, float]) -> None:
         """After each optimizer step: print, save, and stop if any rank was asked to."""

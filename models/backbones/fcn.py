@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..keymaps import BACKBONE, RESNET_BODY, RESNET_V1C, RESNET_V1C_STEM, KeyMap
 from .backbone import Backbone, Features, imagenet_normalize
-from .resnet import STAGE_STRIDES, Bottleneck, channels_of, deep_stem, dilated_layers, initialize
+from .resnet import STAGE_STRIDES, Bottleneck, channels_of, deep_stem, dilated_layers, initialize, run_layers
 
 
 class ConvBNReLU(nn.Module):
@@ -73,11 +73,7 @@ class ResNetV1c(Backbone):
 
     def encode(self, frame: Tensor) -> Features:
         x = self.stem(self.normalize(frame))
-        stages = []
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = layer(x)
-            stages.append(x)
-        return Features(x, tuple(stages))
+        return run_layers(x, (self.layer1, self.layer2, self.layer3, self.layer4))
 
     def embed(self, features: Features) -> Tensor:
         return self.head.convs(features.last)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..keymaps import BACKBONE, ETC_PSPNET18, RESNET18_PSPNET, RESNET_V2_PSPNET, SEMSEG_PSPNET, KeyMap
 from .backbone import Backbone, Features, SizeRule, imagenet_normalize
-from .resnet import STAGE_STRIDES, channels_of, deep_stem, dilated_layers, initialize, plain_stem
+from .resnet import STAGE_STRIDES, channels_of, deep_stem, dilated_layers, initialize, plain_stem, run_layers
 
 
 class PyramidPooling(nn.Module):
@@ -67,11 +67,7 @@ class PSPNet(Backbone):
 
     def encode(self, frame: Tensor) -> Features:
         x = self.layer0(self.normalize(frame))
-        stages = []
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = layer(x)
-            stages.append(x)
-        return Features(x, tuple(stages))
+        return run_layers(x, (self.layer1, self.layer2, self.layer3, self.layer4))
 
     def embed(self, features: Features) -> Tensor:
         return self.ppm(features.last)

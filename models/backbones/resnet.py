@@ -7,8 +7,12 @@ published files: conv1, bn1, conv2, bn2 (conv3, bn3), downsample.0, downsample.1
 """
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .backbone import Features
 
 
 class BasicBlock(nn.Module):
@@ -114,3 +118,12 @@ def initialize(*parts: nn.Module) -> None:
         for module in part.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def run_layers(x: Tensor, layers: Iterable[nn.Module]) -> Features:
+    """The stem's output through layer1 to layer4: every layer's output is a stage, the last one is `last`."""
+    stages = []
+    for layer in layers:
+        x = layer(x)
+        stages.append(x)
+    return Features(x, tuple(stages))
