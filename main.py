@@ -220,6 +220,7 @@ def infer(args, device, console) -> None:
     from datasets.source_names import expand_sources, unique_names
     from utils.dist import rank, world_size
     from utils.errors import USER_ERRORS, one_line
+    from utils.pictures import legend, save_png
     from utils.stopping import StopRequest
 
     stop, folder, labels = StopRequest().listen(), Path(args.savedir), label_set(args)
@@ -236,6 +237,8 @@ def infer(args, device, console) -> None:
     asked = len(sources) + len(failures)
     model = make_model(args, labels, device, console, complete=True).eval()
     prepare(folder, args, model)
+    if rank() == 0:
+        save_png(folder / "legend.png", legend(labels.names, labels.palette))
     for spec, name in list(zip(sources, unique_names(sources), strict=True))[rank()::world_size()]:
         try:
             label_source(args, spec, name, model, labels, device, console, stop)
@@ -259,7 +262,9 @@ def label_source(args, spec, name, model, labels, device, console, stop) -> None
         stop.wake = source.stop
         total = min(filter(None, (source.length, args.max_frames)), default=None)
         labelled = stream(stepper, islice(frames, args.max_frames), device=device, work_size=work_size)
-        for frame, prediction, _ in console.progress(labelled, total, name):
+        count, seconds = 0, 0.0
+        for frame, prediction, spent in console.progress(labelled, total, name):
+            count, seconds = count + 1, seconds + spent
             output.write(frame.image, frame.name, prediction.numpy())
             while source.notes:
                 console.warn(source.notes.pop(0))
@@ -267,6 +272,7 @@ def label_source(args, spec, name, model, labels, device, console, stop) -> None
     for note in source.notes:
         console.warn(note)
     stop.check()
+    console.note(f"{name}: {count} frames, the network took {1000 * seconds / max(count, 1):.0f} ms a frame on average")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def faults(room: str, source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", list(files()), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_file_imports_only_what_its_room_may(path):
     room = path.relative_to(ROOT).parts[0].removesuffix(".py")
     assert not faults(room, path.read_text())
@@ -58,7 +58,7 @@ def test_a_planted_import_is_found(room, source):
     assert faults(room, source)
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", list(files()), ids=lambda path: str(path.relative_to(ROOT)))
 def test_library_code_neither_prints_shapes_nor_ends_the_process(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree) or not path.read_text(), "every file says what it is"
