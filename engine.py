@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,8 +32,6 @@ class Labelled(NamedTuple):
     frame: Tensor               # (3, H, W) in [0, 1] at working size
     prediction: Tensor          # (H', W') uint8 at the size it is scored or written at
     labels: Tensor | None       # (H', W') int64, where there are any
-    video: int = 0
-    seconds: float = 0.0        # network and post-processing, without reading
 
 
 class LossModule(nn.Module):
@@ -95,8 +94,10 @@ class Stepper:
 
 def train_one_epoch(network: nn.Module, loader: Iterable, optimizer, schedule, progress: Progress, *,
                     device: torch.device, autocast: AbstractContextManager, scaler, size_rule,
-                    on_step: Callable[[dict[str, float]], None]) -> None:
+                    on_step: Callable[[dict[str, float]], None], flow: Flow | None = None) -> None:
     """The rest of an epoch: `loader` begins at progress.step.
+
+    flow: a provider for methods that want flow, asked where the clips bring none of their own.
 
     network: LossModule or its DDP wrapper. on_step gets the named losses, as the mean over ranks, after each step.
     FloatingPointError with all terms if the loss is not finite; the parameters are then still those before the step.
@@ -104,10 +105,10 @@ def train_one_epoch(network: nn.Module, loader: Iterable, optimizer, schedule, p
     network.train()
     for clip in loader:
         schedule.before_step(progress.epoch + 1, progress.step)
-        batch = [None if part is None else part.to(device, non_blocking=True)
-                 for part in (clip.frames, clip.labels, clip.flows)]
+        frames, labels = clip.frames.to(device, non_blocking=True), clip.labels.to(device, non_blocking=True)
+        flows = clip_flows(flow, frames) if clip.flows is None else clip.flows.to(device)
         with autocast:
-            losses = network(*pad_batch(size_rule, *batch))
+            losses = network(*pad_batch(size_rule, frames, labels, flows))
             loss = sum(losses.values())
         terms = mean_over_ranks(losses)
         if not all(map(math.isfinite, terms.values())):
@@ -122,6 +123,13 @@ def train_one_epoch(network: nn.Module, loader: Iterable, optimizer, schedule, p
         on_step(terms)
 
 
+def clip_flows(flow: Flow | None, clip: Tensor) -> Tensor | None:
+    """clip (B, T, 3, H, W) -> (B, T-1, 2, H, W) by the provider, frame by frame; None without one or with one frame."""
+    if flow is None or clip.shape[1] < 2:
+        return None
+    return torch.stack([flow(clip[:, t], clip[:, t - 1]) for t in range(1, clip.shape[1])], 1)
+
+
 def mean_over_ranks(losses: dict[str, Tensor]) -> dict[str, float]:
     """The named losses as every rank sees them."""
     values = add_up(torch.stack([loss.detach().double() for loss in losses.values()])) / world_size()
@@ -130,20 +138,22 @@ def mean_over_ranks(losses: dict[str, Tensor]) -> dict[str, float]:
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, clips: Iterable, *, num_classes: int, device: torch.device, views: Views,
-             autocast: AbstractContextManager, stepping: bool, flow: Flow | None = None, policy=None,
+             autocast: AbstractContextManager, stepping: bool, consistency: bool | None = None,
+             flow: Flow | None = None, policy=None,
              consume: Callable[[Labelled], None] = lambda labelled: None) -> dict:
     """Score every labelled frame, one clip of batch 1 at a time, and add up over ranks.
 
-    stepping: the clips are single frames of whole videos, in order, and are labelled by `step`. Returns
-    ConfusionMatrix.compute(), for stepped videos VideoConsistency.compute() under each metric's name, and "loss" (mean
-    cross entropy per frame; None where scores are no logits) and "frames".
+    stepping: the clips are single frames of whole videos, in order, and are labelled by `step`; consistency: such
+    videos are scored over time too (default: if stepping). Returns ConfusionMatrix.compute(), with consistency
+    VideoConsistency.compute() under each metric's name, "loss" (mean cross entropy per frame; None where scores are no
+    logits) and "frames".
     """
     model.eval()
     stepper = Stepper(model, views, autocast, flow, policy)
     scores_of = stepper if stepping else partial(forward_clip, model, views, autocast, flow)
-    tally = Tally(model, num_classes, stepping=stepping, with_loss=views.single_pass)
+    tally = Tally(model, num_classes, consistency=stepping if consistency is None else consistency,
+                  with_loss=views.single_pass)
     for clip in clips:
-        started = time.perf_counter()
         frames = clip.frames.to(device)
         video = int(clip.video)
         if stepping and tally.begins(video):
@@ -152,9 +162,8 @@ def evaluate(model: nn.Module, clips: Iterable, *, num_classes: int, device: tor
         labels = clip.labels[:, -1].to(device)
         scores = resize_scores(scores, tuple(labels.shape[-2:]), model.backbone.align_corners)
         prediction = scores.argmax(1)
-        seconds = time.perf_counter() - started
         tally.add(scores, prediction, labels)
-        consume(Labelled(clip.name[0], frames[0, -1], prediction[0].to(torch.uint8), labels[0], video, seconds))
+        consume(Labelled(clip.name[0], frames[0, -1], prediction[0].to(torch.uint8), labels[0]))
     return tally.result()
 
 
@@ -162,11 +171,8 @@ def forward_clip(model: nn.Module, views: Views, autocast: AbstractContextManage
                  clip: Tensor) -> Tensor:
     """clip (B, T, 3, H, W) -> scores (B, K, H, W) of its last frame, all frames at once."""
     def network(i: int, view: Tensor) -> Tensor:
-        flows = None
-        if flow is not None and view.shape[1] > 1:
-            flows = torch.stack([flow(view[:, t], view[:, t - 1]) for t in range(1, view.shape[1])], 1)
         with autocast:
-            logits = model(view, flows)
+            logits = model(view, clip_flows(flow, view))
         return model.upsample(logits.float(), view.shape[-2:])
     return views.plan(tuple(clip.shape[-2:])).run(network, clip)
 
@@ -174,11 +180,11 @@ def forward_clip(model: nn.Module, views: Views, autocast: AbstractContextManage
 class Tally:
     """The running sums of an evaluation."""
 
-    def __init__(self, model: nn.Module, num_classes: int, *, stepping: bool, with_loss: bool):
+    def __init__(self, model: nn.Module, num_classes: int, *, consistency: bool, with_loss: bool):
         self.model, self.with_loss = model, with_loss
         self.confusion = ConfusionMatrix(num_classes)
         self.consistency = [VideoConsistency(length, mode) for mode in ("correct", "vspw")
-                            for length in (8, 16)] if stepping else []
+                            for length in (8, 16)] if consistency else []
         self.loss, self.frames, self.video = 0.0, 0, None
 
     def begins(self, video: int) -> bool:
@@ -218,17 +224,15 @@ class Tally:
 
 
 def stream(stepper: Stepper, frames: Iterable, *, device: torch.device,
-           work_size: tuple[int, int] | None) -> Iterator[tuple[object, Tensor, float]]:
+           resize: Callable[[np.ndarray], np.ndarray] | None = None) -> Iterator[tuple[object, Tensor, float]]:
     """Label a video as it comes: frames with `.image` (H, W, 3) uint8 -> (frame, prediction (H, W) uint8, seconds).
 
-    The state is that of one video; a change of the frame size begins a new one.
+    resize: brings an image to working size. The state is that of one video; another frame size begins a new one.
     """
     for frame in frames:
         started = time.perf_counter()
-        image = torch.from_numpy(frame.image).to(device).permute(2, 0, 1)[None].float().div_(255)
-        size = tuple(image.shape[-2:])
-        if work_size and work_size != size:
-            image = nn.functional.interpolate(image, work_size, mode="bilinear", antialias=True)
-        scores = resize_scores(stepper(image), size, stepper.model.backbone.align_corners)
+        image = frame.image if resize is None else resize(frame.image)
+        tensor = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float().div_(255)
+        scores = resize_scores(stepper(tensor), frame.image.shape[:2], stepper.model.backbone.align_corners)
         prediction = scores.argmax(1)[0].to("cpu", torch.uint8)
         yield frame, prediction, time.perf_counter() - started

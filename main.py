@@ -10,10 +10,13 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import options
+
+SLOWEST = 5.0       # frames a second below which frames are pictures of different things: no video metrics
 
 
 def parse_args(argv: list[str] | None = None):
@@ -28,15 +31,21 @@ def main(argv: list[str] | None = None) -> int:
     from utils.dist import launch, launched, leave
     from utils.errors import USER_ERRORS, one_line, say
     from utils.loading import end_workers
+    from utils.setup import check_device
     from utils.stopping import Interrupted
 
-    if args.gpus > 1 and not launched():
-        return launch(str(Path(__file__).resolve()), argv, args.gpus)
     try:
+        if args.gpus > 1 and not launched():
+            require(args)
+            check_device(args)
+            return launch(str(Path(__file__).resolve()), argv, args.gpus)
         run(args)
     except Interrupted as stop:
         say(str(stop))
         return stop.code
+    except KeyboardInterrupt:
+        say("stopped by Ctrl-C")
+        return 130
     except USER_ERRORS as error:
         if os.environ.get("STREAMSEG_DEBUG"):
             raise
@@ -57,6 +66,8 @@ def run(args) -> None:
     device = begin(args)
     from utils.dist import rank
     console = Console(rank())
+    if args.idle:
+        console.warn(f"without effect in this run: {', '.join(args.idle)}")
     job = train if args.training else evaluate if args.eval_mode else infer
     job(args, device, console)
 
@@ -118,11 +129,12 @@ def train(args, device, console) -> None:
     note_gaps(args, data, console)
     set_class_weights(args, model, data, device)
     batches = EpochBatches(len(data), args.batch_size, rank=rank(), ranks=world_size(), seed=args.seed)
-    state = TrainingState(model, args, batches.steps, device)
-    prepare(folder, args, model)
+    state = TrainingState(model, args, len(data), batches.steps, device)
+    claim(folder, args)
     recorder = Recorder(folder, state, console, stop, steps=batches.steps, resume=args.resume,
                         tensorboard=args.tensorboard, steps_loss=args.steps_loss, steps_save=args.steps_save,
                         epochs_save=args.epochs_save)
+    record(folder, args, model)
     network, loader = wrap(LossModule(model), device), training_loader(data, batches, args.num_workers, device.type)
     parts = {"device": device, "autocast": make_autocast(args, device)}
     views, progress = make_views(args, model), state.progress
@@ -166,8 +178,10 @@ def score(args, model, split, console, views, consume, *, device, autocast) -> d
     data = build_dataset(args, split, augment=False, startup=model.startup)
     data = data.stepping() if data.dense else data
     loader = evaluation_loader(data, args.num_workers, rank(), world_size())
+    steady = data.step and all((video.fps or SLOWEST) >= SLOWEST for video in data.videos)
     return evaluate_clips(model, console.progress(loader, len(loader), split), num_classes=data.num_classes,
-                          device=device, views=views, autocast=autocast, stepping=data.step, consume=consume)
+                          device=device, views=views, autocast=autocast, stepping=data.step, consistency=steady,
+                          consume=consume)
 
 
 def evaluate(args, device, console) -> None:
@@ -182,10 +196,11 @@ def evaluate(args, device, console) -> None:
     stop, folder, labels = StopRequest().listen(), Path(args.savedir), label_set(args)
     model = make_model(args, labels, device, console, complete=True)
     data = build_dataset(args, args.val_split, augment=False, startup=model.startup)
-    prepare(folder, args, model)
+    claim(folder, args)
+    record(folder, args, model)
     fps = (data.videos[0].fps or 10.0) if args.save_video and data.dense else None
-    output = EvaluationOutput(folder, labels.names, labels.palette, frames=len(data) // world_size(),
-                              pictures=args.pictures, labels=args.save_labels, video_fps=fps)
+    output = EvaluationOutput(folder, labels.names, labels.palette, frames=-(-len(data) // world_size()),
+                              pictures=-(-args.pictures // world_size()), labels=args.save_labels, video_fps=fps)
 
     def consume(labelled):
         stop.check()
@@ -204,27 +219,35 @@ def evaluate(args, device, console) -> None:
     barrier()
 
 
-def prepare(folder: Path, args, model) -> None:
-    """Make the savedir and record what is run, once."""
+def claim(folder: Path, args) -> None:
+    """Judge and make the savedir, once for all ranks."""
     from utils import savedir
     from utils.dist import barrier, rank
     if rank() == 0:
         savedir.claim(folder, training=args.training, resume=args.resume, overwrite=args.overwrite)
-        savedir.record(folder, options.to_recipe(args), model)
     barrier()
+
+
+def record(folder: Path, args, model) -> None:
+    """Write down what is run, once nothing speaks against it any more."""
+    from utils import savedir
+    from utils.dist import rank
+    if rank() == 0:
+        job = "training" if args.training else "evaluation" if args.eval_mode else "inference"
+        savedir.record(folder, job, options.to_recipe(args), model)
 
 
 def infer(args, device, console) -> None:
     """Label every source; one that fails does not stop the others, but the run ends with an error."""
     from datasets import label_set
     from datasets.source_names import expand_sources, unique_names
-    from utils.dist import rank, world_size
+    from utils.dist import gather, rank, world_size
     from utils.errors import USER_ERRORS, one_line
     from utils.pictures import legend, save_png
     from utils.stopping import StopRequest
 
     stop, folder, labels = StopRequest().listen(), Path(args.savedir), label_set(args)
-    good, failures = [], []
+    good, failures, notes = [], [], []
     for spec in args.source:
         try:
             expand_sources([spec])
@@ -234,45 +257,60 @@ def infer(args, device, console) -> None:
     if not good:
         raise ValueError("; ".join(failures))
     sources = expand_sources(good)
-    asked = len(sources) + len(failures)
+    asked, failures = len(sources) + len(failures), failures if rank() == 0 else []
     model = make_model(args, labels, device, console, complete=True).eval()
-    prepare(folder, args, model)
+    claim(folder, args)
+    record(folder, args, model)
     if rank() == 0:
         save_png(folder / "legend.png", legend(labels.names, labels.palette))
     for spec, name in list(zip(sources, unique_names(sources), strict=True))[rank()::world_size()]:
         try:
-            label_source(args, spec, name, model, labels, device, console, stop)
+            notes += label_source(args, spec, name, model, labels, device, console, stop)
         except USER_ERRORS as error:
+            stop.check()                # what failed may be what the signal has ended
             failures.append(one_line(error))
+    for note in sum(gather(notes)[1:], []):
+        console.warn(note)
+    failures = sum(gather(failures), [])
     if failures:
         raise ValueError(f"{len(failures)} of {asked} sources failed: " + "; ".join(failures))
 
 
-def label_source(args, spec, name, model, labels, device, console, stop) -> None:
-    """One source from its first frame to its last, or to a signal: what was labelled by then is kept."""
+def label_source(args, spec, name, model, labels, device, console, stop) -> list[str]:
+    """One source from its first frame to its last, or to a signal: what was labelled by then is kept. Its notes."""
     from datasets.read_ahead import ReadAhead
     from datasets.source import open_source
+    from datasets.transforms import resample
     from engine import Stepper, stream
     from utils.outputs import InferenceOutput
 
     stepper = Stepper(model, make_views(args, model), make_autocast(args, device))
-    work_size = args.work_size and tuple(args.work_size)
+    resize, notes = None, []
+    if args.work_size:
+        resize = partial(resample, size=tuple(args.work_size), interpolation=args.interpolation)
     with open_source(spec, step=args.frame_step) as source, ReadAhead(source, latest=source.live) as frames, \
             InferenceOutput(Path(args.savedir), name, args.output, source.fps, labels.palette, args.alpha) as output:
         stop.wake = source.stop
+        stop.check()
         total = min(filter(None, (source.length, args.max_frames)), default=None)
-        labelled = stream(stepper, islice(frames, args.max_frames), device=device, work_size=work_size)
+        labelled = stream(stepper, islice(frames, args.max_frames), device=device, resize=resize)
         count, seconds = 0, 0.0
         for frame, prediction, spent in console.progress(labelled, total, name):
             count, seconds = count + 1, seconds + spent
             output.write(frame.image, frame.name, prediction.numpy())
-            while source.notes:
-                console.warn(source.notes.pop(0))
+            tell(source.notes, notes, console)
             stop.check()
-    for note in source.notes:
-        console.warn(note)
+    tell(source.notes, notes, console)
     stop.check()
     console.note(f"{name}: {count} frames, the network took {1000 * seconds / max(count, 1):.0f} ms a frame on average")
+    return notes
+
+
+def tell(fresh: list[str], told: list[str], console) -> None:
+    """Warn of what a source has noted since the last time."""
+    while fresh:
+        told.append(fresh.pop(0))
+        console.warn(told[-1])
 
 
 if __name__ == "__main__":

@@ -94,8 +94,24 @@ COMMON = {
 class Parser(argparse.ArgumentParser):
     """Reads recipes too: `@file` holds words as on the command line, `#` starts a comment."""
 
+    nested = 0      # recipes that are being read, one named by the other
+
     def convert_arg_line_to_args(self, line):
-        return shlex.split(line, comments=True)
+        try:
+            return shlex.split(line, comments=True)
+        except ValueError as error:
+            self.error(f"a recipe has the line {line.strip()!r}: {error}")
+
+    def _read_args_from_files(self, arg_strings):
+        self.nested += 1
+        if self.nested > 20:
+            self.error("a recipe reads itself")
+        try:
+            return super()._read_args_from_files(arg_strings)
+        except UnicodeDecodeError:
+            self.error("a recipe is no text file (UTF-8)")
+        finally:
+            self.nested -= 1
 
     def error(self, message):
         """One line and exit code 2; argparse's own usage would be a screenful."""
@@ -107,6 +123,14 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
+    return value
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 to 2^31 - 1."""
+    value = int(text)
+    if not 0 <= value < 2 ** 31:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {2 ** 31 - 1}, got {text}")
     return value
 
 
@@ -152,7 +176,7 @@ def make_parser() -> Parser:
     run.add_argument("--gpus", type=positive, default=1, help="processes, one per GPU (on a CPU: gloo ranks)")
     run.add_argument("--num-workers", type=int, default=2, help="loader processes per rank")
     run.add_argument("--threads", type=positive, default=None, help="CPU threads per rank (default: torch's choice)")
-    run.add_argument("--seed", type=int, default=0, help="of every random draw")
+    run.add_argument("--seed", type=seed, default=0, help="of every random draw")
     run.add_argument("--deterministic", action="store_true", help="deterministic algorithms on the GPU too")
 
     net = parser.add_argument_group("network")
@@ -201,7 +225,7 @@ def make_parser() -> Parser:
                        help="of the cross entropy; balanced: 1/ln(1.10 + class frequency) of the training split")
     train.add_argument("--loss-mean", choices=("valid", "all"), help="divide the loss by labelled or by all pixels")
     train.add_argument("--ohem", nargs=2, type=float, default=None, metavar=("THRESHOLD", "KEPT"),
-                       help="train on hard pixels only")
+                       help="train on hard pixels only: those below a probability, or the KEPT hardest of each rank")
     train.add_argument("--aux-weight", type=rate, help="of the auxiliary head's loss")
     train.add_argument("--train-encoder", action=switch, help="train the backbone's encoder")
     train.add_argument("--train-decoder", action=switch, help="train the rest of the backbone")
@@ -230,7 +254,7 @@ def make_parser() -> Parser:
 
     test = parser.add_argument_group("evaluation and inference")
     test.add_argument("--flip", action="store_true", help="average with the mirrored frame")
-    test.add_argument("--scales", nargs="+", type=float, default=[1.0], help="average over scales")
+    test.add_argument("--scales", nargs="+", type=rate, default=[1.0], help="average over scales")
     test.add_argument("--eval-crop", **pair, default=None, help="slide a window of this size")
     test.add_argument("--eval-stride", **pair, default=None, help="of the window (default: two thirds of it)")
     test.add_argument("--average", choices=("probabilities", "logits"), default="probabilities",
@@ -259,22 +283,46 @@ def parse(argv: list[str]) -> argparse.Namespace:
         defaults |= row.defaults
     parser.set_defaults(**defaults | {"method": chosen.method, "backbone": chosen.backbone, "dataset": chosen.dataset})
     args = parser.parse_args(argv)
-    for dest in given(argv) & set(NEEDS):
+    for dest in given([word for word in argv if not word.startswith("@")]) & set(NEEDS):
         other, values = NEEDS[dest]
         if getattr(args, other) not in values:
             parser.error(f"{flag(dest)} acts with {flag(other)} {' or '.join(values)} only, not with "
                          f"{getattr(args, other)}")
     check(parser, args, *rows)
+    args.idle = sorted(flag(dest) for dest in given(argv) & idle(args))
     args.offsets = rows[-1].offsets(args)
     return args
 
 
 def given(argv: list[str]) -> set[str]:
-    """The options (by dest) that the words of argv, recipes included, name."""
+    """The options (by dest) that words name, recipes among them included."""
     parser = make_parser()
     for action in parser._actions:
         action.default, action.required = argparse.SUPPRESS, False
+    parser._mutually_exclusive_groups[0].required = False
     return set(vars(parser.parse_known_args(argv)[0]))
+
+
+def idle(args: argparse.Namespace) -> set[str]:
+    """The options (by dest) that change nothing in the job that was chosen."""
+    found = {dest for dest, (other, values) in NEEDS.items() if getattr(args, other) not in values}
+    if not args.training:
+        found |= {"resume", "overwrite", "train_split"}
+        found |= {action.dest for group in make_parser()._action_groups for action in group._group_actions
+                  if group.title.startswith(("training", "augmentation"))}
+    if not args.eval_mode:
+        found |= {"save_labels", "pictures", "save_video"}
+    if not args.inference:
+        found |= {"output", "frame_step", "max_frames", "alpha"}
+    if args.inference:
+        found |= {"val_split", "score_size"}
+    if args.training and not (args.iouVal or args.iouTrain):
+        found |= {"val_split", "score_size", "flip", "scales", "eval_crop", "eval_stride", "average"}
+    if not args.random_crop:
+        found.add("crop_max_ratio")
+    if not args.work_size:
+        found.add("score_size")
+    return found
 
 
 def flag(dest: str) -> str:
@@ -316,11 +364,11 @@ def check(parser: Parser, args: argparse.Namespace, dataset: Dataset, backbone: 
         parser.error(f"--scales must be positive, got {min(args.scales)}")
     if args.random_scale and not 0 < args.random_scale[0] <= args.random_scale[1]:
         parser.error(f"--random-scale needs 0 < LOW <= HIGH, got {args.random_scale[0]} {args.random_scale[1]}")
-    if args.ohem and not (0 < args.ohem[0] <= 1 and args.ohem[1] >= 0):
-        parser.error(f"--ohem needs a threshold in (0, 1] and a count, got {args.ohem[0]} {args.ohem[1]}")
+    if args.ohem and not (0 < args.ohem[0] <= 1 and args.ohem[1] >= 0 and args.ohem[1] == int(args.ohem[1])):
+        parser.error(f"--ohem needs a threshold in (0, 1] and a number of pixels, got {args.ohem[0]} {args.ohem[1]}")
     if "-" in args.source and args.gpus > 1:
         parser.error("--source - cannot be shared by several processes: drop --gpus")
-    if args.batch_size > 1 and args.training and not (args.work_size or args.random_crop) and args.random_scale:
+    if args.batch_size > 1 and args.training and args.random_scale and not args.random_crop:
         parser.error("--random-scale gives frames of different sizes: add --random-crop H W or --batch-size 1")
     for name in ("num_workers", "steps_save", "epochs_save", "lr_warmup", "random_shift", "pictures"):
         if getattr(args, name) < 0:
@@ -329,12 +377,10 @@ def check(parser: Parser, args: argparse.Namespace, dataset: Dataset, backbone: 
 
 def to_recipe(args: argparse.Namespace) -> str:
     """The options as a recipe: one a line, such that `main.py @recipe` repeats the run."""
-    lines = []
+    lines, unwanted = [], idle(args) | {"help", "savedir", "resume", "overwrite"}
     for action in make_parser()._actions:
         value = getattr(args, action.dest, None)
-        other, values = NEEDS.get(action.dest, (None, ()))
-        idle = other is not None and getattr(args, other) not in values
-        if action.dest in ("help", "savedir", "resume", "overwrite") or value is None or value == [] or idle:
+        if action.dest in unwanted or value is None or value == []:
             continue
         flags = action.option_strings
         if isinstance(value, bool):

@@ -52,7 +52,7 @@ def measure(backbone: str, method: str, frames: int, size: tuple[int, int]) -> d
     model = build_model(args, 19).eval()
     stepper = Stepper(model, Views(model.size_rule), nullcontext())
     marks, every = {}, max(frames // 10, 1)
-    for i, _ in enumerate(stream(stepper, Frames(frames, size), device=torch.device("cpu"), work_size=None), 1):
+    for i, _ in enumerate(stream(stepper, Frames(frames, size), device=torch.device("cpu")), 1):
         if i % every == 0:
             marks[i] = resident()
     return marks

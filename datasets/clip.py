@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .labels import LabelSet
 
+REDRAWS = 20    # of offsets that leave the video
 IGNORE = 255    # the label of a pixel, or of a whole frame, that counts for nothing
 
 
@@ -66,9 +67,9 @@ Transform = Callable[[RawClip, random.Random], RawClip]
 class ClipDataset(torch.utils.data.Dataset):
     """Clips around the labelled frames of some videos; `labels` names and colours their classes.
 
-    offsets: frames of a clip before (or after) the labelled one; in evaluation `startup(past)` says which are
-    used near the start of a video, in training `draw(rng)` draws them per sample and those that would leave the
-    video stop at its first or last frame. An item is asked for by index or by (index, epoch): every random draw
+    Frames of a clip before (or after) the labelled one: in evaluation `startup(past)` names their offsets, in training
+    `draw(rng)` draws them per sample, anew if they leave the video; where they always do, they stop at its first or
+    last frame. An item is asked for by index or by (index, epoch): every random draw
     of a sample comes from `random.Random(f"{seed}/{epoch}/{index}")`, so it does not depend on workers or order.
     """
 
@@ -107,10 +108,21 @@ class ClipDataset(torch.utils.data.Dataset):
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
         v, i = self.samples[index]
         video = self.videos[v]
-        offsets = self.draw(rng) if self.draw else self.startup(i) if self.startup else ()
+        if self.draw:
+            offsets = self.draw_inside(rng, i, len(video))
+        else:
+            offsets = self.startup(i) if self.startup else ()
         indices = [min(max(i + offset, 0), len(video) - 1) for offset in (*offsets, 0)]
         raw = self.transform(self.read(video, indices), rng)
         return to_clip(raw, f"{video.name}/{video.frame_name(i)}", v, i)
+
+    def draw_inside(self, rng: random.Random, index: int, length: int) -> tuple[int, ...]:
+        """Offsets that stay inside the video, if a few draws find such."""
+        for _ in range(REDRAWS):
+            offsets = self.draw(rng)
+            if all(0 <= index + offset < length for offset in offsets):
+                break
+        return offsets
 
     def read(self, video: Video, indices: Sequence[int]) -> RawClip:
         frames = [video.frame(i) for i in indices]

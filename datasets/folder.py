@@ -9,6 +9,7 @@ frames are sorted naturally: frame2 before frame10. A clip may have labels for s
 """
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def videos(root: Path, split: str) -> list[FileVideo]:
     if splits and split not in splits:
         raise FileNotFoundError(f"{root} has no split {split!r}, only {', '.join(splits)}")
     base = root / split if splits else root
+    if not splits:
+        logging.getLogger("streamseg").warning("%s has no folders train, val, test: all its clips are %s", root, split)
     clips = sorted((path for path in base.glob("*") if path.is_dir() and path.name[0] != "."), key=natural_key)
     if not clips:
         raise FileNotFoundError(f"no clips in {base}: expected <clip>/images/*.png or <clip>/*.png below it")

@@ -31,7 +31,7 @@ def build_model(args, num_classes: int):
     """The network of parsed options (main.parse_args) for `num_classes` classes as evaluated, without "ignore"."""
     backbone = find(BACKBONES, args.backbone)(num_classes, **backbone_options(args))
     model = find(METHODS, args.method).from_args(backbone, args)
-    model.loss_options = {"mean": args.loss_mean, "ohem": tuple(args.ohem) if args.ohem else None}
+    model.loss_options = {"mean": args.loss_mean, "ohem": (args.ohem[0], int(args.ohem[1])) if args.ohem else None}
     freeze(model, args)
     return model
 
@@ -53,3 +53,6 @@ def freeze(model, args) -> None:
             part.requires_grad_(trained)
         if always_eval:
             model.always_eval.extend(parts)
+    if not args.aux_weight:             # DistributedDataParallel waits for every parameter that is trained
+        for part in backbone.auxiliary_parts():
+            part.requires_grad_(False)

@@ -38,6 +38,9 @@ class Method(nn.Module):
     A subclass gives `from_args`, `step` and, if the default does not serve, anything else.
     """
 
+    has_unused_parameters = False       # whether `losses` may leave a trained parameter without a gradient
+    wants_flow = False                  # whether flow from outside is used
+
     def __init__(self, backbone: nn.Module, offsets: tuple[int, ...] = ()):
         """offsets: which past frames a read uses, oldest first, in frame steps of the data set: (-3, -2, -1)."""
         super().__init__()
@@ -71,7 +74,10 @@ class Method(nn.Module):
         return self.offsets
 
     def startup(self, past: int) -> tuple[int, ...]:
-        """Which offsets a read uses when only `past` frames came before: those that exist."""
+        """Which offsets a read uses when only `past` frames came before: those that exist.
+
+        0 is the frame itself, for methods that begin a video by repeating its first frame.
+        """
         return tuple(offset for offset in self.offsets if -offset <= past)
 
     # Frame by frame
@@ -187,11 +193,11 @@ class WindowMethod(Method):
         return -min(self.offsets, default=0)
 
     def step(self, frame, state, flow=None, key=None):
-        encoded = self.encode(frame)
-        past = len(state.entries)
-        entries = tuple(state.entries[past + offset] for offset in self.startup(past))
-        logits = self.read(encoded, entries)
-        return logits, state.push(self.remember(encoded), self.reach)
+        encoded, past = self.encode(frame), len(state.entries)
+        entry = self.remember(encoded)
+        known = (*state.entries, entry)
+        logits = self.read(encoded, tuple(known[past + offset] for offset in self.startup(past)))
+        return logits, state.push(entry, self.reach)
 
     def observe(self, frame, state, flow=None, key=None):
         return state.push(self.remember(self.encode(frame)), self.reach)

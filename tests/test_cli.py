@@ -172,11 +172,27 @@ def test_inference_stopped_by_sigterm_keeps_what_it_has(trained, tmp_path, frame
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("*_overlay.mp4")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    process.stdin.close()
+    process.send_signal(signal.SIGTERM)         # now it waits for a pipe that sends nothing
     process.wait(60)
-    assert process.returncode in (143, 2), process.stderr.read()
+    process.stdin.close()
+    assert process.returncode == 143, process.stderr.read()
     assert sum(probe(path)["frames"] for path in tmp_path.glob("*_overlay.mp4")) == 4
+
+
+def test_an_evaluation_beside_a_training_leaves_the_training_s_record_alone(trained, tmp_path):
+    before = (trained / "args.txt").read_text()
+    succeed("--eval-mode", *TINY, "--weights", trained / "model_best.pth", "--savedir", trained, "--pictures", "1")
+    assert (trained / "args.txt").read_text() == before
+    assert (trained / "args_evaluation.txt").read_text().startswith("--eval-mode")
+    assert len(list((trained / "pictures").rglob("*.png"))) == 1
+
+
+def test_a_failing_source_of_one_rank_does_not_stop_the_other_rank(trained, tmp_path, frames):
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    done = run("--inference", "--source", frames, tmp_path / "bad.mp4", "--weights", trained / "model_best.pth",
+               "--savedir", tmp_path / "s", "--gpus", "2", "--device", "cpu", "--output", "labels")
+    assert done.returncode == 2 and done.stderr.count("1 of 2 sources failed") == 1, done.stderr
+    assert len(list((tmp_path / "s" / "drive_labels").glob("*.png"))) == 10
 
 
 def test_two_ranks_share_sources(trained, tmp_path, frames):

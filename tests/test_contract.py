@@ -43,6 +43,13 @@ def test_stream_equals_clip_for_single(backbone):
     assert_stream_equals_clip(models.build_model(args, 5))
 
 
+def test_a_method_may_begin_a_video_by_repeating_its_first_frame():
+    model = toy("gaps")
+    model.startup = lambda past: tuple(max(offset, -past) for offset in (-3, -2, -1))
+    model.offsets = (-3, -2, -1)
+    assert_stream_equals_clip(model)
+
+
 def test_a_windowed_toy_encodes_each_frame_once_when_stepped():
     model = toy("gaps").eval()
     frames, state = video(model, 12, 0), model.start()

@@ -99,6 +99,19 @@ def test_hard_pixels_are_those_below_the_threshold_or_the_kept_hardest():
     assert hard_pixels(logits, labels, 1e-9, 0).sum() == 0, "none kept: the threshold stands"
 
 
+def test_ohem_and_the_auxiliary_head_come_from_options():
+    import main
+    from models import build_model
+    clip, labels = torch.rand(2, 1, 3, 40, 40), torch.randint(0, 3, (2, 1, 40, 40))
+    words = ["--training", "--backbone", "psp18", "--savedir", "unused"]
+    hard = build_model(main.parse_args([*words, "--ohem", "0.7", "100"]), 3)
+    assert set(hard.eval().losses(clip, labels)) == {"ce", "aux"}
+    without = build_model(main.parse_args([*words, "--aux-weight", "0"]), 3)
+    assert set(without.losses(clip, labels)) == {"ce"}
+    sum(without.losses(clip, labels).values()).backward()
+    assert all(p.grad is not None for p in without.parameters() if p.requires_grad), "DDP waits for every gradient"
+
+
 def test_an_unknown_mean_is_refused():
     with pytest.raises(ValueError, match="'valid' or 'all', got 'sum'"):
         cross_entropy(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long), mean="sum")

@@ -43,6 +43,10 @@ def refused(argv, capsys) -> str:
     ([*BASE, "--random-flip", "2"], "from 0 to 1"),
     ([*BASE, "--random-scale", "2", "1"], "LOW <= HIGH"),
     ([*BASE, "--random-scale", "0.5", "2"], "add --random-crop"),
+    ([*BASE, "--random-scale", "0.5", "2", "--work-size", "64", "64"], "add --random-crop"),
+    ([*BASE, "--ohem", "0.7", "10.5"], "number of pixels"),
+    ([*BASE, "--scales", "inf"], "at least 0"),
+    ([*BASE, "--seed", "20000000000000"], "from 0 to"),
     ([*BASE, "--ohem", "2", "10"], "threshold"),
     ([*BASE, "--eval-stride", "10", "10"], "--eval-stride needs --eval-crop"),
     ([*BASE, "--scales", "0"], "positive"),
@@ -70,6 +74,34 @@ def test_a_recipe_is_read_with_comments_quotes_and_later_words_win(tmp_path):
     args = main.parse_args([f"@{recipe}", "--savedir", "s", "--lr-start", "0.5"])
     assert args.backbone == "psp18" and args.weights == ["my file.pth"] and args.lr_start == 0.5
     assert args.optimizer == "sgd", "the recipe's backbone decides the defaults"
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"--weights 'open\n", "No closing quotation"), (b"\xff\xfe--training\n", "no text file"),
+    (b"@{self}\n", "reads itself")])
+def test_a_recipe_that_cannot_be_read_is_told(tmp_path, capsys, content, message):
+    recipe = tmp_path / "recipe.txt"
+    recipe.write_bytes(content.replace(b"{self}", str(recipe).encode()))
+    assert message in refused([f"@{recipe}", *BASE], capsys)
+
+
+def test_words_after_a_recipe_may_make_its_options_idle(tmp_path):
+    recipe = tmp_path / "args.txt"
+    recipe.write_text(options.to_recipe(main.parse_args([*BASE, "--backbone", "psp18"])))
+    args = main.parse_args([f"@{recipe}", "--savedir", "s", "--dataset", "camvid", "--optimizer", "adam"])
+    assert args.dataset == "camvid" and {"--synthetic-size", "--momentum"} <= set(args.idle)
+
+
+@pytest.mark.parametrize("words, idle", [
+    (["--inference", "--save-labels", "--num-epochs", "3", "--score-size", "work"],
+     ["--num-epochs", "--save-labels", "--score-size"]),
+    (["--eval-mode", "--alpha", "0.1", "--resume", "--random-flip", "0"], ["--alpha", "--random-flip", "--resume"]),
+    (["--training", "--dataset", "camvid", "--val-split", "test", "--flip"], ["--flip", "--val-split"]),
+    (["--training", "--flip", "--crop-max-ratio", "0.5"], ["--crop-max-ratio"]),
+    (["--training", "--iouTrain", "--num-epochs", "3"], []),
+])
+def test_options_that_change_nothing_in_a_job_are_named(words, idle):
+    assert main.parse_args([*words, "--savedir", "s"]).idle == idle
 
 
 @pytest.mark.parametrize("words", [

@@ -95,6 +95,12 @@ def test_gpus_2_on_a_cpu_trains_and_both_ranks_end_with_one_model(tmp_path):
     assert read(tmp_path / "checkpoint.pth.tar")["progress"]["epoch"] == 1
 
 
+def test_parts_that_are_not_trained_do_not_stop_two_ranks(tmp_path):
+    words = ["--training", *TINY, "--num-epochs", "1", "--batch-size", "2", "--gpus", "2", "--no-iouVal"]
+    succeed(*words, "--backbone-nobn", "--savedir", tmp_path / "nobn")
+    succeed(*words, "--backbone", "psp18", "--aux-weight", "0", "--savedir", tmp_path / "aux")
+
+
 def test_torchrun_works_as_well(tmp_path):
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", ROOT / "main.py",
              "--training", *TINY, "--num-epochs", "1", "--batch-size", "2", "--savedir", tmp_path]

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from command import TRAIN, start, succeed
+from command import TRAIN, run, start, succeed
 from utils import checkpoint
 from utils.training_state import CHECKPOINT
 
@@ -131,8 +131,30 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_serves(tmp_path, uni
     assert_same(state(uninterrupted), state(tmp_path))
 
 
-def test_resuming_with_another_network_or_number_of_ranks_is_refused(tmp_path, uninterrupted):
-    from command import run
-    for words, message in ((["--backbone", "psp18"], "--backbone erf"), (["--gpus", "2"], "--gpus 1")):
-        done = run(*STEPWISE, *words, "--savedir", uninterrupted, "--resume")
-        assert done.returncode == 2 and message in done.stderr, done.stderr
+@pytest.mark.parametrize("words, message", [
+    (["--backbone", "psp18"], "--backbone erf"), (["--gpus", "2"], "--gpus 1"),
+    (["--optimizer", "sgd"], "--optimizer adam"), (["--batch-size", "4"], "--batch-size 2"),
+    (["--synthetic-videos", "3", "1", "1"], "clips in the training set: 16")])
+def test_resuming_with_other_options_is_refused_and_nothing_changes(uninterrupted, words, message):
+    before = {path.name: path.stat().st_mtime_ns for path in uninterrupted.iterdir()}
+    done = run(*STEPWISE, *words, "--savedir", uninterrupted, "--resume")
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert {path.name: path.stat().st_mtime_ns for path in uninterrupted.iterdir()} == before
+
+
+def test_more_epochs_go_on_from_a_finished_run(tmp_path, uninterrupted):
+    for path in uninterrupted.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert "are done" in succeed(*STEPWISE, "--savedir", tmp_path, "--resume").stdout
+    succeed(*STEPWISE, "--num-epochs", "4", "--savedir", tmp_path, "--resume")
+    assert len((tmp_path / "automated_log.txt").read_text().splitlines()) == 5
+
+
+def test_overwrite_leaves_nothing_of_the_earlier_run(tmp_path, uninterrupted):
+    for path in uninterrupted.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "model-003.pth").write_bytes(b"old")
+    succeed(*TRAIN, "--num-epochs", "1", "--no-iouVal", "--savedir", tmp_path, "--overwrite")
+    assert len((tmp_path / "automated_log.txt").read_text().splitlines()) == 2
+    assert not (tmp_path / "model-003.pth").exists()
+    assert (tmp_path / "best.txt").read_text().startswith("Best epoch is 1")

@@ -12,6 +12,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -61,7 +62,8 @@ def join(device: torch.device) -> torch.device:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # Ranks wait long for each other where their videos differ in length; if one dies the launcher ends all.
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=7))
     return device
 
 
@@ -102,6 +104,13 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def share_buffers(module: torch.nn.Module) -> None:
+    """Give every rank the buffers of rank 0: batch norm statistics differ between ranks that do not share them."""
+    if world_size() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
+
+
 def barrier() -> None:
     if world_size() > 1:
         dist.barrier()
@@ -115,4 +124,4 @@ def wrap(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
         module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
     return torch.nn.parallel.DistributedDataParallel(
         module, device_ids=[device] if device.type == "cuda" else None,
-        find_unused_parameters=getattr(module.model, "has_unused_parameters", False))
+        find_unused_parameters=module.model.has_unused_parameters)

@@ -29,8 +29,7 @@ def collate(clips: list) -> tuple:
     for clip in clips:
         if clip.frames.shape != first.frames.shape:
             raise ValueError(f"the frames of {clip.name} are {tuple(clip.frames.shape[-2:])}, those of {first.name} "
-                             f"{tuple(first.frames.shape[-2:])}: add --random-crop H W, --work-size H W or "
-                             "--batch-size 1")
+                             f"{tuple(first.frames.shape[-2:])}: add --random-crop H W or --batch-size 1")
     fields = {}
     for name, value in first._asdict().items():
         values = [getattr(clip, name) for clip in clips]

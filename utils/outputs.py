@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .dist import rank
 from .pictures import as_picture, colourise, comparison, legend, overlay, save_png, side_by_side
 from .video import LabelWriter, VideoWriter
 
@@ -18,10 +19,10 @@ class EvaluationOutput:
         """frames: how many will come; pictures: how many of them to draw, evenly spread; labels: write
         labels/VIDEO/FRAME.png, with `ids` mapping class -> id written; video_fps: write videos/VIDEO.mp4."""
         self.folder, self.palette, self.ids = folder, palette, ids
-        self.every = max(frames // pictures, 1) if pictures else None
+        self.every = -(-frames // pictures) if pictures and frames else None
         self.labels, self.fps = labels, video_fps
         self.seen, self.writers, self.writer, self.video = 0, {}, None, None
-        if pictures or video_fps:
+        if (pictures or video_fps) and rank() == 0:
             save_png(folder / "legend.png", legend(names, palette))
 
     def __call__(self, labelled) -> None:

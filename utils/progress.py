@@ -11,7 +11,7 @@ class Progress:
     epoch: int = 0
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
-    best: float = 0.0
+    best: float = -1.0      # below any mIoU
     best_epoch: int = 0
 
     def add(self, terms: dict[str, float]) -> None:

@@ -1,11 +1,12 @@
 """What a training leaves behind, and when it stops: log, curves, best weights, checkpoints."""
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from . import checkpoint
 from .curves import draw_curves
-from .dist import any_rank, rank
+from .dist import any_rank, rank, share_buffers
 from .log import Console, Row, Scalars, TrainingLog, write_best
 from .stopping import Interrupted, StopRequest
 from .training_state import TrainingState
@@ -53,7 +54,8 @@ class Recorder:
             raise Interrupted(self.stop.number or 15)
 
     def before_validation(self) -> None:
-        """The epoch's steps are done; a stop during validation loses nothing."""
+        """The epoch's steps are done; a stop during validation loses nothing, and all ranks score the same network."""
+        share_buffers(self.state.model)
         self.state.save(self.folder)
 
     def end_epoch(self, scores: dict[str, dict]) -> None:
@@ -94,4 +96,4 @@ class Recorder:
 def number(scores: dict[str, dict], split: str, name: str, missing: float = NAN) -> float:
     """A result of a split as a float; `missing` where the split was not scored or the number does not exist."""
     value = scores.get(split, {}).get(name, missing)
-    return missing if value is None else value
+    return missing if value is None or math.isnan(value) else value

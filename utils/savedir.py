@@ -1,19 +1,27 @@
 """The folder a run writes into: what it must not hold yet, and the record of what was run."""
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import sys
 from pathlib import Path
 
-from .log import write_text
+from .log import LOG_NAME, write_text
 from .training_state import CHECKPOINT
+
+OF_A_TRAINING = (f"{CHECKPOINT}*", "model_best.pth*", "model-*.pth", LOG_NAME, "best.txt", "curves.png", "tensorboard")
+TEMPORARY = re.compile(r"\..+\.(?:(\d+)\.(?:new|old)|tmp)")      # a checkpoint's with the process that writes it
 
 
 def claim(folder: Path, *, training: bool, resume: bool, overwrite: bool) -> None:
-    """Judge --savedir before anything is written. ValueError / OSError say what to do."""
+    """Judge --savedir and make it. ValueError / OSError say what to do; then nothing has changed.
+
+    A training clears what a killed run left half-written, and with `overwrite` what an earlier training left.
+    """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--savedir {folder} is a file: give a folder")
-    held = [path for path in (folder / CHECKPOINT, folder / f"{CHECKPOINT}.previous") if path.exists()]
+    held = holds_training(folder)
     if training and held and not (resume or overwrite):
         raise ValueError(f"{folder} holds a checkpoint: --resume goes on from it, --overwrite starts anew")
     if training and resume and not held:
@@ -25,13 +33,44 @@ def claim(folder: Path, *, training: bool, resume: bool, overwrite: bool) -> Non
         probe.unlink()
     except OSError as error:
         raise OSError(f"cannot write into --savedir {folder}: {error.strerror or error}") from error
-    stale = [path for name in (CHECKPOINT, "model_best.pth", "args.txt") for path in folder.glob(f".{name}*")]
-    for path in [*stale, *(held if training and overwrite else [])]:
-        path.unlink()               # stale: what a killed run was writing
+    if training:
+        clear(folder, overwrite)
 
 
-def record(folder: Path, recipe: str, model) -> None:
-    """args.txt (itself a recipe), model.txt and a copy of the method's source file."""
+def holds_training(folder: Path) -> bool:
+    return any(path.exists() for path in (folder / CHECKPOINT, folder / f"{CHECKPOINT}.previous"))
+
+
+def clear(folder: Path, everything: bool) -> None:
+    """Remove temporary files of processes that are gone; with `everything`, an earlier training's files too."""
+    for path in folder.glob(".*"):
+        match = TEMPORARY.fullmatch(path.name)
+        if match and not (match[1] and alive(int(match[1]))):
+            path.unlink()
+    if everything:
+        for path in (path for pattern in OF_A_TRAINING for path in folder.glob(pattern)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this number exists."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def record(folder: Path, job: str, recipe: str, model) -> None:
+    """args.txt (itself a recipe), model.txt and a copy of the method's source file.
+
+    Beside a training these are the training's; another job there leaves args_JOB.txt alone.
+    """
+    if job != "training" and holds_training(folder):
+        write_text(folder / f"args_{job}.txt", recipe)
+        return
     write_text(folder / "args.txt", recipe)
     write_text(folder / "model.txt", f"{model}\n")
     source = Path(sys.modules[type(model).__module__].__file__)

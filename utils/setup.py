@@ -10,14 +10,22 @@ def begin(args) -> torch.device:
     """Seed, choose the device and join the other ranks. ValueError if the device asked for is not there."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = choose_device(args.device)
-    if args.precision == "fp16" and device.type == "cpu":
-        raise ValueError("--precision fp16 needs a GPU: use bf16 or fp32 on a CPU")
+    device = check_device(args)
     if args.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
     device = join(device)
     torch.manual_seed(args.seed)
+    return device
+
+
+def check_device(args) -> torch.device:
+    """The device the options name. ValueError if it is not there or cannot do what they ask."""
+    device = choose_device(args.device)
+    if args.precision == "fp16" and device.type == "cpu":
+        raise ValueError("--precision fp16 needs a GPU: use bf16 or fp32 on a CPU")
+    if device.type == "cuda" and args.gpus > torch.cuda.device_count():
+        raise ValueError(f"--gpus {args.gpus}: this machine has {torch.cuda.device_count()}")
     return device
 
 

@@ -11,6 +11,8 @@ from .progress import Progress
 from .schedules import Schedule
 
 CHECKPOINT = "checkpoint.pth.tar"
+FIXED = ("method", "backbone", "dataset", "train_split", "batch_size", "seed", "optimizer", "lr_start", "lr_strategy",
+         "head_lr", "momentum", "weight_decay", "precision")     # options that a resumed run may not change
 
 
 def make_optimizer(model: torch.nn.Module, args) -> torch.optim.Optimizer:
@@ -26,8 +28,10 @@ def make_optimizer(model: torch.nn.Module, args) -> torch.optim.Optimizer:
 class TrainingState:
     """Saved and loaded as one; a resumed run continues bit for bit (on a CPU)."""
 
-    def __init__(self, model: torch.nn.Module, args, steps_per_epoch: int, device: torch.device):
+    def __init__(self, model: torch.nn.Module, args, clips: int, steps_per_epoch: int, device: torch.device):
+        """clips: how many the training set has."""
         self.model, self.args = model, args
+        self.fixed = {name: getattr(args, name) for name in FIXED} | {"clips": clips}
         self.optimizer = make_optimizer(model, args)
         self.schedule = Schedule(self.optimizer, args.lr_strategy, epochs=args.num_epochs,
                                  steps_per_epoch=steps_per_epoch, power=args.lr_power, min_lr=args.lr_min,
@@ -42,20 +46,22 @@ class TrainingState:
             checkpoint.save(folder / CHECKPOINT, {
                 "progress": self.progress.state(), "state_dict": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
-                "scaler": self.scaler.state_dict(), "random": random,
-                "method": self.args.method, "backbone": self.args.backbone, "dataset": self.args.dataset})
+                "scaler": self.scaler.state_dict(), "random": random, "fixed": self.fixed})
         barrier()
 
     def load(self, folder: Path) -> str | None:
         """Continue from folder/checkpoint.pth.tar; a note if an older one had to serve.
 
-        ValueError if it belongs to another network or number of ranks.
+        ValueError if it is of another run: another network, data, optimizer or number of ranks.
         """
         content, note = checkpoint.read_latest(folder / CHECKPOINT)
-        for name in ("method", "backbone", "dataset"):
-            if content.get(name) != getattr(self.args, name):
-                raise ValueError(f"{folder / CHECKPOINT} was trained with --{name} {content.get(name)}, not "
-                                 f"{getattr(self.args, name)}: resume with the options in {folder / 'args.txt'}")
+        if "fixed" not in content:
+            raise ValueError(f"{folder / CHECKPOINT} is no checkpoint of a training of ours: give it to --weights")
+        for name, value in self.fixed.items():
+            if content["fixed"].get(name) != value:
+                option = "clips in the training set:" if name == "clips" else f"--{name.replace('_', '-')}"
+                raise ValueError(f"{folder / CHECKPOINT} was trained with {option} {content['fixed'].get(name)}, not "
+                                 f"{value}: resume with the options in {folder / 'args.txt'}")
         if len(content["random"]) != world_size():
             raise ValueError(f"{folder / CHECKPOINT} was saved by {len(content['random'])} ranks, this run has "
                              f"{world_size()}: resume with --gpus {len(content['random'])}")

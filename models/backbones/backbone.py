@@ -89,6 +89,10 @@ class Backbone(nn.Module):
         """Logits of the training-only auxiliary head, or None where the network has none."""
         return None
 
+    def auxiliary_parts(self) -> list[nn.Module]:
+        """The modules that only `auxiliary` uses."""
+        return []
+
     def encoder_parts(self) -> list[nn.Module]:
         """The modules --train-encoder and --encoder-eval-mode speak of; all others are the decoder's."""
         raise NotImplementedError

@@ -138,6 +138,9 @@ class ERFNet(Backbone):
         self.encoder = Encoder(dropout, use_bn)
         self.decoder = (ShallowDecoder(self.channels, self.num_outputs) if shallow_decoder
                         else Decoder(self.channels, self.num_outputs, use_bn))
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.requires_grad_(use_bn)
 
     def encode(self, frame: Tensor) -> Features:
         return Features(self.encoder(self.normalize(frame)))

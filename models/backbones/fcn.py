@@ -84,6 +84,9 @@ class ResNetV1c(Backbone):
     def auxiliary(self, features: Features) -> Tensor:
         return self.auxiliary_head(features.stages[2])
 
+    def auxiliary_parts(self) -> list[nn.Module]:
+        return [self.auxiliary_head]
+
     def encoder_parts(self) -> list[nn.Module]:
         return [self.stem, self.layer1, self.layer2, self.layer3, self.layer4]
 

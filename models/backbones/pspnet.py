@@ -78,6 +78,9 @@ class PSPNet(Backbone):
     def auxiliary(self, features: Features) -> Tensor:
         return self.aux(features.stages[2])
 
+    def auxiliary_parts(self) -> list[nn.Module]:
+        return [self.aux]
+
     def encoder_parts(self) -> list[nn.Module]:
         return [self.layer0, self.layer1, self.layer2, self.layer3, self.layer4]
 
