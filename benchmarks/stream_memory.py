@@ -2,8 +2,9 @@
 
     python benchmarks/stream_memory.py [--backbone erf] [--frames 2000] [--json FILE]
 
-Steps random frames through an untrained network, single-threaded, and prints the resident memory of the process at
-marks along the way. Flat means: within 2 % of the mark at a tenth of the way.
+Writes a video of random frames, then labels it as `--inference` does, decoding, network and overlay video included,
+with an untrained network on one thread, and prints the resident memory of the process at marks along the way. Flat
+means: within 2 % of the mark at a tenth of the way.
 """
 from __future__ import annotations
 
@@ -13,16 +14,25 @@ import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 import torch
 
 import main
+from datasets.labels import default_palette
+from datasets.read_ahead import ReadAhead
+from datasets.source import open_source
 from engine import Stepper, stream
 from models import build_model
+from utils.outputs import InferenceOutput
 from utils.report import environment
+from utils.video import VideoWriter
 from utils.views import Views
+
+CLASSES = 19
 
 
 def resident() -> float:
@@ -32,29 +42,30 @@ def resident() -> float:
     return pages * 4096 / 2 ** 20
 
 
-class Frames:
-    """A source of random frames, made one at a time."""
-
-    def __init__(self, count: int, size: tuple[int, int]):
-        self.count, self.size = count, size
-
-    def __iter__(self):
-        generator = torch.Generator().manual_seed(0)
-        for _ in range(self.count):
-            yield argparse.Namespace(image=torch.randint(0, 256, (*self.size, 3), generator=generator,
-                                                         dtype=torch.uint8).numpy())
+def write_video(path: Path, frames: int, size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    with VideoWriter(path, 25) as writer:
+        for _ in range(frames):
+            coarse = rng.integers(0, 256, (size[0] // 8, size[1] // 8, 3), np.uint8)
+            writer.write(coarse.repeat(8, 0).repeat(8, 1))
 
 
 def measure(backbone: str, method: str, frames: int, size: tuple[int, int]) -> dict[int, float]:
     """Frames done -> MiB, at each tenth of the way."""
     torch.set_num_threads(1)
     args = main.parse_args(["--inference", "--method", method, "--backbone", backbone, "--savedir", "unused"])
-    model = build_model(args, 19).eval()
+    model = build_model(args, CLASSES).eval()
     stepper = Stepper(model, Views(model.size_rule), nullcontext())
     marks, every = {}, max(frames // 10, 1)
-    for i, _ in enumerate(stream(stepper, Frames(frames, size), device=torch.device("cpu")), 1):
-        if i % every == 0:
-            marks[i] = resident()
+    with TemporaryDirectory() as folder:
+        video = Path(folder) / "video.mp4"
+        write_video(video, frames, size)
+        with open_source(str(video)) as source, ReadAhead(source) as ahead, InferenceOutput(
+                Path(folder), "video", ["overlay"], source.fps, default_palette(CLASSES), 0.5) as output:
+            for i, (frame, prediction, _) in enumerate(stream(stepper, ahead, device=torch.device("cpu")), 1):
+                output.write(frame.image, frame.name, prediction.numpy())
+                if i % every == 0:
+                    marks[i] = resident()
     return marks
 
 

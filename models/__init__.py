@@ -49,8 +49,8 @@ def freeze(model, args) -> None:
     decoder = [part for part in backbone.children() if not any(part is other for other in encoder)]
     for parts, trained, always_eval in ((encoder, args.train_encoder, args.encoder_eval_mode),
                                         (decoder, args.train_decoder, args.decoder_eval_mode)):
-        for part in parts:
-            part.requires_grad_(trained)
+        for part in () if trained else parts:
+            part.requires_grad_(False)
         if always_eval:
             model.always_eval.extend(parts)
     if not args.aux_weight:             # DistributedDataParallel waits for every parameter that is trained
