@@ -68,8 +68,7 @@ def run(args) -> None:
     console = Console(rank())
     if args.idle:
         console.warn(f"without effect in this run: {', '.join(args.idle)}")
-    job = train if args.training else evaluate if args.eval_mode else infer
-    job(args, device, console)
+    {"training": train, "evaluation": evaluate, "inference": infer}[args.job](args, device, console)
 
 
 def require(args) -> None:
@@ -100,10 +99,9 @@ def make_model(args, labels, device, console, *, complete: bool):
 
 def make_views(args, model):
     from utils.views import Views
-    average = {"average": args.average, "small": "whole" if args.average == "logits" else "pad"}
     return Views(model.size_rule, scales=args.scales, flip=args.flip, crop=args.eval_crop and tuple(args.eval_crop),
-                 stride=args.eval_stride and tuple(args.eval_stride),
-                 align_corners=model.backbone.align_corners, **average)
+                 stride=args.eval_stride and tuple(args.eval_stride), average=args.average,
+                 small="whole" if args.average == "logits" else "pad", align_corners=model.backbone.align_corners)
 
 
 def make_autocast(args, device):
@@ -116,6 +114,7 @@ def train(args, device, console) -> None:
     """Epoch after epoch: train, validate, log, save."""
     from datasets import build_dataset, label_set
     from engine import LossModule, train_one_epoch
+    from utils import savedir
     from utils.dist import rank, world_size, wrap
     from utils.loading import training_loader
     from utils.recorder import Recorder
@@ -126,19 +125,20 @@ def train(args, device, console) -> None:
     stop, folder = StopRequest().listen(), Path(args.savedir)
     model = make_model(args, label_set(args), device, console, complete=False)
     data = build_dataset(args, args.train_split, augment=True, draw=model.training_offsets)
+    scored = [("train", args.train_split)] * args.iouTrain + [("val", args.val_split)] * args.iouVal
+    scored = [(name, scoring_data(args, split, model)) for name, split in scored]
     note_gaps(args, data, console)
     set_class_weights(args, model, data, device)
     batches = EpochBatches(len(data), args.batch_size, rank=rank(), ranks=world_size(), seed=args.seed)
     state = TrainingState(model, args, len(data), batches.steps, device)
-    claim(folder, args)
+    savedir.claim(folder, args)
     recorder = Recorder(folder, state, console, stop, steps=batches.steps, resume=args.resume,
                         tensorboard=args.tensorboard, steps_loss=args.steps_loss, steps_save=args.steps_save,
                         epochs_save=args.epochs_save)
-    record(folder, args, model)
+    savedir.record(folder, args.job, options.to_recipe(args), model)
     network, loader = wrap(LossModule(model), device), training_loader(data, batches, args.num_workers, device.type)
     parts = {"device": device, "autocast": make_autocast(args, device)}
     views, progress = make_views(args, model), state.progress
-    scored = [("train", args.train_split)] * args.iouTrain + [("val", args.val_split)] * args.iouVal
     for epoch in range(progress.epoch, args.num_epochs):
         batches.begin(epoch, progress.step)
         shown = console.progress(loader, batches.steps, f"epoch {epoch + 1}/{args.num_epochs}", progress.step)
@@ -158,35 +158,38 @@ def note_gaps(args, data, console) -> None:
 
 def set_class_weights(args, model, data, device) -> None:
     """--class-weights as a buffer of the model; an "ignore" output has weight 0."""
-    import torch
+    from torch.nn.functional import pad
 
-    from datasets.labels import balanced, class_weights
-    if args.class_weights == "none":
-        return
-    weights = (balanced(data.videos, data.num_classes) if args.class_weights == "balanced"
-               else class_weights(args.class_weights, data.num_classes))
-    model.class_weights = torch.nn.functional.pad(weights, (0, model.num_outputs - data.num_classes)).to(device)
+    from datasets.labels import class_weights
+    weights = class_weights(args.class_weights, data.num_classes, data.videos)
+    if weights is not None:
+        model.class_weights = pad(weights, (0, model.num_outputs - data.num_classes)).to(device)
 
 
-def score(args, model, split, console, views, consume, *, device, autocast) -> dict:
-    """Evaluate a split without augmentation: densely labelled videos by `step`, others by clips."""
+def scoring_data(args, split, model):
+    """A split without augmentation: densely labelled videos to be labelled by `step`, others by clips."""
     from datasets import build_dataset
+    data = build_dataset(args, split, augment=False, startup=model.startup)
+    return data.stepping() if data.dense else data
+
+
+def score(args, model, data, console, views, consume, *, device, autocast) -> dict:
+    """The results of engine.evaluate on this rank's share of the data, added up over ranks."""
     from engine import evaluate as evaluate_clips
     from utils.dist import rank, world_size
     from utils.loading import evaluation_loader
 
-    data = build_dataset(args, split, augment=False, startup=model.startup)
-    data = data.stepping() if data.dense else data
     loader = evaluation_loader(data, args.num_workers, rank(), world_size())
     steady = data.step and all((video.fps or SLOWEST) >= SLOWEST for video in data.videos)
-    return evaluate_clips(model, console.progress(loader, len(loader), split), num_classes=data.num_classes,
+    return evaluate_clips(model, console.progress(loader, len(loader), "scoring"), num_classes=data.num_classes,
                           device=device, views=views, autocast=autocast, stepping=data.step, consistency=steady,
                           consume=consume)
 
 
 def evaluate(args, device, console) -> None:
     """Score the weights on --val-split: results.json, results.txt, pictures."""
-    from datasets import build_dataset, label_set
+    from datasets import label_set
+    from utils import savedir
     from utils.dist import barrier, rank, world_size
     from utils.metrics import DEFINITIONS
     from utils.outputs import EvaluationOutput
@@ -195,10 +198,10 @@ def evaluate(args, device, console) -> None:
 
     stop, folder, labels = StopRequest().listen(), Path(args.savedir), label_set(args)
     model = make_model(args, labels, device, console, complete=True)
-    data = build_dataset(args, args.val_split, augment=False, startup=model.startup)
-    claim(folder, args)
-    record(folder, args, model)
-    fps = (data.videos[0].fps or 10.0) if args.save_video and data.dense else None
+    data = scoring_data(args, args.val_split, model)
+    savedir.claim(folder, args)
+    savedir.record(folder, args.job, options.to_recipe(args), model)
+    fps = (data.videos[0].fps or 10.0) if args.save_video and data.step else None
     output = EvaluationOutput(folder, labels.names, labels.palette, frames=-(-len(data) // world_size()),
                               pictures=-(-args.pictures // world_size()), labels=args.save_labels, video_fps=fps)
 
@@ -207,7 +210,7 @@ def evaluate(args, device, console) -> None:
         output(labelled)
 
     with output:
-        values = score(args, model, args.val_split, console, make_views(args, model), consume, device=device,
+        values = score(args, model, data, console, make_views(args, model), consume, device=device,
                        autocast=make_autocast(args, device))
     if rank() == 0:
         run = {name: values.pop(name) for name in ("loss", "frames")}
@@ -219,28 +222,11 @@ def evaluate(args, device, console) -> None:
     barrier()
 
 
-def claim(folder: Path, args) -> None:
-    """Judge and make the savedir, once for all ranks."""
-    from utils import savedir
-    from utils.dist import barrier, rank
-    if rank() == 0:
-        savedir.claim(folder, training=args.training, resume=args.resume, overwrite=args.overwrite)
-    barrier()
-
-
-def record(folder: Path, args, model) -> None:
-    """Write down what is run, once nothing speaks against it any more."""
-    from utils import savedir
-    from utils.dist import rank
-    if rank() == 0:
-        job = "training" if args.training else "evaluation" if args.eval_mode else "inference"
-        savedir.record(folder, job, options.to_recipe(args), model)
-
-
 def infer(args, device, console) -> None:
     """Label every source; one that fails does not stop the others, but the run ends with an error."""
     from datasets import label_set
     from datasets.source_names import expand_sources, unique_names
+    from utils import savedir
     from utils.dist import gather, rank, world_size
     from utils.errors import USER_ERRORS, one_line
     from utils.pictures import legend, save_png
@@ -259,8 +245,8 @@ def infer(args, device, console) -> None:
     sources = expand_sources(good)
     asked, failures = len(sources) + len(failures), failures if rank() == 0 else []
     model = make_model(args, labels, device, console, complete=True).eval()
-    claim(folder, args)
-    record(folder, args, model)
+    savedir.claim(folder, args)
+    savedir.record(folder, args.job, options.to_recipe(args), model)
     if rank() == 0:
         save_png(folder / "legend.png", legend(labels.names, labels.palette))
     for spec, name in list(zip(sources, unique_names(sources), strict=True))[rank()::world_size()]:

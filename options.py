@@ -289,6 +289,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
             parser.error(f"{flag(dest)} acts with {flag(other)} {' or '.join(values)} only, not with "
                          f"{getattr(args, other)}")
     check(parser, args, *rows)
+    args.job = "training" if args.training else "evaluation" if args.eval_mode else "inference"
     args.idle = sorted(flag(dest) for dest in given(argv) & idle(args))
     args.offsets = rows[-1].offsets(args)
     return args

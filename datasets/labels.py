@@ -93,13 +93,16 @@ CLASS_WEIGHTS: dict[str, dict[int, tuple[float, ...]]] = {
 }
 
 
-def class_weights(kind: str, num_classes: int) -> Tensor | None:
-    """(K,) float32 weights published under the name `kind`, or None for "none"; no entry for an ignore output.
+def class_weights(kind: str, num_classes: int, videos: Iterable[Video] = ()) -> Tensor | None:
+    """(K,) float32 weights published under the name `kind`, None for "none"; no entry for an ignore output.
 
-    ValueError where the name is unknown or its weights are for another number of classes.
+    "balanced": counted from the labels of `videos`. ValueError where the name is unknown or its weights are for
+    another number of classes.
     """
     if kind == "none":
         return None
+    if kind == "balanced":
+        return balanced(videos, num_classes)
     if kind not in CLASS_WEIGHTS:
         raise ValueError(f"class weights {kind!r} are unknown: choose none, balanced, {', '.join(CLASS_WEIGHTS)}")
     if num_classes not in CLASS_WEIGHTS[kind]:

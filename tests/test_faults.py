@@ -139,6 +139,12 @@ def test_training_data_broken_in_a_worker_is_named_in_one_line(world, tmp_path):
     assert_one_line(done, "0001TP_000090.png", tmp_path / "save" / "checkpoint.pth.tar")
 
 
+def test_a_missing_validation_split_is_told_before_training(world, tmp_path):
+    broken = camvid(world, tmp_path, lambda root: shutil.rmtree(root / "valannot"))
+    done = run("--training", *broken, "--batch-size", "2", "--iouVal", "--savedir", tmp_path / "save")
+    assert_one_line(done, "--data-root", tmp_path / "save")
+
+
 def test_a_savedir_with_a_checkpoint_is_not_overwritten_unasked(tmp_path):
     (tmp_path / "checkpoint.pth.tar").write_bytes(b"precious")
     assert_one_line(run("--training", *TINY, "--savedir", tmp_path), "--resume goes on from it")

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from .dist import barrier, rank
 from .log import LOG_NAME, write_text
 from .training_state import CHECKPOINT
 
@@ -14,11 +15,20 @@ OF_A_TRAINING = (f"{CHECKPOINT}*", "model_best.pth*", "model-*.pth", LOG_NAME, "
 TEMPORARY = re.compile(r"\..+\.(?:(\d+)\.(?:new|old)|tmp)")      # a checkpoint's with the process that writes it
 
 
-def claim(folder: Path, *, training: bool, resume: bool, overwrite: bool) -> None:
-    """Judge --savedir and make it. ValueError / OSError say what to do; then nothing has changed.
+def claim(folder: Path, args) -> None:
+    """Judge and make --savedir, once for all ranks. ValueError / OSError say what to do; then nothing has changed.
 
-    A training clears what a killed run left half-written, and with `overwrite` what an earlier training left.
+    A training clears what a killed run left half-written, and with --overwrite what an earlier training left.
     """
+    if rank() == 0:
+        judge(folder, training=args.training, resume=args.resume, overwrite=args.overwrite)
+        if args.training:
+            clear(folder, args.overwrite)
+    barrier()
+
+
+def judge(folder: Path, *, training: bool, resume: bool, overwrite: bool) -> None:
+    """Make the folder, if the run may write there and loses nothing by it."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--savedir {folder} is a file: give a folder")
     held = holds_training(folder)
@@ -33,8 +43,6 @@ def claim(folder: Path, *, training: bool, resume: bool, overwrite: bool) -> Non
         probe.unlink()
     except OSError as error:
         raise OSError(f"cannot write into --savedir {folder}: {error.strerror or error}") from error
-    if training:
-        clear(folder, overwrite)
 
 
 def holds_training(folder: Path) -> bool:
@@ -64,10 +72,12 @@ def alive(process: int) -> bool:
 
 
 def record(folder: Path, job: str, recipe: str, model) -> None:
-    """args.txt (itself a recipe), model.txt and a copy of the method's source file.
+    """args.txt (itself a recipe), model.txt and a copy of the method's source file, by rank 0.
 
     Beside a training these are the training's; another job there leaves args_JOB.txt alone.
     """
+    if rank():
+        return
     if job != "training" and holds_training(folder):
         write_text(folder / f"args_{job}.txt", recipe)
         return
