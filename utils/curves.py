@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 from . import log
@@ -43,8 +44,9 @@ def _panels(rows: list[log.Row]) -> list[tuple[str, list[tuple[str, str, list[fl
     """(title, [(name, colour, values)]) per panel, without curves that nobody measured: mIoU is 0 there, or nan."""
     percent = [("train", TRAIN, [100 * row.train_miou for row in rows]),
                ("val", VAL, [100 * row.val_miou for row in rows])]
+    losses = [("train", TRAIN, [row.train_loss for row in rows]), ("val", VAL, [row.val_loss for row in rows])]
     panels = [
-        ("loss", [("train", TRAIN, [row.train_loss for row in rows]), ("val", VAL, [row.val_loss for row in rows])]),
+        ("loss", [curve for curve in losses if not all(math.isnan(value) for value in curve[2])]),
         ("mIoU (%)", [curve for curve in percent if any(value > 0 for value in curve[2])]),
         (RATE_TITLE, [(RATE_TITLE, RATE, [row.lr for row in rows])]),
     ]
