@@ -43,9 +43,6 @@ def main(argv: list[str] | None = None) -> int:
     except Interrupted as stop:
         say(str(stop))
         return stop.code
-    except KeyboardInterrupt:
-        say("stopped by Ctrl-C")
-        return 130
     except USER_ERRORS as error:
         if os.environ.get("STREAMSEG_DEBUG"):
             raise
@@ -93,7 +90,11 @@ def make_model(args, labels, device, console, *, complete: bool):
 
     model = build_model(args, len(labels.names))
     if args.weights:
-        console.note(str(load_weights(model, args.weights, complete=complete)))
+        report = load_weights(model, args.weights, complete=complete, new_classes=args.new_classes)
+        console.note(str(report))
+        if complete and report.classes and report.classes != labels.names:
+            raise ValueError(f"the weights were trained for {', '.join(report.classes)}, not for "
+                             f"{', '.join(labels.names)}: choose another --dataset")
     return model.to(device, memory_format=torch.channels_last)
 
 
@@ -130,7 +131,7 @@ def train(args, device, console) -> None:
     note_gaps(args, data, console)
     set_class_weights(args, model, data, device)
     batches = EpochBatches(len(data), args.batch_size, rank=rank(), ranks=world_size(), seed=args.seed)
-    state = TrainingState(model, args, len(data), batches.steps, device)
+    state = TrainingState(model, args, data.labels.names, len(data), batches.steps, device)
     savedir.claim(folder, args)
     recorder = Recorder(folder, state, console, stop, steps=batches.steps, resume=args.resume,
                         tensorboard=args.tensorboard, steps_loss=args.steps_loss, steps_save=args.steps_save,
@@ -201,6 +202,7 @@ def evaluate(args, device, console) -> None:
     data = scoring_data(args, args.val_split, model)
     savedir.claim(folder, args)
     savedir.record(folder, args.job, options.to_recipe(args), model)
+    savedir.remove_results(folder)
     fps = (data.videos[0].fps or 10.0) if args.save_video and data.step else None
     output = EvaluationOutput(folder, labels.names, labels.palette, frames=-(-len(data) // world_size()),
                               pictures=-(-args.pictures // world_size()), labels=args.save_labels, video_fps=fps)
@@ -288,7 +290,8 @@ def label_source(args, spec, name, model, labels, device, console, stop) -> list
             stop.check()
     tell(source.notes, notes, console)
     stop.check()
-    console.note(f"{name}: {count} frames, the network took {1000 * seconds / max(count, 1):.0f} ms a frame on average")
+    console.note(f"{name}: {count} frames, the network took {1000 * seconds / max(count, 1):.0f} ms a frame on "
+                 f"average; see {args.savedir}")
     return notes
 
 
@@ -300,4 +303,9 @@ def tell(fresh: list[str], told: list[str], console) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        code = main()
+    except KeyboardInterrupt:           # before a job could listen to it
+        print("main.py: error: stopped by Ctrl-C", file=sys.stderr)
+        code = 130
+    sys.exit(code)

@@ -7,6 +7,7 @@ command line in their order. `@file` reads words from a recipe; `#` starts a com
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from collections.abc import Callable
 from typing import NamedTuple
@@ -118,6 +119,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (--help lists all options)\n")
 
 
+def path(text: str) -> str:
+    """A path, with ~ as the home folder where no shell has seen it."""
+    return os.path.expanduser(text)
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1."""
     value = int(text)
@@ -158,7 +164,8 @@ def make_parser() -> Parser:
     """All options in groups. Defaults that depend on method, backbone or data set are in the tables above."""
     parser = Parser(prog="main.py", fromfile_prefix_chars="@", allow_abbrev=False,
                     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-                    description="Train, evaluate and stream video semantic segmentation.")
+                    description="Train, evaluate and stream video semantic segmentation.",
+                    epilog="Defaults shown are those of the --method, --backbone and --dataset chosen beside --help.")
     switch = argparse.BooleanOptionalAction
     pair = {"nargs": 2, "type": positive, "metavar": ("H", "W")}
 
@@ -168,7 +175,7 @@ def make_parser() -> Parser:
     job.add_argument("--inference", action="store_true", help="label --source: your own video")
 
     run = parser.add_argument_group("run")
-    run.add_argument("--savedir", required=True, help="folder for logs, checkpoints, results and pictures")
+    run.add_argument("--savedir", required=True, type=path, help="folder for logs, checkpoints, results and pictures")
     run.add_argument("--resume", action="store_true", help="go on from the checkpoint in --savedir")
     run.add_argument("--overwrite", action="store_true", help="start anew in a --savedir that holds a checkpoint")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
@@ -182,14 +189,17 @@ def make_parser() -> Parser:
     net = parser.add_argument_group("network")
     net.add_argument("--method", choices=METHODS, help=table(METHODS))
     net.add_argument("--backbone", choices=BACKBONES, help=table(BACKBONES))
-    net.add_argument("--weights", nargs="+", default=[], metavar="FILE",
+    net.add_argument("--weights", nargs="+", type=path, default=[], metavar="FILE",
                      help="checkpoints to start from or to run; published formats are recognised")
+    net.add_argument("--new-classes", action="store_true",
+                     help="start from weights for other classes: what depends on their number is new")
     net.add_argument("--backbone-nobn", action="store_true", help="erf: skip every batch norm")
     net.add_argument("--shallow-dec", action="store_true", help="erf: classify at 1/8, without the decoder")
 
     data = parser.add_argument_group("data")
     data.add_argument("--dataset", choices=DATASETS, help=table(DATASETS))
-    data.add_argument("--data-root", default=None, help="the data set's folder (or its environment variable: "
+    data.add_argument("--data-root", type=path, default=None,
+                      help="the data set's folder (or its environment variable: "
                       + ", ".join(row.variable for row in DATASETS.values() if row.variable) + ")")
     data.add_argument("--train-split", default="train", help="split to train on")
     data.add_argument("--val-split", help="split to validate on and to score")
@@ -263,7 +273,7 @@ def make_parser() -> Parser:
     test.add_argument("--pictures", type=int, default=8, help="how many frames evaluation draws")
     test.add_argument("--save-video", action="store_true",
                       help="evaluation: a video of input, label, prediction and errors of each densely labelled video")
-    test.add_argument("--source", nargs="+", default=[], metavar="SOURCE",
+    test.add_argument("--source", nargs="+", type=path, default=[], metavar="SOURCE",
                       help="inference: video files, folders, globs, camera indices, stream addresses, - (PPM on stdin)")
     test.add_argument("--output", nargs="+", choices=("overlay", "labels", "side-by-side"), default=["overlay"],
                       help="what inference writes")
@@ -308,7 +318,7 @@ def idle(args: argparse.Namespace) -> set[str]:
     """The options (by dest) that change nothing in the job that was chosen."""
     found = {dest for dest, (other, values) in NEEDS.items() if getattr(args, other) not in values}
     if not args.training:
-        found |= {"resume", "overwrite", "train_split"}
+        found |= {"resume", "overwrite", "train_split", "new_classes"}
         found |= {action.dest for group in make_parser()._action_groups for action in group._group_actions
                   if group.title.startswith(("training", "augmentation"))}
     if not args.eval_mode:

@@ -13,6 +13,7 @@ from PIL import Image
 import main
 from command import ROOT, TINY, TRAIN, run, start, succeed
 from datasets import build_dataset
+from trees import make_camvid, make_folder
 from utils import checkpoint, log
 from utils.metrics import ConfusionMatrix
 from utils.video import probe
@@ -193,6 +194,45 @@ def test_a_failing_source_of_one_rank_does_not_stop_the_other_rank(trained, tmp_
                "--savedir", tmp_path / "s", "--gpus", "2", "--device", "cpu", "--output", "labels")
     assert done.returncode == 2 and done.stderr.count("1 of 2 sources failed") == 1, done.stderr
     assert len(list((tmp_path / "s" / "drive_labels").glob("*.png"))) == 10
+
+
+SHIPPED = ROOT / "trained_models" / "erfnet_synthetic.pth"
+
+
+def test_weights_that_name_other_classes_are_refused(tmp_path):
+    root = make_camvid(tmp_path / "camvid")
+    for weights in (SHIPPED, None):
+        if weights is None:
+            weights = tmp_path / "t" / "model_best.pth.tar"
+            succeed(*TRAIN, "--num-epochs", "1", "--savedir", tmp_path / "t")
+        done = run("--eval-mode", "--dataset", "camvid", "--data-root", root, "--weights", weights, "--savedir",
+                   tmp_path / "s")
+        assert done.returncode == 2 and "were trained for road, sidewalk" in done.stderr
+        assert not (tmp_path / "s").exists()
+
+
+def test_training_on_new_classes_starts_from_the_rest_of_the_weights(tmp_path):
+    root = make_folder(tmp_path / "mine")
+    words = ["--training", "--dataset", "folder", "--data-root", root, "--weights", SHIPPED, "--num-epochs", "1",
+             "--batch-size", "2", "--device", "cpu", "--lr-start", "0", "--encoder-eval-mode"]
+    refused = run(*words, "--savedir", tmp_path / "no")
+    assert refused.returncode == 2 and "--new-classes" in refused.stderr
+    done = succeed(*words, "--new-classes", "--savedir", tmp_path / "yes")
+    assert "2 new" in done.stdout or "new: 2" in done.stdout, done.stdout
+    ours, theirs = checkpoint.read(tmp_path / "yes" / "model_best.pth"), checkpoint.read(SHIPPED)["state_dict"]
+    assert ours["backbone.decoder.output_conv.weight"].shape[1] == 4
+    assert torch.equal(ours["backbone.encoder.layers.3.conv3x1_1.weight"],
+                       theirs["backbone.encoder.layers.3.conv3x1_1.weight"].float())
+
+
+def test_a_training_that_is_not_validated_says_so(tmp_path):
+    done = succeed(*TRAIN, "--num-epochs", "1", "--no-iouVal", "--savedir", tmp_path)
+    assert "not validated" in done.stdout and (tmp_path / "model_best.pth").exists()
+
+
+def test_batch_norm_without_a_batch_is_explained(tmp_path):
+    done = run(*TRAIN, "--backbone", "psp18", "--batch-size", "1", "--savedir", tmp_path)
+    assert done.returncode == 2 and "raise --batch-size" in done.stderr
 
 
 def test_two_ranks_share_sources(trained, tmp_path, frames):

@@ -165,6 +165,7 @@ class Report:
     loaded: int                         # entries of the model that came from a file
     new: tuple[str, ...]                # entries of the model that are in no file
     unused: tuple[str, ...]             # entries of the files that are known and not used
+    classes: tuple[str, ...] = ()       # that the network was trained for, where a file says so
 
     def __str__(self) -> str:
         sources = ", ".join(f"{file} ({name})" for file, name in zip(self.files, self.maps, strict=True))
@@ -173,17 +174,23 @@ class Report:
         return f"loaded {self.loaded} of {self.loaded + len(self.new)} entries from {sources}{new}{unused}"
 
 
-def load_weights(model: nn.Module, paths: str | Path | list[str | Path], *, complete: bool = False) -> Report:
+def load_weights(model: nn.Module, paths: str | Path | list[str | Path], *, complete: bool = False,
+                 new_classes: bool = False) -> Report:
     """Load the model from one or more files; of an entry that several hold, the last counts.
 
     A file is read under our own names if they fit, else by that of `model.key_maps()` which fits it best. An
     entry the table does not know, another shape, a file that lacks part of what it should hold: ValueError,
     and the model is as before. complete: entries that are in no file are an error too (but for heads that
-    only training uses); otherwise they are reported as new.
+    only training uses); otherwise they are reported as new. new_classes: outputs for another number of classes than
+    the model's are left out, and the model's are new.
     """
     paths = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
-    targets = model.state_dict()
-    fits = [_best_fit(model, targets, weights_of(read(path), path), path) for path in paths]
+    targets, contents = model.state_dict(), [read(path) for path in paths]
+    outputs = model.num_outputs if new_classes else None
+    fits = [_best_fit(model, targets, weights_of(content, path), path, outputs)
+            for content, path in zip(contents, paths, strict=True)]
+    classes = next((tuple(content["classes"]) for content in contents
+                    if isinstance(content, dict) and isinstance(content.get("classes"), list)), ())
     loaded = {name: tensor for fit in fits for name, tensor in fit.tensors.items()}
     new = tuple(name for name in targets if name not in loaded)
     needed = [name for name in new if not name.endswith(UNCOUNTED) and not AUXILIARY.fullmatch(name)]
@@ -194,7 +201,7 @@ def load_weights(model: nn.Module, paths: str | Path | list[str | Path], *, comp
         for name, tensor in loaded.items():
             targets[name].copy_(tensor)             # casts: published files may be in half precision
     return Report(tuple(map(str, paths)), tuple(fit.name for fit in fits), len(loaded), new,
-                  tuple(key for fit in fits for key in fit.unused))
+                  tuple(key for fit in fits for key in fit.unused), classes)
 
 
 def weights_of(content: Any, path: str | Path) -> dict[str, Tensor]:
@@ -253,14 +260,16 @@ class _Fit:
         return bool(self.tensors) and not (self.unexpected or self.missing or self.shapes)
 
 
-def _fit(key_map, targets: dict[str, Tensor], weights: dict[str, Tensor]) -> _Fit:
-    """Read `weights` by `key_map`, a KeyMap or _OwnNames, without judging."""
+def _fit(key_map, targets: dict[str, Tensor], weights: dict[str, Tensor], outputs: int | None) -> _Fit:
+    """Read `weights` by `key_map`, a KeyMap or _OwnNames, without judging. outputs: ours, if they may be new."""
     has_auxiliary = any(map(AUXILIARY.fullmatch, targets))
     renamed = key_map.rename(weights)
     fit = _Fit(key_map.name, unused=list(renamed.unused), unexpected=list(renamed.unexpected))
     for name, key in renamed.ours.items():
         if name not in targets:
             (fit.unused if AUXILIARY.fullmatch(name) and not has_auxiliary else fit.unexpected).append(key)
+        elif outputs and _differ_in_outputs(targets[name].shape, weights[key].shape, outputs):
+            fit.unused.append(key)
         elif targets[name].shape != weights[key].shape:
             fit.shapes.append((key, tuple(weights[key].shape), tuple(targets[name].shape)))
         else:
@@ -270,10 +279,18 @@ def _fit(key_map, targets: dict[str, Tensor], weights: dict[str, Tensor]) -> _Fi
     return fit
 
 
-def _best_fit(model: nn.Module, targets: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> _Fit:
+def _differ_in_outputs(ours: torch.Size, theirs: torch.Size, outputs: int) -> bool:
+    """Whether two shapes differ in one dimension alone, which is that of our outputs."""
+    differing = [side for side, other in zip(ours, theirs, strict=False) if side != other]
+    return len(ours) == len(theirs) and differing == [outputs]
+
+
+def _best_fit(model: nn.Module, targets: dict[str, Tensor], weights: dict[str, Tensor], path: Path,
+              outputs: int | None) -> _Fit:
     """The first table of those that fit without a remainder and match most; ValueError if there is none."""
     tables = [_OwnNames(targets, weights), *(model.key_maps() if hasattr(model, "key_maps") else ())]
-    best = max((_fit(table, targets, weights) for table in tables), key=lambda fit: (fit.good, len(fit.tensors)))
+    fits = (_fit(table, targets, weights, outputs) for table in tables)
+    best = max(fits, key=lambda fit: (fit.good, len(fit.tensors)))
     if best.good:
         return best
     raise ValueError(f"{path} does not fit the model: {_problems(best, len(weights))}")
@@ -288,7 +305,8 @@ def _problems(fit: _Fit, size: int) -> str:
     advice = "is it of another --backbone, --method or option?"
     if len(outputs) == 1 and not fit.unexpected and not fit.missing:
         theirs, ours = outputs.pop()
-        advice = f"it has {theirs} outputs (classes), the model {ours}: choose the data set it was trained for"
+        advice = (f"it has {theirs} outputs (classes), the model {ours}: choose the data set it was trained for, or "
+                  "start from it with --training --new-classes")
     elif fit.missing and not fit.unexpected and not fit.shapes:
         advice = "it is incomplete: get the whole file"
     return f"of its {size} entries, read as {fit.name}, {', '.join(found)}; {advice}"

@@ -18,6 +18,8 @@ def one_line(error: BaseException) -> str:
         text = lines[-1].partition(": ")[2] or lines[-1]
     elif len(lines) > 1:
         text = " ".join(lines)[:500]
+    if text.startswith("Expected more than 1 value per channel"):
+        text = "batch norm needs more than one value per channel: raise --batch-size to 2 or more"
     if "out of memory" in text:
         text = f"{text[:200]}; lower --batch-size, --work-size or --random-crop"
     return text

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from pathlib import Path
 
 from . import checkpoint
@@ -51,7 +52,7 @@ class Recorder:
         if stopping or (self.steps_save and progress.step % self.steps_save == 0):
             self.state.save(self.folder)
         if stopping:
-            raise Interrupted(self.stop.number or 15)
+            raise Interrupted(self.stop.number or signal.SIGTERM, "; --resume goes on from here")
 
     def before_validation(self) -> None:
         """The epoch's steps are done; a stop during validation loses nothing, and all ranks score the same network."""
@@ -71,26 +72,29 @@ class Recorder:
         if better:
             progress.best, progress.best_epoch = row.val_miou, row.epoch
         if rank() == 0:
-            self.write(row, losses, better)
+            self.write(row, losses, better, "val" in scores)
         progress.next_epoch()
         self.state.save(self.folder)
         self.stop.check()
 
-    def write(self, row: Row, losses: dict[str, float], better: bool) -> None:
+    def write(self, row: Row, losses: dict[str, float], better: bool, validated: bool) -> None:
         weights = self.state.model.state_dict()
         if better:
             checkpoint.save(self.folder / "model_best.pth", weights, keep=False)
-            checkpoint.save(self.folder / "model_best.pth.tar",
-                            {"epoch": row.epoch, "state_dict": weights, "best": row.val_miou}, keep=False)
-            write_best(self.folder, row.epoch, row.val_miou)
+            checkpoint.save(self.folder / "model_best.pth.tar", {"epoch": row.epoch, "state_dict": weights,
+                            "best": row.val_miou, "classes": self.state.classes}, keep=False)
         if self.epochs_save and row.epoch % self.epochs_save == 0:
             checkpoint.save(self.folder / f"model-{row.epoch:03d}.pth", weights, keep=False)
         self.log.write(*row)
         if self.scalars:
             self.scalars.write(row, losses)
         draw_curves(self.folder)
-        self.console.note(f"epoch {row.epoch}: train loss {row.train_loss:.4f}, val loss {row.val_loss:.4f}, val mIoU "
-                          f"{100 * row.val_miou:.2f}" + (", the best so far" if better else ""))
+        told = "not validated, kept as the last"
+        if validated:
+            write_best(self.folder, self.state.progress.best_epoch, self.state.progress.best)
+            told = f"val loss {row.val_loss:.4f}, val mIoU {100 * row.val_miou:.2f}"
+            told += ", the best so far" if better else ""
+        self.console.note(f"epoch {row.epoch}: train loss {row.train_loss:.4f}, {told}")
 
 
 def number(scores: dict[str, dict], split: str, name: str, missing: float = NAN) -> float:

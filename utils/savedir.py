@@ -60,6 +60,13 @@ def clear(folder: Path, everything: bool) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def remove_results(folder: Path) -> None:
+    """An evaluation that is stopped must not leave an earlier one's results beside its own record."""
+    if rank() == 0:
+        for name in ("results.json", "results.txt"):
+            (folder / name).unlink(missing_ok=True)
+
+
 def alive(process: int) -> bool:
     """Whether a process of this number exists."""
     try:

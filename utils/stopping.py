@@ -8,8 +8,8 @@ from collections.abc import Callable
 class Interrupted(Exception):
     """The run was asked to stop and has saved what it had. `code` is the exit code."""
 
-    def __init__(self, number: int):
-        super().__init__(f"stopped by {signal.Signals(number).name}")
+    def __init__(self, number: int, advice: str = ""):
+        super().__init__(f"stopped by {signal.Signals(number).name}{advice}")
         self.code = 128 + number
 
 

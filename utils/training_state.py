@@ -1,6 +1,7 @@
 """All that training changes: weights, optimizer, schedule, gradient scaler, random states, progress."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -28,9 +29,10 @@ def make_optimizer(model: torch.nn.Module, args) -> torch.optim.Optimizer:
 class TrainingState:
     """Saved and loaded as one; a resumed run continues bit for bit (on a CPU)."""
 
-    def __init__(self, model: torch.nn.Module, args, clips: int, steps_per_epoch: int, device: torch.device):
-        """clips: how many the training set has."""
-        self.model, self.args = model, args
+    def __init__(self, model: torch.nn.Module, args, classes: Sequence[str], clips: int, steps_per_epoch: int,
+                 device: torch.device):
+        """classes: their names; clips: how many the training set has."""
+        self.model, self.args, self.classes = model, args, list(classes)
         self.fixed = {name: getattr(args, name) for name in FIXED} | {"clips": clips}
         self.optimizer = make_optimizer(model, args)
         self.schedule = Schedule(self.optimizer, args.lr_strategy, epochs=args.num_epochs,
@@ -46,7 +48,8 @@ class TrainingState:
             checkpoint.save(folder / CHECKPOINT, {
                 "progress": self.progress.state(), "state_dict": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
-                "scaler": self.scaler.state_dict(), "random": random, "fixed": self.fixed})
+                "scaler": self.scaler.state_dict(), "random": random, "fixed": self.fixed,
+                "classes": self.classes})
         barrier()
 
     def load(self, folder: Path) -> str | None:
