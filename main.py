@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -98,19 +97,6 @@ def make_model(args, labels, device, console, *, complete: bool):
     return model.to(device, memory_format=torch.channels_last)
 
 
-def make_views(args, model):
-    from utils.views import Views
-    return Views(model.size_rule, scales=args.scales, flip=args.flip, crop=args.eval_crop and tuple(args.eval_crop),
-                 stride=args.eval_stride and tuple(args.eval_stride), average=args.average,
-                 small="whole" if args.average == "logits" else "pad", align_corners=model.backbone.align_corners)
-
-
-def make_autocast(args, device):
-    import torch
-    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[args.precision]
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
-
-
 def train(args, device, console) -> None:
     """Epoch after epoch: train, validate, log, save."""
     from datasets import build_dataset, label_set
@@ -120,6 +106,7 @@ def train(args, device, console) -> None:
     from utils.loading import training_loader
     from utils.recorder import Recorder
     from utils.sampler import EpochBatches
+    from utils.setup import autocast, views_of
     from utils.stopping import StopRequest
     from utils.training_state import TrainingState
 
@@ -138,8 +125,8 @@ def train(args, device, console) -> None:
                         epochs_save=args.epochs_save)
     savedir.record(folder, args.job, options.to_recipe(args), model)
     network, loader = wrap(LossModule(model), device), training_loader(data, batches, args.num_workers, device.type)
-    parts = {"device": device, "autocast": make_autocast(args, device)}
-    views, progress = make_views(args, model), state.progress
+    parts = {"device": device, "autocast": autocast(args, device)}
+    views, progress = views_of(args, model), state.progress
     for epoch in range(progress.epoch, args.num_epochs):
         batches.begin(epoch, progress.step)
         shown = console.progress(loader, batches.steps, f"epoch {epoch + 1}/{args.num_epochs}", progress.step)
@@ -195,6 +182,7 @@ def evaluate(args, device, console) -> None:
     from utils.metrics import DEFINITIONS
     from utils.outputs import EvaluationOutput
     from utils.report import class_table, environment, write_results
+    from utils.setup import autocast, views_of
     from utils.stopping import StopRequest
 
     stop, folder, labels = StopRequest().listen(), Path(args.savedir), label_set(args)
@@ -212,8 +200,8 @@ def evaluate(args, device, console) -> None:
         output(labelled)
 
     with output:
-        values = score(args, model, data, console, make_views(args, model), consume, device=device,
-                       autocast=make_autocast(args, device))
+        values = score(args, model, data, console, views_of(args, model), consume, device=device,
+                       autocast=autocast(args, device))
     if rank() == 0:
         run = {name: values.pop(name) for name in ("loss", "frames")}
         write_results(folder, {"metrics": values, **run, "options": vars(args), "environment": environment()},
@@ -271,8 +259,9 @@ def label_source(args, spec, name, model, labels, device, console, stop) -> list
     from datasets.transforms import resample
     from engine import Stepper, stream
     from utils.outputs import InferenceOutput
+    from utils.setup import autocast, views_of
 
-    stepper = Stepper(model, make_views(args, model), make_autocast(args, device))
+    stepper = Stepper(model, views_of(args, model), autocast(args, device))
     resize, notes = None, []
     if args.work_size:
         resize = partial(resample, size=tuple(args.work_size), interpolation=args.interpolation)

@@ -35,7 +35,8 @@ from .losses import cross_entropy, merge_losses
 class Method(nn.Module):
     """Base class and recurrent default: `forward` folds `observe` over the clip and steps the last frame.
 
-    A subclass gives `from_args`, `step` and, if the default does not serve, anything else.
+    A subclass gives `from_args`, `step` and, if the default does not serve, anything else. Optional: `attention(frame,
+    state, yx) -> (T, h, w)`, where in each remembered frame one pixel looks, for the dashboard.
     """
 
     has_unused_parameters = False       # whether `losses` may leave a trained parameter without a gradient

@@ -1,9 +1,12 @@
-"""The first things a run does: threads, seeds, device, ranks."""
+"""What options say about the machine and the way a network is run: threads, seeds, device, ranks, precision, views."""
 from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from .dist import join
+from .views import Views
 
 
 def begin(args) -> torch.device:
@@ -33,3 +36,16 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch sees no GPU here; use --device cpu")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def autocast(args, device: torch.device) -> AbstractContextManager:
+    """--precision as a context that may be entered again and again."""
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[args.precision]
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def views_of(args, model: torch.nn.Module) -> Views:
+    """--flip, --scales, --eval-crop for this network; windows that average logits take small frames whole (TMANet)."""
+    return Views(model.size_rule, scales=args.scales, flip=args.flip, crop=args.eval_crop and tuple(args.eval_crop),
+                 stride=args.eval_stride and tuple(args.eval_stride), average=args.average,
+                 small="whole" if args.average == "logits" else "pad", align_corners=model.backbone.align_corners)
