@@ -110,7 +110,7 @@ def train(args, device, console) -> None:
     from utils.stopping import StopRequest
     from utils.training_state import TrainingState
 
-    stop, folder = StopRequest().listen(), Path(args.savedir)
+    stop, folder = StopRequest("; --resume goes on from here").listen(), Path(args.savedir)
     model = make_model(args, label_set(args), device, console, complete=False)
     data = build_dataset(args, args.train_split, augment=True, draw=model.training_offsets)
     scored = [("train", args.train_split)] * args.iouTrain + [("val", args.val_split)] * args.iouVal

@@ -234,7 +234,7 @@ def make_parser() -> Parser:
     train.add_argument("--class-weights", choices=CLASS_WEIGHTS, default="none",
                        help="of the cross entropy; balanced: 1/ln(1.10 + class frequency) of the training split")
     train.add_argument("--loss-mean", choices=("valid", "all"), help="divide the loss by labelled or by all pixels")
-    train.add_argument("--ohem", nargs=2, type=float, default=None, metavar=("THRESHOLD", "KEPT"),
+    train.add_argument("--ohem", nargs=2, type=rate, default=None, metavar=("THRESHOLD", "KEPT"),
                        help="train on hard pixels only: those below a probability, or the KEPT hardest of each rank")
     train.add_argument("--aux-weight", type=rate, help="of the auxiliary head's loss")
     train.add_argument("--train-encoder", action=switch, help="train the backbone's encoder")
@@ -375,7 +375,7 @@ def check(parser: Parser, args: argparse.Namespace, dataset: Dataset, backbone: 
         parser.error(f"--scales must be positive, got {min(args.scales)}")
     if args.random_scale and not 0 < args.random_scale[0] <= args.random_scale[1]:
         parser.error(f"--random-scale needs 0 < LOW <= HIGH, got {args.random_scale[0]} {args.random_scale[1]}")
-    if args.ohem and not (0 < args.ohem[0] <= 1 and args.ohem[1] >= 0 and args.ohem[1] == int(args.ohem[1])):
+    if args.ohem and not (0 < args.ohem[0] <= 1 and args.ohem[1] == int(args.ohem[1])):
         parser.error(f"--ohem needs a threshold in (0, 1] and a number of pixels, got {args.ohem[0]} {args.ohem[1]}")
     if "-" in args.source and args.gpus > 1:
         parser.error("--source - cannot be shared by several processes: drop --gpus")

@@ -40,7 +40,6 @@ class Method(nn.Module):
     """
 
     has_unused_parameters = False       # whether `losses` may leave a trained parameter without a gradient
-    wants_flow = False                  # whether flow from outside is used
 
     def __init__(self, backbone: nn.Module, offsets: tuple[int, ...] = ()):
         """offsets: which past frames a read uses, oldest first, in frame steps of the data set: (-3, -2, -1)."""

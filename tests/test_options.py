@@ -45,6 +45,7 @@ def refused(argv, capsys) -> str:
     ([*BASE, "--random-scale", "0.5", "2"], "add --random-crop"),
     ([*BASE, "--random-scale", "0.5", "2", "--work-size", "64", "64"], "add --random-crop"),
     ([*BASE, "--ohem", "0.7", "10.5"], "number of pixels"),
+    ([*BASE, "--ohem", "0.7", "inf"], "at least 0"),
     ([*BASE, "--scales", "inf"], "at least 0"),
     ([*BASE, "--seed", "20000000000000"], "from 0 to"),
     ([*BASE, "--ohem", "2", "10"], "threshold"),

@@ -14,7 +14,6 @@ from utils.pictures import (
     error_map,
     legend,
     overlay,
-    save_labels,
     save_png,
     side_by_side,
 )
@@ -97,20 +96,6 @@ def test_a_legend_shows_every_colour_once_and_fits_its_width():
             ys, xs = np.nonzero((picture == colour).all(-1))
             assert len(ys) >= 18 * 18 and np.ptp(ys) < 20 and np.ptp(xs) < 20
     assert legend(names, palette, 150).shape[0] > legend(names, palette, 960).shape[0]
-
-
-def test_label_files_read_back_as_the_same_ids(tmp_path, labels):
-    for ids in (labels, np.zeros((3, 4), np.uint8), np.arange(256).reshape(16, 16), torch.from_numpy(labels).long()):
-        for palette, mode in ((None, "L"), (PALETTE, "P")):
-            save_labels(tmp_path / "city" / "a.png", ids, palette)
-            with Image.open(tmp_path / "city" / "a.png") as image:
-                assert image.mode == mode
-                np.testing.assert_array_equal(np.array(image), np.asarray(ids))
-                if palette is not None:
-                    np.testing.assert_array_equal(np.array(image.convert("RGB")), colourise(ids, palette))
-    with pytest.raises(ValueError, match=r"0\.\.255, got -1\.\.256"):
-        save_labels(tmp_path / "b.png", np.array([[-1, 256]]))
-    assert not (tmp_path / "b.png").exists()
 
 
 def test_picture_files_read_back_and_appear_whole(tmp_path, frame):

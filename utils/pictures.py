@@ -103,17 +103,6 @@ def save_png(path: Path, image: np.ndarray) -> None:
     _save(path, Image.fromarray(image))
 
 
-def save_labels(path: Path, labels, palette=None) -> None:
-    """Write ids (H, W) of 0..255 as a PNG that reads back as the same ids: grey, or with the palette's colours."""
-    ids = _array(labels)
-    if ids.size and not 0 <= ids.min() <= ids.max() <= 255:
-        raise ValueError(f"a label PNG holds ids 0..255, got {ids.min()}..{ids.max()}")
-    image = Image.fromarray(ids.astype(np.uint8))
-    if palette is not None:
-        image.putpalette(colour_table(palette).tobytes())       # all 256 entries: fewer would be stored in fewer bits
-    _save(path, image)
-
-
 def colour_table(palette) -> np.ndarray:
     """palette (K, 3) -> (256, 3) uint8: the colour of every id, black where there is none."""
     palette = np.asarray(palette)

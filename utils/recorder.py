@@ -52,7 +52,7 @@ class Recorder:
         if stopping or (self.steps_save and progress.step % self.steps_save == 0):
             self.state.save(self.folder)
         if stopping:
-            raise Interrupted(self.stop.number or signal.SIGTERM, "; --resume goes on from here")
+            raise Interrupted(self.stop.number or signal.SIGTERM, self.stop.advice)
 
     def before_validation(self) -> None:
         """The epoch's steps are done; a stop during validation loses nothing, and all ranks score the same network."""

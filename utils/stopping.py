@@ -16,10 +16,12 @@ class Interrupted(Exception):
 class StopRequest:
     """Remembers that a signal asked to stop. A second Ctrl-C interrupts at once.
 
-    wake: called when the signal comes, to end a wait that would outlast it (a pipe or camera that sends nothing).
+    advice: what the user is told besides. wake: called when the signal comes, to end a wait that would outlast it (a
+    pipe or camera that sends nothing).
     """
 
-    def __init__(self):
+    def __init__(self, advice: str = ""):
+        self.advice = advice
         self.number: int | None = None
         self.wake: Callable[[], None] = lambda: None
 
@@ -40,4 +42,4 @@ class StopRequest:
     def check(self) -> None:
         """Raise Interrupted if a signal came."""
         if self.number is not None:
-            raise Interrupted(self.number)
+            raise Interrupted(self.number, self.advice)
