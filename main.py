@@ -60,11 +60,12 @@ def run(args) -> None:
 
     require(args)
     device = begin(args)
-    from utils.dist import rank
+    from utils.dist import barrier, rank
     console = Console(rank())
     if args.idle:
         console.warn(f"without effect in this run: {', '.join(args.idle)}")
     {"training": train, "evaluation": evaluate, "inference": infer}[args.job](args, device, console)
+    barrier()       # ranks leave together: gloo's threads may abort one whose peer is already gone
 
 
 def require(args) -> None:

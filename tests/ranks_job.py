@@ -16,7 +16,7 @@ import main
 from datasets import build_dataset
 from engine import LossModule, evaluate, mean_over_ranks
 from models import build_model
-from utils.dist import join, leave, rank, world_size, wrap
+from utils.dist import barrier, join, leave, rank, world_size, wrap
 from utils.loading import evaluation_loader
 from utils.views import Views
 
@@ -41,6 +41,7 @@ def run(out: str, backbone: str, mean: str) -> None:
               for data in both_ways(build_dataset(args, "val"))]
     if rank() == 0:
         torch.save({"losses": step[0], "gradients": step[1], "scores": scores}, out)
+    barrier()
     leave()
 
 
