@@ -14,10 +14,14 @@ from typing import NamedTuple
 
 
 class Method(NamedTuple):
-    """A row of METHODS: one line of help, defaults, the frames a read uses, why a pair cannot work."""
+    """A row of METHODS: one line of help, defaults, the frames a read uses, why a pair cannot work.
+
+    published: defaults by (backbone, data set), where the method was published on both.
+    """
 
     what: str
     defaults: dict = {}
+    published: dict[tuple[str, str], dict] = {}
     offsets: Callable[[argparse.Namespace], tuple[int, ...]] = lambda args: ()
     problem: Callable[[Backbone], str | None] = lambda backbone: None
 
@@ -41,11 +45,41 @@ class Dataset(NamedTuple):
     variable: str | None = None         # environment variable that stands for --data-root
 
 
+DOWN = {"fusion_strategy": "sigmoid-down1"}     # lma on maps of many channels
 SGD = {"optimizer": "sgd", "momentum": 0.9, "lr_start": 0.01, "weight_decay": 1e-4, "lr_strategy": "poly"}
-PSP = SGD | {"head_lr": 10.0, "aux_weight": 0.4, "batch_size": 8, "num_epochs": 200}
+PSP = SGD | DOWN | {"head_lr": 10.0, "aux_weight": 0.4, "batch_size": 8, "num_epochs": 200}
+V1C = SGD | DOWN | {"aux_weight": 0.4, "weight_decay": 5e-4, "lr_min": 1e-4, "batch_size": 8, "num_epochs": 240}
+
+def lma_offsets(args: argparse.Namespace) -> tuple[int, ...]:
+    """The frames in LMANet's memory: --win-size, --stm-queue-size and --memory-strategy as published."""
+    if args.baseline_mode:
+        return ()
+    earlier = tuple(range(-lma_window(args), 0, lma_stride(args)))
+    if args.model_struct == "original_kv_fusion":       # recurrent: a clip may be longer than its queue
+        return earlier
+    return earlier[max(len(earlier) - args.stm_queue_size + args.memorize_first, 0):]
+
+
+def lma_stride(args: argparse.Namespace) -> int:
+    """From one frame in memory to the next."""
+    return int(args.memory_strategy[-1]) + 1 if args.memory_strategy.startswith("skip") else 1
+
+
+def lma_window(args: argparse.Namespace) -> int:
+    """Frames of a clip before the one to label; by default as many as fill the queue."""
+    return args.stm_queue_size * lma_stride(args) if args.win_size == -1 else args.win_size - 1
+
 
 METHODS = {
-    "single": Method("the backbone alone, frame by frame: the baseline of every comparison"),
+    "lma": Method("LMANet, local memory attention (Paul et al., IROS 2021)",
+                  {"optimizer": "adam", "lr_start": 5e-5, "lr_strategy": "pow_09", "weight_decay": 1e-4, "batch_size": 6,
+                   "num_epochs": 150, "head_lr": 1.0, "aux_weight": 0.0, "train_encoder": False, "train_decoder": False,
+                   "random_shift": 2, "photometric": "none"},
+                  {("erf", "cityscapes"): {"work_size": (512, 1024), "class_weights": "lma"},
+                   ("psp101", "cityscapes"): {"work_size": (1025, 2049), "class_weights": "lma"}},
+                  offsets=lma_offsets),
+    "single": Method("the backbone alone, frame by frame: the baseline of every comparison",
+                     published={("erf", "cityscapes"): {"work_size": (512, 1024), "class_weights": "lma"}}),
 }
 BACKBONES = {
     "erf": Backbone("ERFNet (Romera et al., T-ITS 2018)",
@@ -54,13 +88,13 @@ BACKBONES = {
     "psp50": Backbone("PSPNet on ResNet-50 (Zhao et al., CVPR 2017)", PSP, (4, 8, 8, 8), auxiliary=True),
     "psp101": Backbone("PSPNet on ResNet-101", PSP, (4, 8, 8, 8), auxiliary=True),
     "r50v1c": Backbone("dilated ResNet-50-v1c with an FCN head, the trunk of TMANet",
-                       SGD | {"aux_weight": 0.4, "weight_decay": 5e-4, "lr_min": 1e-4, "batch_size": 8,
-                              "num_epochs": 240}, (4, 8, 8, 8), auxiliary=True),
+                       V1C, (4, 8, 8, 8), auxiliary=True),
     "r101v1c": Backbone("the same on ResNet-101-v1c",
-                        SGD | {"aux_weight": 0.4, "weight_decay": 5e-4, "lr_min": 1e-4, "batch_size": 8,
-                               "num_epochs": 240}, (4, 8, 8, 8), auxiliary=True),
+                        V1C, (4, 8, 8, 8), auxiliary=True),
 }
 DATASETS = {
+    "cityscapes": Dataset("Cityscapes with its video snippets: 19 classes, labelIds or labelTrainIds",
+                          ("train", "val", "test"), variable="STREAMSEG_CITYSCAPES"),
     "synthetic": Dataset("street videos rendered from a seed, with exact labels and flow: no files needed",
                          ("train", "val", "test")),
     "camvid": Dataset("CamVid: 480x360 with 11 classes, or 960x720", ("train", "val", "test"),
@@ -71,12 +105,19 @@ DATASETS = {
 }
 SCHEDULES = ("constant", "pow_07", "pow_09", "pow_09_b", "plateau_03", "plateau_05", "plateau_07", "plateau_08",
              "plateau_09", "poly", "step")
+FUSIONS = ("sigmoid-do1", "sigmoid-do2", "sigmoid-do3", "sigmoid", "simple-sigmoid", "concat", "product", "sigmoid-down1")
+STRUCTURES = ("original", "aux_mem_loss", "mem_only", "original_kv_fusion")
+MEMORIES = ("all", *(f"skip_0{n}" for n in range(1, 6)), "random")
 CLASS_WEIGHTS = ("none", "lma", "lma-shallow", "swnet", "etc", "balanced")
+
+MEMORY = ("corr_size", "stm_queue_size", "win_size", "model_struct", "local_correlation", "learnable_constant",
+          "memorize_first", "fusion_strategy", "memory_strategy", "align_weights", "always_decode", "baseline_mode")
 
 # Options that act only with certain values of another one; given with others they are refused.
 NEEDS = {
     **dict.fromkeys(("lr_power", "lr_min"), ("lr_strategy", ("poly",))),
     **dict.fromkeys(("lr_step", "lr_gamma"), ("lr_strategy", ("step",))),
+    **dict.fromkeys(MEMORY, ("method", ("lma",))),
     "momentum": ("optimizer", ("sgd",)),
     "void_class": ("dataset", ("camvid",)),
     **dict.fromkeys(("synthetic_videos", "synthetic_size", "synthetic_length", "synthetic_degrade"),
@@ -85,10 +126,11 @@ NEEDS = {
 }
 
 COMMON = {
-    "method": "single", "backbone": "erf", "dataset": "synthetic", "work_size": None, "val_split": "val",
+    "method": "lma", "backbone": "erf", "dataset": "cityscapes", "work_size": None, "val_split": "val",
     "num_epochs": 150, "batch_size": 6, "optimizer": "adam", "lr_start": 5e-4, "weight_decay": 1e-4, "momentum": 0.9,
     "lr_strategy": "pow_09", "lr_min": 0.0, "head_lr": 1.0, "aux_weight": 0.0, "loss_mean": "valid",
-    "train_encoder": True, "train_decoder": True, "random_flip": 0.5, "photometric": "clip", "iouVal": True,
+    "train_encoder": True, "train_decoder": True, "random_flip": 0.5, "random_shift": 0, "photometric": "clip",
+    "iouVal": True, "class_weights": "none", "fusion_strategy": "sigmoid-do1",
 }
 
 
@@ -196,6 +238,21 @@ def make_parser() -> Parser:
     net.add_argument("--backbone-nobn", action="store_true", help="erf: skip every batch norm")
     net.add_argument("--shallow-dec", action="store_true", help="erf: classify at 1/8, without the decoder")
 
+    memory = parser.add_argument_group("memory (lma)")
+    memory.add_argument("--corr-size", type=int, default=21, help="side of the window a pixel looks at, odd")
+    memory.add_argument("--stm-queue-size", type=positive, default=3, help="frames in memory")
+    memory.add_argument("--win-size", type=int, default=-1, help="frames of a clip (-1: as fill the queue, and one more)")
+    memory.add_argument("--model-struct", choices=STRUCTURES, default="original",
+                        help="aux_mem_loss: a second decoder and loss on the read; mem_only: that decoder alone; "
+                        "original_kv_fusion: memory is written from fused features")
+    memory.add_argument("--local-correlation", action=switch, default=True, help="off: every pixel looks everywhere")
+    memory.add_argument("--learnable-constant", action="store_true", help="one more logit, learnt, with no value")
+    memory.add_argument("--memorize-first", action="store_true", help="a frame finds itself in memory")
+    memory.add_argument("--fusion-strategy", choices=FUSIONS, help="how a frame and what it read are joined")
+    memory.add_argument("--memory-strategy", choices=MEMORIES, default="all", help="which frames of a clip are in "
+                        "memory: all; one, leaving out N; random ones while training")
+    memory.add_argument("--baseline-mode", action="store_true", help="memory off: the single-frame network")
+
     data = parser.add_argument_group("data")
     data.add_argument("--dataset", choices=DATASETS, help=table(DATASETS))
     data.add_argument("--data-root", type=path, default=None,
@@ -231,7 +288,7 @@ def make_parser() -> Parser:
     train.add_argument("--head-lr", type=rate, help="learning rate of the decoder relative to the encoder's")
     train.add_argument("--momentum", type=share, help="of SGD")
     train.add_argument("--weight-decay", type=rate, help="of all parameters")
-    train.add_argument("--class-weights", choices=CLASS_WEIGHTS, default="none",
+    train.add_argument("--class-weights", choices=CLASS_WEIGHTS,
                        help="of the cross entropy; balanced: 1/ln(1.10 + class frequency) of the training split")
     train.add_argument("--loss-mean", choices=("valid", "all"), help="divide the loss by labelled or by all pixels")
     train.add_argument("--ohem", nargs=2, type=rate, default=None, metavar=("THRESHOLD", "KEPT"),
@@ -241,6 +298,10 @@ def make_parser() -> Parser:
     train.add_argument("--train-decoder", action=switch, help="train the rest of the backbone")
     train.add_argument("--encoder-eval-mode", action="store_true", help="keep the encoder's BN statistics")
     train.add_argument("--decoder-eval-mode", action="store_true", help="keep the decoder's BN statistics")
+    train.add_argument("--align-weights", action=switch, default=True,
+                       help="lma: the keys of query and memory begin equal")
+    train.add_argument("--always-decode", action="store_true",
+                       help="lma: decode every frame of a clip, and learn from all labels in it")
     train.add_argument("--iouTrain", action=switch, default=False, help="mIoU on the training split too")
     train.add_argument("--iouVal", action=switch, help="validate after each epoch "
                        "(camvid: off, its val part is a test; the last epoch then counts as best)")
@@ -256,7 +317,11 @@ def make_parser() -> Parser:
     augment.add_argument("--random-crop", **pair, default=None, help="crop of the scaled frames")
     augment.add_argument("--crop-max-ratio", type=share, default=1.0,
                          help="redraw crops in which one class fills more than this")
-    augment.add_argument("--random-shift", type=int, default=0, help="pixels of random translation")
+    augment.add_argument("--random-shift", type=int, help="pixels of random translation")
+    augment.add_argument("--shift-border", choices=("ignore", "road"), default="ignore",
+                         help="labels of the strip a shift frees; road (class 0) as LMANet was published")
+    augment.add_argument("--warped-past", type=share, default=0.0,
+                         help="probability that a clip's past is made from its labelled frame, by a known motion")
     augment.add_argument("--random-rotate", type=rate, default=0.0, help="degrees, with probability 0.5")
     augment.add_argument("--random-blur", type=share, default=0.0, help="probability of a 5x5 Gaussian blur")
     augment.add_argument("--photometric", choices=("none", "frame", "clip"),
@@ -291,6 +356,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     defaults = dict(COMMON)
     for row in rows:
         defaults |= row.defaults
+    defaults |= rows[-1].published.get((chosen.backbone, chosen.dataset), {})
     parser.set_defaults(**defaults | {"method": chosen.method, "backbone": chosen.backbone, "dataset": chosen.dataset})
     args = parser.parse_args(argv)
     for dest in given([word for word in argv if not word.startswith("@")]) & set(NEEDS):
@@ -298,10 +364,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
         if getattr(args, other) not in values:
             parser.error(f"{flag(dest)} acts with {flag(other)} {' or '.join(values)} only, not with "
                          f"{getattr(args, other)}")
+    if args.shallow_dec and args.class_weights == "lma" and "class_weights" not in given(argv):
+        args.class_weights = "lma-shallow"
     check(parser, args, *rows)
     args.job = "training" if args.training else "evaluation" if args.eval_mode else "inference"
     args.idle = sorted(flag(dest) for dest in given(argv) & idle(args))
     args.offsets = rows[-1].offsets(args)
+    args.random_memory = ((args.stm_queue_size - 1, lma_window(args)) if args.memory_strategy == "random" else None)
     return args
 
 
@@ -360,6 +429,8 @@ def check(parser: Parser, args: argparse.Namespace, dataset: Dataset, backbone: 
     if reason:
         fits = ", ".join(name for name, row in BACKBONES.items() if not method.problem(row))
         parser.error(f"--method {args.method} cannot run on --backbone {args.backbone}: {reason}; it runs on {fits}")
+    if args.method == "lma":
+        check_memory(parser, args)
     if args.aux_weight and not backbone.auxiliary:
         parser.error(f"--aux-weight {args.aux_weight}: --backbone {args.backbone} has no auxiliary head")
     for option, split in (("--train-split", args.train_split), ("--val-split", args.val_split)):
@@ -384,6 +455,28 @@ def check(parser: Parser, args: argparse.Namespace, dataset: Dataset, backbone: 
     for name in ("num_workers", "steps_save", "epochs_save", "lr_warmup", "random_shift", "pictures"):
         if getattr(args, name) < 0:
             parser.error(f"{flag(name)} cannot be negative, got {getattr(args, name)}")
+
+
+def check_memory(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuse memories that cannot be."""
+    window, stride = lma_window(args), lma_stride(args)
+    if args.corr_size < 1 or args.corr_size % 2 == 0:
+        parser.error(f"--corr-size must be odd, got {args.corr_size}: take {max(args.corr_size, 0) + 1}")
+    if args.win_size != -1 and args.win_size < 2:
+        parser.error(f"--win-size needs the labelled frame and one before it at least, got {args.win_size}")
+    if window % stride:
+        parser.error(f"--memory-strategy {args.memory_strategy} needs a --win-size of 1 + a multiple of {stride}, "
+                     f"got {window + 1}")
+    if args.memory_strategy == "random" and not 1 <= args.stm_queue_size - 1 <= window:
+        parser.error(f"--memory-strategy random draws {args.stm_queue_size - 1} of the {window} frames before the "
+                     "labelled one: change --stm-queue-size or --win-size")
+    if args.model_struct == "original_kv_fusion" and (args.memorize_first or stride > 1):
+        parser.error("--model-struct original_kv_fusion writes memory after each read: it goes with neither "
+                     "--memorize-first nor --memory-strategy skip_*")
+    if args.baseline_mode and (args.memorize_first or args.model_struct != "original"):
+        parser.error("--baseline-mode switches memory off: drop --memorize-first and --model-struct")
+    if args.baseline_mode and args.training and not (args.train_encoder or args.train_decoder):
+        parser.error("--baseline-mode leaves nothing to train: add --train-encoder or --train-decoder")
 
 
 def to_recipe(args: argparse.Namespace) -> str:

@@ -14,9 +14,10 @@ from .labels import CAMVID12, LabelSet
 DATASETS = {
     "synthetic": "datasets.synthetic",
     "camvid": "datasets.camvid",
+    "cityscapes": "datasets.cityscapes",
     "folder": "datasets.folder",
 }
-ROOT_VARIABLES = {"camvid": "STREAMSEG_CAMVID", "folder": "STREAMSEG_FOLDER"}
+ROOT_VARIABLES = {"camvid": "STREAMSEG_CAMVID", "cityscapes": "STREAMSEG_CITYSCAPES", "folder": "STREAMSEG_FOLDER"}
 
 
 def build_dataset(args, split: str, *, augment: bool | None = None,

@@ -4,15 +4,18 @@ from __future__ import annotations
 from .clip import Transform
 from .photometric import Photometric, RandomBlur
 from .transforms import Compose, RandomCrop, RandomFlip, RandomRotate, RandomScale, RandomShift, Resize
+from .warped import WarpedPast
 
 
 def training_transform(args) -> Transform:
     """Resize, then one geometric draw per clip, then colours: the order of the published recipes.
 
-    Scale, rotation, blur, flip and crop come as in ETC, colours after them as in TMANet and MRCFA, the shift
-    of LMANet after the flip.
+    A warped past comes first: all else treats it as a true one. Scale, rotation, blur, flip and crop come as in
+    ETC, colours after them as in TMANet and MRCFA, the shift of LMANet after the flip.
     """
     steps = []
+    if args.warped_past:
+        steps.append(WarpedPast(args.warped_past))
     if args.work_size:
         steps.append(Resize(tuple(args.work_size), args.interpolation))
     if args.random_scale:
@@ -24,7 +27,7 @@ def training_transform(args) -> Transform:
     if args.random_flip:
         steps.append(RandomFlip(args.random_flip))
     if args.random_shift:
-        steps.append(RandomShift(args.random_shift))
+        steps.append(RandomShift(args.random_shift, args.shift_border))
     if args.random_crop:
         ratio = args.crop_max_ratio if args.crop_max_ratio < 1 else None
         steps.append(RandomCrop(tuple(args.random_crop), max_ratio=ratio))

@@ -7,6 +7,7 @@ from __future__ import annotations
 from importlib import import_module
 
 METHODS = {
+    "lma": "models.lma:LMANet",
     "single": "models.single:SingleFrame",
 }
 BACKBONES = {
@@ -32,6 +33,7 @@ def build_model(args, num_classes: int):
     backbone = find(BACKBONES, args.backbone)(num_classes, **backbone_options(args))
     model = find(METHODS, args.method).from_args(backbone, args)
     model.loss_options = {"mean": args.loss_mean, "ohem": (args.ohem[0], int(args.ohem[1])) if args.ohem else None}
+    model.loss_at_logits = args.shallow_dec
     freeze(model, args)
     return model
 

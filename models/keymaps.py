@@ -141,3 +141,13 @@ RESNET_BODY = KeyMap("the layers of torchvision's ResNet", (
     (LAYERS, r"\g<0>"),
     (FC, None),
 ), covers=r"layer[1-4]\..+")
+
+
+# LMANet. Its files spell the backbone's parts as the original held them; all but an auxiliary head is there.
+
+LMANET = KeyMap("LMANet", (
+    (r"(?:kv_(?:M|Q|init)_r4|memory_fusion|memory_module(?:_local)?|decoder_mem)\..+", r"\g<0>"),
+    (r"encoder\.(layer[0-4]\..+)", r"backbone.\1"),
+    (r"decoder\.(cls\..+)", r"backbone.\1"),
+    (r"(?:ppm|encoder|decoder)\..+", r"backbone.\g<0>"),
+), covers=r"(?!backbone\.aux\.).+")

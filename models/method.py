@@ -39,6 +39,7 @@ class Method(nn.Module):
     state, yx) -> (T, h, w)`, where in each remembered frame one pixel looks, for the dashboard.
     """
 
+    recurrent = True                    # whether a read depends on all frames since the start of the video
     has_unused_parameters = False       # whether `losses` may leave a trained parameter without a gradient
 
     def __init__(self, backbone: nn.Module, offsets: tuple[int, ...] = ()):
@@ -50,6 +51,7 @@ class Method(nn.Module):
         self.offsets = tuple(offsets)
         self.register_buffer("class_weights", None, persistent=False)
         self.loss_options: dict[str, Any] = {}
+        self.loss_at_logits = False                 # bring labels to the size of the logits, not logits to that of labels
         self.always_eval: list[nn.Module] = []      # parts that keep their BN statistics while training
 
     @classmethod
@@ -135,6 +137,8 @@ class Method(nn.Module):
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """logits (B, K, h, w), labels (B, H, W) -> scalar, under this run's class weights and loss options."""
+        if self.loss_at_logits:
+            labels = F.interpolate(labels[:, None].double(), logits.shape[-2:], mode="nearest-exact")[:, 0].long()
         logits = self.upsample(logits, labels.shape[-2:])
         return cross_entropy(logits, labels, self.class_weights, **self.loss_options)
 
@@ -171,6 +175,8 @@ class WindowMethod(Method):
     A subclass says what to compute from a frame (`encode`), what to keep of it (`remember`), and how to
     label a frame given what others left behind (`read`); `step` and `forward` follow.
     """
+
+    recurrent = False
 
     def encode(self, frame: Tensor) -> Any:
         """frame (B, 3, H, W) -> whatever `remember` and `read` need of it."""

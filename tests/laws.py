@@ -3,8 +3,6 @@ from __future__ import annotations
 
 import torch
 
-from models.method import WindowMethod
-
 
 def video(model, frames: int, seed: int, size: tuple[int, int] = (37, 53), batch: int = 2) -> torch.Tensor:
     """(batch, frames, 3, H, W): random, of a size near `size` that the model takes."""
@@ -14,11 +12,11 @@ def video(model, frames: int, seed: int, size: tuple[int, int] = (37, 53), batch
 
 
 @torch.no_grad()
-def assert_stream_equals_clip(model, tolerance: float = 1e-5) -> None:
+def assert_stream_equals_clip(model, tolerance: float = 1e-5, size: tuple[int, int] = (37, 53)) -> None:
     """Two interleaved videos of batch 2, twice the oldest offset and three frames more."""
     model.eval()
     length = 2 * -min(model.offsets, default=0) + 3
-    videos = [video(model, length, seed) for seed in (1, 2)]
+    videos = [video(model, length, seed, size) for seed in (1, 2)]
     states = [model.start(), model.start()]
     for t in range(length):
         for v, frames in enumerate(videos):
@@ -30,6 +28,6 @@ def assert_stream_equals_clip(model, tolerance: float = 1e-5) -> None:
 
 def clip_of(model, frames: torch.Tensor, t: int) -> torch.Tensor:
     """The clip that frame t is labelled from: a window of entries, or for a recurrent method all frames so far."""
-    if isinstance(model, WindowMethod):
+    if not model.recurrent:
         return frames[:, [t + offset for offset in model.startup(min(t, model.reach))] + [t]]
     return frames[:, :t + 1]

@@ -26,7 +26,7 @@ BATCH = 4
 def run(out: str, backbone: str, mean: str) -> None:
     torch.set_num_threads(1)
     cpu = join(torch.device("cpu"))
-    args = main.parse_args(["--training", "--backbone", backbone, "--savedir", "unused", "--loss-mean", mean,
+    args = main.parse_args(["--training", "--method", "single", "--backbone", backbone, "--savedir", "unused", "--loss-mean", mean,
                             "--synthetic-size", "33", "65", "--synthetic-length", "9",
                             "--synthetic-videos", "1", "3", "1"])
     torch.manual_seed(0)

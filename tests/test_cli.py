@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import main
-from command import ROOT, TINY, TRAIN, run, start, succeed
+from command import ROOT, SINGLE, TINY, TRAIN, run, start, succeed
 from datasets import build_dataset
 from trees import make_camvid, make_folder
 from utils import checkpoint, log
@@ -122,7 +122,7 @@ def frames(tmp_path_factory):
 
 
 def test_inference_labels_a_folder_and_begins_anew_when_the_size_changes(trained, tmp_path, frames):
-    succeed("--inference", "--source", frames, "--weights", trained / "model_best.pth", "--savedir", tmp_path,
+    succeed("--inference", *SINGLE, "--source", frames, "--weights", trained / "model_best.pth", "--savedir", tmp_path,
             "--output", "overlay", "labels", "side-by-side")
     labels = sorted((tmp_path / "drive_labels").glob("*.png"))
     assert [path.stem for path in labels] == [str(i) for i in range(10)]
@@ -143,8 +143,8 @@ def test_inference_of_a_video_equals_evaluation_frame_by_frame(trained, tmp_path
         Image.fromarray(data.videos[0].frame(i)).save(clip / "images" / f"{i}.png")
         Image.fromarray(data.videos[0].label(i)).save(clip / "labels" / f"{i}.png")
     weights = ["--weights", trained / "model_best.pth", "--device", "cpu"]
-    succeed("--inference", "--source", clip / "images", *weights, "--savedir", tmp_path / "a", "--output", "labels")
-    succeed("--eval-mode", "--dataset", "folder", "--data-root", tmp_path / "root", *weights, "--savedir",
+    succeed("--inference", *SINGLE, "--source", clip / "images", *weights, "--savedir", tmp_path / "a", "--output", "labels")
+    succeed("--eval-mode", *SINGLE, "--dataset", "folder", "--data-root", tmp_path / "root", *weights, "--savedir",
             tmp_path / "b", "--save-labels")
     for i in range(5):
         one, two = (np.asarray(Image.open(tmp_path / where / f"{i}.png"))
@@ -155,11 +155,11 @@ def test_inference_of_a_video_equals_evaluation_frame_by_frame(trained, tmp_path
 def test_inference_reads_a_pipe_and_several_sources(trained, tmp_path, frames):
     ppm = tmp_path / "one.ppm"
     Image.open(frames / "0.png").save(ppm)
-    command = [sys.executable, str(ROOT / "main.py"), "--inference", "--source", "-", "--weights",
+    command = [sys.executable, str(ROOT / "main.py"), "--inference", *SINGLE, "--source", "-", "--weights",
                str(trained / "model_best.pth"), "--savedir", str(tmp_path / "pipe"), "--output", "labels"]
     subprocess.run(command, input=ppm.read_bytes() * 3, check=True, capture_output=True)
     assert len(list((tmp_path / "pipe" / "stdin_labels").glob("*.png"))) == 3
-    done = run("--inference", "--source", frames, tmp_path / "missing.mp4", f"{frames}/1*.png", "--output", "labels",
+    done = run("--inference", *SINGLE, "--source", frames, tmp_path / "missing.mp4", f"{frames}/1*.png", "--output", "labels",
                "--weights", trained / "model_best.pth", "--savedir", tmp_path / "many", "--frame-step", "3")
     assert done.returncode == 2 and "1 of 3 sources failed" in done.stderr and "missing.mp4" in done.stderr
     assert len(list((tmp_path / "many" / "drive_labels").glob("*.png"))) == 4, "the others are done"
@@ -168,7 +168,7 @@ def test_inference_reads_a_pipe_and_several_sources(trained, tmp_path, frames):
 def test_inference_stopped_by_sigterm_keeps_what_it_has(trained, tmp_path, frames):
     import signal
     import time
-    process = start("--inference", "--source", *[f"{frames}/[0-3].png"] * 1, "-", "--weights",
+    process = start("--inference", *SINGLE, "--source", *[f"{frames}/[0-3].png"] * 1, "-", "--weights",
                     trained / "model_best.pth", "--savedir", tmp_path, stdin=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("*_overlay.mp4")) and time.monotonic() < deadline:
@@ -190,7 +190,7 @@ def test_an_evaluation_beside_a_training_leaves_the_training_s_record_alone(trai
 
 def test_a_failing_source_of_one_rank_does_not_stop_the_other_rank(trained, tmp_path, frames):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
-    done = run("--inference", "--source", frames, tmp_path / "bad.mp4", "--weights", trained / "model_best.pth",
+    done = run("--inference", *SINGLE, "--source", frames, tmp_path / "bad.mp4", "--weights", trained / "model_best.pth",
                "--savedir", tmp_path / "s", "--gpus", "2", "--device", "cpu", "--output", "labels")
     assert done.returncode == 2 and done.stderr.count("1 of 2 sources failed") == 1, done.stderr
     assert len(list((tmp_path / "s" / "drive_labels").glob("*.png"))) == 10
@@ -205,7 +205,7 @@ def test_weights_that_name_other_classes_are_refused(tmp_path):
         if weights is None:
             weights = tmp_path / "t" / "model_best.pth.tar"
             succeed(*TRAIN, "--num-epochs", "1", "--savedir", tmp_path / "t")
-        done = run("--eval-mode", "--dataset", "camvid", "--data-root", root, "--weights", weights, "--savedir",
+        done = run("--eval-mode", *SINGLE, "--dataset", "camvid", "--data-root", root, "--weights", weights, "--savedir",
                    tmp_path / "s")
         assert done.returncode == 2 and "were trained for road, sidewalk" in done.stderr
         assert not (tmp_path / "s").exists()
@@ -213,7 +213,7 @@ def test_weights_that_name_other_classes_are_refused(tmp_path):
 
 def test_training_on_new_classes_starts_from_the_rest_of_the_weights(tmp_path):
     root = make_folder(tmp_path / "mine")
-    words = ["--training", "--dataset", "folder", "--data-root", root, "--weights", SHIPPED, "--num-epochs", "1",
+    words = ["--training", *SINGLE, "--dataset", "folder", "--data-root", root, "--weights", SHIPPED, "--num-epochs", "1",
              "--batch-size", "2", "--device", "cpu", "--lr-start", "0", "--encoder-eval-mode"]
     refused = run(*words, "--savedir", tmp_path / "no")
     assert refused.returncode == 2 and "--new-classes" in refused.stderr
@@ -236,7 +236,7 @@ def test_batch_norm_without_a_batch_is_explained(tmp_path):
 
 
 def test_two_ranks_share_sources(trained, tmp_path, frames):
-    succeed("--inference", "--source", frames, f"{frames}/[0-2].png", "--weights", trained / "model_best.pth",
+    succeed("--inference", *SINGLE, "--source", frames, f"{frames}/[0-2].png", "--weights", trained / "model_best.pth",
             "--savedir", tmp_path, "--gpus", "2", "--device", "cpu", "--output", "labels")
     assert len(list(tmp_path.glob("*_labels"))) == 2
     assert len(list(tmp_path.glob("*_labels/*.png"))) == 13

@@ -39,7 +39,7 @@ def test_stream_equals_clip_for_every_toy(name):
 
 @pytest.mark.parametrize("backbone", ["erf", "psp18"])
 def test_stream_equals_clip_for_single(backbone):
-    args = main.parse_args(["--training", "--backbone", backbone, "--savedir", "unused"])
+    args = main.parse_args(["--training", "--method", "single", "--backbone", backbone, "--savedir", "unused"])
     assert_stream_equals_clip(models.build_model(args, 5))
 
 
@@ -144,7 +144,7 @@ def test_a_frozen_network_moves_with_its_model():
 
 
 def synthetic(offsets, draw=None, with_flows=False, startup=None, split="train"):
-    args = main.parse_args("--training --savedir unused --synthetic-size 32 64 --synthetic-length 12 "
+    args = main.parse_args("--training --savedir unused --method single --dataset synthetic --synthetic-size 32 64 --synthetic-length 12 "
                            "--synthetic-videos 2 2 2 --photometric none --random-flip 0".split())
     args.offsets = offsets
     return datasets.build_dataset(args, split, draw=draw, with_flows=with_flows, startup=startup)

@@ -18,8 +18,8 @@ from trees import make_camvid
 from utils import checkpoint
 
 
-def model(*words):
-    return build_model(main.parse_args(["--training", "--savedir", "unused", *words]), 11)
+def model(*words, classes: int = 11):
+    return build_model(main.parse_args(["--training", "--method", "single", "--savedir", "unused", *words]), classes)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
     checkpoint.save(root / "good.pth", model().state_dict())
     checkpoint.save(root / "psp18.pth", model("--backbone", "psp18").state_dict())
-    checkpoint.save(root / "seven.pth", build_model(main.parse_args(["--training", "--savedir", "x"]), 7).state_dict())
+    checkpoint.save(root / "seven.pth", model(classes=7).state_dict())
     (root / "cut.pth").write_bytes((root / "good.pth").read_bytes()[:50000])
     (root / "text.pth").write_text("no weights")
     torch.save({"run": ExecutesCode()}, root / "evil.pth")
@@ -46,7 +46,7 @@ def camvid(world, tmp_path, break_it):
     root = tmp_path / "camvid"
     shutil.copytree(world / "camvid", root)
     break_it(root)
-    return ["--dataset", "camvid", "--data-root", root, "--device", "cpu", "--num-workers", "1"]
+    return ["--method", "single", "--dataset", "camvid", "--data-root", root, "--device", "cpu", "--num-workers", "1"]
 
 
 def replace(path: str, content):
@@ -87,9 +87,9 @@ WEIGHTS = {
     "another class count": ("seven.pth", "classes"),
 }
 WORDS = {
-    "no data root": (["--dataset", "camvid"], "--data-root"),
-    "data root is no folder": (["--dataset", "camvid", "--data-root", "/nowhere/camvid"], "/nowhere/camvid"),
-    "no classes.txt": (["--dataset", "folder", "--data-root", "."], "classes.txt"),
+    "no data root": (["--method", "single", "--dataset", "camvid"], "--data-root"),
+    "data root is no folder": (["--method", "single", "--dataset", "camvid", "--data-root", "/nowhere/camvid"], "/nowhere/camvid"),
+    "no classes.txt": (["--method", "single", "--dataset", "folder", "--data-root", "."], "classes.txt"),
     "no GPU": (["--device", "cuda"], "--device cuda"),
     "fp16 on a CPU": (["--precision", "fp16", "--device", "cpu"], "needs a GPU"),
 }

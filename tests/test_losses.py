@@ -103,7 +103,7 @@ def test_ohem_and_the_auxiliary_head_come_from_options():
     import main
     from models import build_model
     clip, labels = torch.rand(2, 1, 3, 40, 40), torch.randint(0, 3, (2, 1, 40, 40))
-    words = ["--training", "--backbone", "psp18", "--savedir", "unused"]
+    words = ["--training", "--method", "single", "--backbone", "psp18", "--savedir", "unused"]
     hard = build_model(main.parse_args([*words, "--ohem", "0.7", "100"]), 3)
     assert set(hard.eval().losses(clip, labels)) == {"ce", "aux"}
     without = build_model(main.parse_args([*words, "--aux-weight", "0"]), 3)

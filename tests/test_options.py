@@ -12,7 +12,7 @@ import options
 from command import ROOT
 from utils import schedules
 
-BASE = ["--training", "--savedir", "unused"]
+BASE = ["--training", "--method", "single", "--dataset", "synthetic", "--savedir", "unused"]
 
 
 def refused(argv, capsys) -> str:
@@ -70,7 +70,7 @@ def test_defaults_follow_backbone_and_data_set_and_words_win():
 
 def test_a_recipe_is_read_with_comments_quotes_and_later_words_win(tmp_path):
     recipe = tmp_path / "recipe.txt"
-    recipe.write_text("# a comment\n--training --backbone psp18   # another\n"
+    recipe.write_text("# a comment\n--training --method single --backbone psp18   # another\n"
                       "--weights 'my file.pth'\n--lr-start 1e-3\n")
     args = main.parse_args([f"@{recipe}", "--savedir", "s", "--lr-start", "0.5"])
     assert args.backbone == "psp18" and args.weights == ["my file.pth"] and args.lr_start == 0.5

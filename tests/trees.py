@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from datasets.labels import CITYSCAPES, cityscapes_train_ids
+from disk import write
+
 
 def make_camvid(root: Path, size: tuple[int, int] = (24, 32), frames: int = 4) -> Path:
     """The 480x360 layout, random images of `size` (H, W), ids 0-11."""
@@ -31,4 +34,30 @@ def make_folder(root: Path, size: tuple[int, int] = (24, 32), frames: int = 4) -
             image, label = rng.integers(0, 255, (*size, 3)), rng.integers(0, 3, size)
             Image.fromarray(image.astype(np.uint8)).save(root / split / "clip" / "images" / f"{i}.png")
             Image.fromarray(label.astype(np.uint8)).save(root / split / "clip" / "labels" / f"{i}.png")
+    return root
+
+
+def make_cityscapes(root: Path, size: tuple[int, int] = (64, 128), numbers=range(30), labelled: int = 19,
+                    splits=("train", "val"), cities=("aachen", "bochum")) -> Path:
+    """One snippet per split and city: frames `numbers` of recording 000000, official label ids for the one `labelled`.
+
+    Labels are 16 x 16 blocks of ids 0-33 at random; frames show their classes' colours under noise of their own.
+    numbers=(): without the sequences.
+    """
+    rng, table = np.random.default_rng(2), cityscapes_train_ids()
+    colours = np.zeros((256, 3), np.uint8)
+    colours[:len(CITYSCAPES.palette)] = CITYSCAPES.palette
+    for split in splits:
+        for city in cities:
+            label = rng.integers(0, 34, (-(-size[0] // 16), -(-size[1] // 16)), np.uint8)
+            label = label.repeat(16, 0).repeat(16, 1)[:size[0], :size[1]]
+            for number in sorted({*numbers, labelled}):
+                noise = rng.integers(-20, 21, (*size, 3))
+                image = (colours[table[label]] + noise).clip(0, 255).astype(np.uint8)
+                name = f"{split}/{city}/{city}_000000_{number:06d}"
+                if number in numbers:
+                    write(root / "leftImg8bit_sequence" / f"{name}_leftImg8bit.png", image)
+                if number == labelled:
+                    write(root / "leftImg8bit" / f"{name}_leftImg8bit.png", image)
+                    write(root / "gtFine" / f"{name}_gtFine_labelIds.png", label)
     return root

@@ -59,6 +59,7 @@ class Backbone(nn.Module):
     """Base class. A subclass sets the attributes in __init__ and gives encode, embed and classify."""
 
     num_outputs: int                    # channels of the logits
+    learned_ignore: bool = False        # whether the last of them stands for "ignore"
     channels: int                       # F of Features.last
     stride: int                         # H / h of Features.last
     size_rule: SizeRule = SizeRule()
@@ -84,6 +85,10 @@ class Backbone(nn.Module):
     def decode(self, features: Features) -> Tensor:
         """Features -> logits (B, K, h, w) at the network's own resolution."""
         return self.classify(self.embed(features))
+
+    def second_decoder(self, channels: int) -> nn.Module:
+        """A new decoder of this network's kind for a map of other width: (B, channels, h, w) -> logits (B, K, h', w')."""
+        raise NotImplementedError
 
     def auxiliary(self, features: Features) -> Tensor | None:
         """Logits of the training-only auxiliary head, or None where the network has none."""

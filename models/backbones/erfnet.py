@@ -121,11 +121,22 @@ class ShallowDecoder(nn.Module):
     def classify(self, embedding: Tensor) -> Tensor:
         return self.output_conv_stm_shallow(embedding)
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(x)
+
+
+def freeze_bn(part: nn.Module, use_bn: bool) -> None:
+    """A batch norm that is skipped is not trained either."""
+    for module in part.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.requires_grad_(use_bn)
+
 
 class ERFNet(Backbone):
     """`last` is the encoder's output at 1/8 (128 channels); no stages, no auxiliary head."""
 
     channels = 128
+    learned_ignore = True
     stride = 8
     size_rule = SizeRule(8)
 
@@ -134,13 +145,10 @@ class ERFNet(Backbone):
         """use_bn=False skips every batch norm and the dropout beside it; their weights stay in the state dict."""
         super().__init__()
         self.num_outputs = num_classes + 1
-        self.shallow_decoder = shallow_decoder
+        self.shallow_decoder, self.use_bn = shallow_decoder, use_bn
         self.encoder = Encoder(dropout, use_bn)
-        self.decoder = (ShallowDecoder(self.channels, self.num_outputs) if shallow_decoder
-                        else Decoder(self.channels, self.num_outputs, use_bn))
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.requires_grad_(use_bn)
+        freeze_bn(self.encoder, use_bn)
+        self.decoder = self.second_decoder(self.channels)
 
     def encode(self, frame: Tensor) -> Features:
         return Features(self.encoder(self.normalize(frame)))
@@ -150,6 +158,13 @@ class ERFNet(Backbone):
 
     def classify(self, embedding: Tensor) -> Tensor:
         return self.decoder.classify(embedding)
+
+    def second_decoder(self, channels: int) -> nn.Module:
+        if self.shallow_decoder:
+            return ShallowDecoder(channels, self.num_outputs)
+        decoder = Decoder(channels, self.num_outputs, self.use_bn)
+        freeze_bn(decoder, self.use_bn)
+        return decoder
 
     def encoder_parts(self) -> list[nn.Module]:
         return [self.encoder]

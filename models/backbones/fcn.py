@@ -58,7 +58,7 @@ class ResNetV1c(Backbone):
     def __init__(self, num_classes: int, *, align_corners: bool = False, dropout: float = 0.1):
         """align_corners: of the upsampling of logits; TMANet has True for Cityscapes and False for CamVid."""
         super().__init__()
-        self.num_outputs = num_classes
+        self.num_outputs, self.dropout = num_classes, dropout
         self.channels = channels_of(self.depth)
         self.align_corners = align_corners
         self.normalize = imagenet_normalize()
@@ -80,6 +80,9 @@ class ResNetV1c(Backbone):
 
     def classify(self, embedding: Tensor) -> Tensor:
         return self.head.classify(embedding)
+
+    def second_decoder(self, channels: int) -> nn.Module:
+        return FCNHead(channels, 512, self.num_outputs, self.dropout)
 
     def auxiliary(self, features: Features) -> Tensor:
         return self.auxiliary_head(features.stages[2])

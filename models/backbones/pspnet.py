@@ -9,6 +9,8 @@ Logits stay at 1/8 and are upsampled with aligned corners. Module names are the 
 """
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,7 +52,7 @@ class PSPNet(Backbone):
 
     def __init__(self, num_classes: int, *, dropout: float = 0.1):
         super().__init__()
-        self.num_outputs = num_classes
+        self.num_outputs, self.dropout = num_classes, dropout
         self.channels = channels_of(self.depth)
         self.normalize = imagenet_normalize()
         self.layer0 = self.make_stem()
@@ -74,6 +76,11 @@ class PSPNet(Backbone):
 
     def classify(self, embedding: Tensor) -> Tensor:
         return self.cls(embedding)
+
+    def second_decoder(self, channels: int) -> nn.Module:
+        return nn.Sequential(OrderedDict(
+            ppm=PyramidPooling(channels),
+            cls=classifier(2 * channels, self.head_width, self.num_outputs, self.dropout)))
 
     def auxiliary(self, features: Features) -> Tensor:
         return self.aux(features.stages[2])

@@ -1,0 +1,245 @@
+"""LMANet: local memory attention (Paul, Danelljan, Van Gool, Timofte, IROS 2021), on any backbone.
+
+    frame -- encode --> features -- kv_Q --> key, value
+                           |                  |     |
+                           |       memory -- read -- fuse --> features -- decode --> logits
+                           |         ^
+                           +-- kv_M -+  key, value: read by later frames (--memorize-first: by this one too)
+
+The memory is a queue of what `kv_M` made of the last frames, as many as --stm-queue-size; a frame that finds it empty
+is decoded as by the single-frame network. Structures (--model-struct):
+
+    original              the drawing
+    aux_mem_loss          a second decoder labels the read alone, for a second loss
+    mem_only              that second decoder is the only one: what memory alone knows
+    original_kv_fusion    keys and values are made of the fused features, so the memory is recurrent (RecurrentLMANet)
+
+Channels of keys and values go with the fusion (models/fusion.py). Names of modules are the published ones; where the
+backbone has no learned "ignore" output, one that is constantly 0 follows its classes, as published for PSPNet.
+"""
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from .backbones.backbone import Features
+from .fusion import FUSIONS
+from .keymaps import LMANET
+from .method import History, WindowMethod
+from .ops import attention_map, global_attention, local_attention
+
+class KeyValue(nn.Module):
+    """features (B, F, h, w) -> key (B, C, h, w), value (B, V, h, w); without value channels they are the features."""
+
+    def __init__(self, channels: int, key_channels: int, value_channels: int | None):
+        super().__init__()
+        self.Key = nn.Conv2d(channels, key_channels, 3, padding=1)
+        self.Value = nn.Conv2d(channels, value_channels, 3, padding=1) if value_channels else nn.Identity()
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.Key(features), self.Value(features)
+
+
+class MemoryRead(nn.Module):
+    """Attention over the remembered frames, with or without a learnable constant as one more logit."""
+
+    def __init__(self, size: int | None, learnable_constant: bool):
+        """size: of the local window; None: every pixel looks everywhere."""
+        super().__init__()
+        self.size = size
+        self.register_parameter("const", nn.Parameter(torch.zeros(1)) if learnable_constant else None)
+
+    def forward(self, query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
+        """query (B, C, h, w), T keys (B, C, h, w), T values (B, V, h, w) -> read (B, V, h, w)."""
+        if self.size is None:
+            return global_attention(query, keys, values, self.const)
+        return local_attention(query, keys, values, self.size, self.const)
+
+
+class LMANet(WindowMethod):
+    """Any backbone with a memory. State: keys and values of the last frames (models.method.History of pairs)."""
+
+    def __init__(self, backbone, offsets: tuple[int, ...] = (-3, -2, -1), *, fusion: str = "sigmoid-do1",
+                 corr_size: int = 21, struct: str = "original", local: bool = True, learnable_constant: bool = False,
+                 memorize_first: bool = False, align_weights: bool = True, always_decode: bool = False,
+                 random_memory: tuple[int, int] | None = None):
+        """offsets: of the frames in memory; without any, and not memorize_first, this is the single-frame network.
+
+        local=False: global attention. align_weights: query keys begin equal to memory keys. always_decode: training
+        decodes every frame of a clip and learns from all labels. random_memory (N, W): a training clip has N frames in
+        memory, drawn among the last W. ValueError where the channels of the backbone do not divide.
+        """
+        super().__init__(backbone, offsets)
+        channels, strategy = backbone.channels, FUSIONS[fusion]
+        if channels % strategy.key_part or channels % strategy.value_part:
+            raise ValueError(f"--fusion-strategy {fusion} makes keys of 1/{strategy.key_part} and values of "
+                             f"1/{strategy.value_part} of the channels, and {channels} do not divide so: choose another")
+        self.struct, self.memorize_first, self.always_decode = struct, memorize_first, always_decode
+        self.has_unused_parameters = struct == "mem_only"       # the backbone's decoder labels first frames alone
+        self.random_memory, key_channels, value_channels = (
+            random_memory, channels // strategy.key_part, channels // strategy.value_part)
+        convolved = value_channels if strategy.value_part > 1 else None
+        self.kv_M_r4 = KeyValue(channels, key_channels, convolved)
+        self.kv_Q_r4 = KeyValue(channels, key_channels, None if struct == "mem_only" else convolved)
+        if align_weights:
+            self.kv_Q_r4.Key.load_state_dict(self.kv_M_r4.Key.state_dict())
+        self.memory_name = "memory_module_local" if local else "memory_module"
+        self.add_module(self.memory_name, MemoryRead(corr_size if local else None, learnable_constant))
+        if struct != "mem_only":
+            self.memory_fusion = strategy.build(channels, value_channels)
+        if struct in ("aux_mem_loss", "mem_only"):
+            self.decoder_mem = backbone.second_decoder(value_channels)
+        if not offsets and not memorize_first:
+            for part in (part for part in self.children() if part is not backbone):
+                part.requires_grad_(False)
+
+    @classmethod
+    def from_args(cls, backbone, args):
+        options = {"fusion": args.fusion_strategy, "corr_size": args.corr_size, "struct": args.model_struct,
+                   "local": args.local_correlation, "learnable_constant": args.learnable_constant,
+                   "memorize_first": args.memorize_first, "align_weights": args.align_weights,
+                   "always_decode": args.always_decode, "random_memory": args.random_memory}
+        if args.model_struct == "original_kv_fusion":
+            return RecurrentLMANet(backbone, args.offsets, queue=args.stm_queue_size, **options)
+        return cls(backbone, args.offsets, **options)
+
+    @property
+    def num_outputs(self):
+        return self.backbone.num_outputs + (not self.backbone.learned_ignore)
+
+    def training_offsets(self, rng):
+        if self.random_memory is None:
+            return self.offsets
+        frames, window = self.random_memory
+        return tuple(sorted(rng.sample(range(-window, 0), frames)))
+
+    # The drawing
+
+    def remember(self, encoded):
+        return self.kv_M_r4(encoded.last)
+
+    def read(self, encoded, entries):
+        return self.label(*self.look_back(encoded, entries))
+
+    def look_back(self, features, entries) -> tuple[Features, Tensor | None]:
+        """Features and the (key, value) of earlier frames -> fused features, and what was read (B, V, h, w).
+
+        An empty memory leaves the features as they are, and nothing was read.
+        """
+        if self.memorize_first:
+            entries = (*entries, self.remember(features))
+        if not entries:
+            return features, None
+        keys, values = zip(*entries, strict=True)
+        key, value = self.kv_Q_r4(features.last)
+        read = self.memory(key, keys, values)                                       # (B, V, h, w)
+        if self.struct == "mem_only":
+            return features, read
+        return features._replace(last=self.memory_fusion(value, read)), read
+
+    def label(self, fused: Features, read: Tensor | None) -> Tensor:
+        """-> logits (B, K, h, w)."""
+        return self.label_read(read) if self.struct == "mem_only" and read is not None else self.decode(fused)
+
+    def decode(self, features: Features) -> Tensor:
+        return self.with_ignore(self.backbone.decode(features))
+
+    def label_read(self, read: Tensor) -> Tensor:
+        return self.with_ignore(self.decoder_mem(read))
+
+    def with_ignore(self, logits: Tensor) -> Tensor:
+        """Adds the constant "ignore" output where none is learned. It is added before upsampling, as published."""
+        return logits if self.backbone.learned_ignore else torch.cat([logits, torch.zeros_like(logits[:, :1])], 1)
+
+    @property
+    def memory(self) -> MemoryRead:
+        return self.get_submodule(self.memory_name)
+
+    def forward(self, clip, flows=None):
+        """A clip longer than a read is a window as published: consecutive frames, of which `offsets` are read."""
+        return self.label(*self.visit(self.readable(clip))[-1])
+
+    def readable(self, clip: Tensor) -> Tensor:
+        """The frames of a clip that a read uses, and the last."""
+        past = clip.shape[1] - 1
+        if past <= len(self.offsets):
+            return clip
+        return clip[:, [past + offset for offset in self.startup(past)] + [past]]
+
+    def visit(self, clip: Tensor, every: bool = False) -> list[tuple[Features, Tensor | None]]:
+        """What `look_back` gives for the last frame of a clip, or for every frame."""
+        entries, *frames = (), *clip.unbind(1)
+        found = []
+        for t, frame in enumerate(frames, 1):
+            features, last = self.backbone.encode(frame), t == len(frames)
+            if every or last:
+                found.append(self.look_back(features, entries))
+            if not last:
+                entries = (*entries, self.remember(features))
+        return found
+
+    # Training
+
+    def losses(self, clip, labels, flows=None):
+        """Cross entropy of the last frame, or with always_decode of all; aux_mem_loss: half of it from the read."""
+        visited = self.visit(self.readable(clip), self.always_decode)
+        labels = labels[:, -len(visited):].transpose(0, 1).flatten(0, 1)            # (frames B, H, W)
+        logits = torch.cat([self.label(fused, read) for fused, read in visited])
+        loss = self.cross_entropy(logits, labels)
+        if self.struct != "aux_mem_loss":
+            return {"ce": loss}
+        of_read = torch.cat([self.decode(fused) if read is None else self.label_read(read) for fused, read in visited])
+        return {"ce": loss / 2, "memory": self.cross_entropy(of_read, labels) / 2}
+
+    # For others
+
+    @torch.no_grad()
+    def attention(self, frame: Tensor, state: History, yx: tuple[int, int]) -> Tensor:
+        """Where pixel yx of frame (1, 3, H, W) looks in the frames that `step(frame, state)` reads -> (T, h, w)."""
+        features, past = self.backbone.encode(frame), len(state.entries)
+        entries = [state.entries[past + offset] for offset in self.startup(past)]
+        entries += [self.remember(features)] * self.memorize_first
+        cell = yx[0] // self.backbone.stride, yx[1] // self.backbone.stride
+        return attention_map(self.kv_Q_r4.Key(features.last), [key for key, _ in entries], cell, self.memory.size,
+                             self.memory.const)
+
+    def key_maps(self):
+        return [*self.backbone.key_maps(), LMANET]
+
+
+class RecurrentLMANet(LMANet):
+    """original_kv_fusion: what a frame leaves behind is made of its fused features, hence of all frames before it."""
+
+    recurrent = True
+    has_unused_parameters = True        # with a queue of one frame, what the second leaves is not read in a clip
+
+    def __init__(self, backbone, offsets=(-3, -2, -1), *, queue: int = 3, **options):
+        """offsets: of the frames of a training clip, consecutive; queue: how many of them are kept."""
+        super().__init__(backbone, offsets, **options)
+        self.queue = queue
+        self.kv_init_r4 = copy.deepcopy(self.kv_M_r4)
+
+    def step(self, frame, state, flow=None, key=None):
+        (fused, read), state = self.advance(frame, state)
+        return self.label(fused, read), state
+
+    def observe(self, frame, state, flow=None, key=None):
+        return self.advance(frame, state)[1]
+
+    def advance(self, frame: Tensor, state: History) -> tuple[tuple[Features, Tensor | None], History]:
+        """What `look_back` gives for the next frame, and the state after it."""
+        fused, read = self.look_back(self.backbone.encode(frame), state.entries)
+        entry = (self.kv_init_r4 if read is None else self.kv_M_r4)(fused.last)
+        return (fused, read), state.push(entry, self.queue)
+
+    def visit(self, clip, every=False):
+        state, found = self.start(), []
+        for frame in clip.unbind(1):
+            visited, state = self.advance(frame, state)
+            found.append(visited)
+        return found if every else found[-1:]
+
+    def readable(self, clip):
+        return clip

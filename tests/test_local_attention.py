@@ -1,0 +1,161 @@
+"""Local and global attention: the tiled form is the definition, keeps little, and refuses what it cannot read."""
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from models.ops import attention_map, global_attention, local_attention
+from models.ops.local_attention import local_weights
+from models.ops.local_attention_tiled import SIDE
+
+SHAPES = [  # B, C, V, T, H, W, P
+    (1, 4, 3, 1, 5, 7, 3), (2, 3, 5, 3, SIDE, SIDE, 5), (1, 2, 2, 4, SIDE + 1, 2 * SIDE + 3, 9), (1, 3, 2, 2, 1, 11, 7),
+    (1, 4, 4, 2, 13, 27, 21), (1, 2, 3, 2, 3, 4, 31), (1, 2, 2, 8, 17, 9, 1), (1, 16, 64, 4, 16, 24, 21)]
+
+
+def tensors(shape, scale: float = 1.0, dtype=torch.float64):
+    b, c, v, t, h, w, _ = shape
+    return [scale * torch.randn(size, dtype=dtype) for size in ((b, c, h, w), (b, c, t, h, w))] + [
+        torch.randn(b, v, t, h, w, dtype=dtype)]
+
+
+@pytest.mark.parametrize("constant", [None, 0.7])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_tiles_read_what_the_definition_reads_and_have_its_gradients(shape, constant):
+    inputs = tensors(shape)
+    if constant is not None:
+        inputs.append(torch.tensor([constant], dtype=torch.float64))
+    results = []
+    for backend in ("reference", "tiled"):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        read = local_attention(*leaves[:3], shape[-1], *leaves[3:], backend=backend)
+        weight = torch.linspace(-1, 1, read.numel(), dtype=read.dtype).view_as(read)
+        results.append([read, *torch.autograd.grad((read * weight).sum(), leaves)])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("scale", [0.1, 1.0, 4.0])
+def test_float32_is_within_1e_5_of_float64(shape, scale):
+    q, k, v = tensors(shape, scale)
+    exact = local_attention(q, k, v, shape[-1], backend="reference")
+    single = local_attention(q.float(), k.float(), v.float(), shape[-1])
+    assert (single - exact).abs().max() <= 1e-5 * exact.abs().max()
+
+
+def test_gradcheck_of_the_tiled_form():
+    q, k, v = (x.requires_grad_() for x in tensors((1, 2, 2, 2, 4, 5, 3)))
+    constant = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
+    assert gradcheck(lambda *x: local_attention(x[0], x[1], x[2], 3, x[3]), (q, k, v, constant))
+
+
+def test_a_tap_outside_the_map_takes_part_with_logit_zero_and_value_zero():
+    ones = torch.ones(1, 1, 1, 1, 1)
+    read = local_attention(torch.zeros(1, 1, 1, 1), ones, ones, 3)
+    assert read.item() == pytest.approx(1 / 9), "nine equal weights, eight of them for nothing"
+    read = local_attention(torch.zeros(1, 1, 1, 1), ones, ones, 3, torch.zeros(1))
+    assert read.item() == pytest.approx(1 / 10), "and the constant is a tenth"
+
+
+def test_logits_are_not_scaled_and_all_frames_share_one_softmax():
+    query = torch.full((1, 4, 1, 1), 0.5)
+    keys = torch.stack([torch.full((1, 4, 1, 1), 1.0), torch.zeros(1, 4, 1, 1)], 2)
+    values = torch.tensor([1.0, 0.0]).view(1, 1, 2, 1, 1)
+    assert local_attention(query, keys, values, 1).item() == pytest.approx(torch.tensor([2.0, 0.0]).softmax(0)[0].item())
+
+
+def test_a_weight_of_one_gets_no_gradient_however_large_its_logit():
+    q = torch.full((1, 2, 9, 9), 1e3, requires_grad=True)
+    k = torch.zeros(1, 2, 1, 9, 9)
+    k[:, :, :, 4, 4] = 1e3
+    k.requires_grad_()
+    v = torch.randn(1, 3, 1, 9, 9)
+    local_attention(q, k, v, 21).sum().backward()
+    assert q.grad.abs().max() == 0 and k.grad.abs().max() == 0
+
+
+def test_nothing_but_the_inputs_is_kept_for_the_backward_pass():
+    shape = (1, 4, 6, 3, 24, 40, 11)
+    q, k, v = (x.float().requires_grad_() for x in tensors(shape))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        local_attention(q, k.unbind(2), v.unbind(2), 11)
+    assert sum(kept) == q.numel() + k.numel() + v.numel(), "no weight, no read, no padded copy"
+
+
+def test_gradients_are_the_same_to_the_bit_every_time():
+    found = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        leaves = [x.float().requires_grad_() for x in tensors((2, 4, 3, 2, 19, 21, 7))]
+        found.append(torch.autograd.grad(local_attention(*leaves, 7).square().sum(), leaves))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_maps_may_come_as_one_tensor_or_one_by_one_in_any_memory_format():
+    q, k, v = tensors((2, 4, 3, 3, 10, 12, 5))
+    stacked = local_attention(q, k, v, 5)
+    formats = [x.contiguous(memory_format=torch.channels_last) for x in k.unbind(2)]
+    assert torch.equal(stacked, local_attention(q, formats, list(v.unbind(2)), 5))
+    assert torch.equal(stacked, local_attention(q.transpose(2, 3).contiguous().transpose(2, 3), k, v, 5))
+
+
+def test_autocast_does_not_round_the_logits_and_half_types_come_back_as_they_were():
+    q, k, v = (x.float() for x in tensors((1, 8, 4, 2, 12, 12, 5), 3.0))
+    exact = local_attention(q, k, v, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(local_attention(q, k, v, 5), exact)
+        half = local_attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), 5)
+    assert half.dtype == torch.bfloat16
+    wide = local_attention(q.bfloat16().float(), k.bfloat16().float(), v.bfloat16().float(), 5)
+    torch.testing.assert_close(half.float(), wide, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"size": 4}, "must be odd, got 4"), ({"size": -1}, "must be odd"),
+    ({"backend": "cupyy"}, "unknown backend 'cupyy'.*reference"),
+    ({"keys": torch.zeros(1, 3, 2, 5, 6)}, r"a key is \(1, 3, 5, 6\), expected \(1, 2, 5, 6\)"),
+    ({"values": torch.zeros(1, 4, 2, 5, 7)}, r"a value is \(1, 4, 5, 7\), expected \(1, 4, 5, 6\)"),
+    ({"values": torch.zeros(1, 4, 3, 5, 6)}, "got 2 keys and 3 values"), ({"keys": [], "values": []}, "at least one"),
+    ({"constant": torch.zeros(2)}, "one number")])
+def test_what_does_not_fit_is_refused(arguments, message):
+    given = {"query": torch.zeros(1, 2, 5, 6), "keys": torch.zeros(1, 2, 2, 5, 6),
+             "values": torch.zeros(1, 4, 2, 5, 6), "size": 3}
+    with pytest.raises(ValueError, match=message):
+        local_attention(**given | arguments)
+
+
+@pytest.mark.parametrize("constant", [None, torch.tensor([0.4], dtype=torch.float64)])
+def test_global_attention_is_a_scaled_softmax_over_all_cells(constant):
+    q, k, v = tensors((2, 4, 3, 3, 5, 6, 1))
+    logits = torch.einsum("bchw,bctij->bhwtij", q, k).flatten(3) / 2
+    if constant is not None:
+        logits = torch.cat([logits, constant.expand(*logits.shape[:3], 1)], 3)
+    weights = logits.softmax(3)[..., :3 * 30]
+    expected = torch.einsum("bhwn,bvn->bvhw", weights, v.flatten(2))
+    torch.testing.assert_close(global_attention(q, k.unbind(2), v.unbind(2), constant), expected)
+
+
+@pytest.mark.parametrize("size", [3, 9, 31])
+def test_an_attention_map_holds_the_weights_of_its_pixel(size):
+    q, k, _ = tensors((1, 3, 1, 2, 6, 8, size))
+    constant, radius, (y, x) = torch.tensor([0.2], dtype=torch.float64), size // 2, (1, 6)
+    found = attention_map(q, k.unbind(2), (y, x), size, constant)
+    weights = local_weights(q, k, size, constant)[0, :, :, y, x].unflatten(1, (size, size))
+    assert found.shape == (2, 6, 8)
+    for row in range(6):
+        for column in range(8):
+            dy, dx = row - y + radius, column - x + radius
+            inside = 0 <= dy < size and 0 <= dx < size
+            expected = weights[:, dy, dx] if inside else torch.zeros(2, dtype=torch.float64)
+            torch.testing.assert_close(found[:, row, column], expected)
+
+
+def test_a_global_attention_map_reads_what_global_attention_reads():
+    q, k, v = tensors((1, 4, 3, 2, 5, 6, 1))
+    weights = attention_map(q, k.unbind(2), (2, 3), None)
+    read = torch.einsum("thw,vthw->v", weights, v[0])
+    torch.testing.assert_close(read, global_attention(q, k.unbind(2), v.unbind(2))[0, :, 2, 3])
+    with pytest.raises(ValueError, match="outside the map"):
+        attention_map(q, k.unbind(2), (5, 0), None)
+    assert attention_map(q, (), (0, 0), 3).shape == (0, 5, 6)
