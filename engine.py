@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from copy import copy
 from functools import partial
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from utils.dist import add_up, gather, world_size
 from utils.metrics import ConfusionMatrix, VideoConsistency
 from utils.padding import pad_batch
 from utils.progress import Progress
-from utils.views import Views, resize_scores
+from utils.views import Views, resize_labels, resize_scores
 
 Flow = Callable[[Tensor, Tensor], Tensor]   # (frame, previous), both (B, 3, h, w) -> (B, 2, h, w): frame's grid, pixels
 
@@ -139,30 +140,37 @@ def mean_over_ranks(losses: dict[str, Tensor]) -> dict[str, float]:
 @torch.inference_mode()
 def evaluate(model: nn.Module, clips: Iterable, *, num_classes: int, device: torch.device, views: Views,
              autocast: AbstractContextManager, stepping: bool, consistency: bool | None = None,
-             flow: Flow | None = None, policy=None,
+             flow: Flow | None = None, policy=None, original: bool = False,
+             degraded: Callable[[int, int], bool] | None = None,
              consume: Callable[[Labelled], None] = lambda labelled: None) -> dict:
     """Score every labelled frame, one clip of batch 1 at a time, and add up over ranks.
 
     stepping: the clips are single frames of whole videos, in order, and are labelled by `step`; consistency: such
-    videos are scored over time too (default: if stepping). Returns ConfusionMatrix.compute(), with consistency
-    VideoConsistency.compute() under each metric's name, "loss" (mean cross entropy per frame; None where scores are no
-    logits) and "frames".
+    videos are scored over time too (default: if stepping). original: labels come at their own size and predictions are
+    scored at working size, and once more enlarged to the labels by nearest neighbour. degraded(video, index): which
+    frames are scored apart from the clean ones too. Returns ConfusionMatrix.compute(), with consistency
+    VideoConsistency.compute() under each metric's name, "original_size", "clean" and "degraded" as asked for, "loss"
+    (mean cross entropy per frame; None where scores are no logits) and "frames".
     """
     model.eval()
     stepper = Stepper(model, views, autocast, flow, policy)
     scores_of = stepper if stepping else partial(forward_clip, model, views, autocast, flow)
     tally = Tally(model, num_classes, consistency=stepping if consistency is None else consistency,
-                  with_loss=views.single_pass)
+                  with_loss=views.single_pass, original=original, degraded=degraded)
     for clip in clips:
         frames = clip.frames.to(device)
         video = int(clip.video)
         if stepping and tally.begins(video):
             stepper.reset()
         scores = scores_of(frames[:, -1] if stepping else frames)
-        labels = clip.labels[:, -1].to(device)
+        labels = full = clip.labels[:, -1].to(device)
+        if original:
+            labels = resize_labels(full, frames.shape[-2:])
         scores = resize_scores(scores, tuple(labels.shape[-2:]), model.backbone.align_corners)
         prediction = scores.argmax(1)
-        tally.add(scores, prediction, labels)
+        tally.add(scores, prediction, labels, video, int(clip.index))
+        if original:
+            tally.original.update(full, resize_labels(prediction, full.shape[-2:]))
         consume(Labelled(clip.name[0], frames[0, -1], prediction[0].to(torch.uint8), labels[0]))
     return tally.result()
 
@@ -180,9 +188,12 @@ def forward_clip(model: nn.Module, views: Views, autocast: AbstractContextManage
 class Tally:
     """The running sums of an evaluation."""
 
-    def __init__(self, model: nn.Module, num_classes: int, *, consistency: bool, with_loss: bool):
-        self.model, self.with_loss = model, with_loss
+    def __init__(self, model: nn.Module, num_classes: int, *, consistency: bool, with_loss: bool, original: bool,
+                 degraded: Callable[[int, int], bool] | None):
+        self.model, self.with_loss, self.degraded = model, with_loss, degraded
         self.confusion = ConfusionMatrix(num_classes)
+        self.original = ConfusionMatrix(num_classes) if original else None
+        self.groups = {name: ConfusionMatrix(num_classes) for name in ("clean", "degraded")} if degraded else {}
         self.consistency = [VideoConsistency(length, mode) for mode in ("correct", "vspw")
                             for length in (8, 16)] if consistency else []
         self.loss, self.frames, self.video = 0.0, 0, None
@@ -200,9 +211,11 @@ class Tally:
             for metric in self.consistency:
                 metric.end_video()
 
-    def add(self, scores: Tensor, prediction: Tensor, labels: Tensor) -> None:
-        """scores (1, K, H, W), prediction and labels (1, H, W)."""
+    def add(self, scores: Tensor, prediction: Tensor, labels: Tensor, video: int, index: int) -> None:
+        """scores (1, K, H, W), prediction and labels (1, H, W) of frame `index` of a video."""
         self.confusion.update(labels, prediction)
+        if self.groups:
+            self.groups["degraded" if self.degraded(video, index) else "clean"].update(labels, prediction)
         self.frames += 1
         if self.with_loss:
             self.loss += self.model.cross_entropy(scores, labels).item()
@@ -212,15 +225,25 @@ class Tally:
     def result(self) -> dict:
         """Over all ranks; losses are means over frames."""
         self.end_video()
-        self.confusion.counts = add_up(self.confusion.counts)
         loss, frames = add_up(torch.tensor([self.loss, float(self.frames)], dtype=torch.float64)).tolist()
-        values = self.confusion.compute()
+        values = over_ranks(self.confusion)
+        if self.original:
+            enlarged = over_ranks(self.original)
+            values["original_size"] = {name: enlarged[name] for name in ("mIoU", "IoU")}
+        values |= {name: over_ranks(group)["mIoU"] for name, group in self.groups.items()}
         for metric in self.consistency:
             whole, *others = gather(metric)
             for other in others:
                 whole.merge(other)
             values[whole.name] = whole.compute()
         return values | {"loss": loss / max(frames, 1) if self.with_loss else None, "frames": int(frames)}
+
+
+def over_ranks(confusion: ConfusionMatrix) -> dict:
+    """compute() of the counts of all ranks."""
+    total = copy(confusion)
+    total.counts = add_up(confusion.counts)
+    return total.compute()
 
 
 def stream(stepper: Stepper, frames: Iterable, *, device: torch.device,

@@ -172,7 +172,14 @@ def score(args, model, data, console, views, consume, *, device, autocast) -> di
     steady = data.step and all((video.fps or SLOWEST) >= SLOWEST for video in data.videos)
     return evaluate_clips(model, console.progress(loader, len(loader), "scoring"), num_classes=data.num_classes,
                           device=device, views=views, autocast=autocast, stepping=data.step, consistency=steady,
-                          consume=consume)
+                          original=args.use_orig_res, degraded=degraded_of(data), consume=consume)
+
+
+def degraded_of(data):
+    """Which frames of a data set are known to be degraded: (video, index) -> bool, or None where that is not known."""
+    if not all(getattr(video, "degrade", False) for video in data.videos):
+        return None
+    return lambda video, index: data.videos[video].degraded(index)
 
 
 def evaluate(args, device, console) -> None:
@@ -194,7 +201,8 @@ def evaluate(args, device, console) -> None:
     savedir.remove_results(folder)
     fps = (data.videos[0].fps or 10.0) if args.save_video and data.step else None
     output = EvaluationOutput(folder, labels.names, labels.palette, frames=-(-len(data) // world_size()),
-                              pictures=-(-args.pictures // world_size()), labels=args.save_labels, video_fps=fps)
+                              pictures=-(-(len(data) if args.save_images else args.pictures) // world_size()),
+                              labels=args.save_labels, video_fps=fps, ids=labels.ids)
 
     def consume(labelled):
         stop.check()

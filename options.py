@@ -72,9 +72,9 @@ def lma_window(args: argparse.Namespace) -> int:
 
 METHODS = {
     "lma": Method("LMANet, local memory attention (Paul et al., IROS 2021)",
-                  {"optimizer": "adam", "lr_start": 5e-5, "lr_strategy": "pow_09", "weight_decay": 1e-4, "batch_size": 6,
-                   "num_epochs": 150, "head_lr": 1.0, "aux_weight": 0.0, "train_encoder": False, "train_decoder": False,
-                   "random_shift": 2, "photometric": "none"},
+                  {"optimizer": "adam", "lr_start": 5e-5, "lr_strategy": "pow_09", "weight_decay": 1e-4,
+                   "batch_size": 6, "num_epochs": 150, "head_lr": 1.0, "aux_weight": 0.0, "train_encoder": False,
+                   "train_decoder": False, "random_shift": 2, "photometric": "none"},
                   {("erf", "cityscapes"): {"work_size": (512, 1024), "class_weights": "lma"},
                    ("psp101", "cityscapes"): {"work_size": (1025, 2049), "class_weights": "lma"}},
                   offsets=lma_offsets),
@@ -105,13 +105,14 @@ DATASETS = {
 }
 SCHEDULES = ("constant", "pow_07", "pow_09", "pow_09_b", "plateau_03", "plateau_05", "plateau_07", "plateau_08",
              "plateau_09", "poly", "step")
-FUSIONS = ("sigmoid-do1", "sigmoid-do2", "sigmoid-do3", "sigmoid", "simple-sigmoid", "concat", "product", "sigmoid-down1")
+FUSIONS = ("sigmoid-do1", "sigmoid-do2", "sigmoid-do3", "sigmoid", "simple-sigmoid", "concat", "product",
+           "sigmoid-down1")
 STRUCTURES = ("original", "aux_mem_loss", "mem_only", "original_kv_fusion")
 MEMORIES = ("all", *(f"skip_0{n}" for n in range(1, 6)), "random")
 CLASS_WEIGHTS = ("none", "lma", "lma-shallow", "swnet", "etc", "balanced")
 
 MEMORY = ("corr_size", "stm_queue_size", "win_size", "model_struct", "local_correlation", "learnable_constant",
-          "memorize_first", "fusion_strategy", "memory_strategy", "align_weights", "always_decode", "baseline_mode")
+          "memorize_first", "fusion_strategy", "memory_strategy", "align_weights", "always_decode", "imitate", "baseline_mode")
 
 # Options that act only with certain values of another one; given with others they are refused.
 NEEDS = {
@@ -241,7 +242,8 @@ def make_parser() -> Parser:
     memory = parser.add_argument_group("memory (lma)")
     memory.add_argument("--corr-size", type=int, default=21, help="side of the window a pixel looks at, odd")
     memory.add_argument("--stm-queue-size", type=positive, default=3, help="frames in memory")
-    memory.add_argument("--win-size", type=int, default=-1, help="frames of a clip (-1: as fill the queue, and one more)")
+    memory.add_argument("--win-size", type=int, default=-1,
+                        help="frames of a clip (-1: as fill the queue, and one more)")
     memory.add_argument("--model-struct", choices=STRUCTURES, default="original",
                         help="aux_mem_loss: a second decoder and loss on the read; mem_only: that decoder alone; "
                         "original_kv_fusion: memory is written from fused features")
@@ -285,7 +287,8 @@ def make_parser() -> Parser:
     train.add_argument("--lr-warmup", type=int, default=0, help="iterations of linear warm-up")
     train.add_argument("--lr-step", type=positive, default=100, help="iterations per step of the step schedule")
     train.add_argument("--lr-gamma", type=rate, default=0.992, help="factor per step of the step schedule")
-    train.add_argument("--head-lr", type=rate, help="learning rate of the decoder relative to the encoder's")
+    train.add_argument("--head-lr", type=rate, help="learning rate of what is not the encoder (lma: of the "
+                       "memory) relative to the rest")
     train.add_argument("--momentum", type=share, help="of SGD")
     train.add_argument("--weight-decay", type=rate, help="of all parameters")
     train.add_argument("--class-weights", choices=CLASS_WEIGHTS,
@@ -302,6 +305,8 @@ def make_parser() -> Parser:
                        help="lma: the keys of query and memory begin equal")
     train.add_argument("--always-decode", action="store_true",
                        help="lma: decode every frame of a clip, and learn from all labels in it")
+    train.add_argument("--imitate", type=share, default=0.0, help="lma: share of the loss that pulls fused features to "
+                       "the frame's own; 1, which needs no labels, is a quick start for a new memory")
     train.add_argument("--iouTrain", action=switch, default=False, help="mIoU on the training split too")
     train.add_argument("--iouVal", action=switch, help="validate after each epoch "
                        "(camvid: off, its val part is a test; the last epoch then counts as best)")
@@ -336,6 +341,9 @@ def make_parser() -> Parser:
                       help="what overlapping windows average")
     test.add_argument("--save-labels", action="store_true", help="a PNG of class ids per frame")
     test.add_argument("--pictures", type=int, default=8, help="how many frames evaluation draws")
+    test.add_argument("--save-images", action="store_true", help="evaluation: draw all frames")
+    test.add_argument("--use-orig-res", action="store_true", help="score at working size, and a second time enlarged "
+                      "to the labels' own size by nearest neighbour")
     test.add_argument("--save-video", action="store_true",
                       help="evaluation: a video of input, label, prediction and errors of each densely labelled video")
     test.add_argument("--source", nargs="+", type=path, default=[], metavar="SOURCE",
@@ -391,16 +399,20 @@ def idle(args: argparse.Namespace) -> set[str]:
         found |= {action.dest for group in make_parser()._action_groups for action in group._group_actions
                   if group.title.startswith(("training", "augmentation"))}
     if not args.eval_mode:
-        found |= {"save_labels", "pictures", "save_video"}
+        found |= {"save_labels", "pictures", "save_images", "save_video"}
     if not args.inference:
         found |= {"output", "frame_step", "max_frames", "alpha"}
     if args.inference:
-        found |= {"val_split", "score_size"}
+        found |= {"val_split", "score_size", "use_orig_res"}
     if args.training and not (args.iouVal or args.iouTrain):
-        found |= {"val_split", "score_size", "flip", "scales", "eval_crop", "eval_stride", "average"}
+        found |= {"val_split", "score_size", "use_orig_res", "flip", "scales", "eval_crop", "eval_stride", "average"}
     if not args.random_crop:
         found.add("crop_max_ratio")
     if not args.work_size:
+        found |= {"score_size", "use_orig_res"}
+    if args.save_images:
+        found.add("pictures")
+    if args.use_orig_res:
         found.add("score_size")
     return found
 
@@ -473,6 +485,8 @@ def check_memory(parser: Parser, args: argparse.Namespace) -> None:
     if args.model_struct == "original_kv_fusion" and (args.memorize_first or stride > 1):
         parser.error("--model-struct original_kv_fusion writes memory after each read: it goes with neither "
                      "--memorize-first nor --memory-strategy skip_*")
+    if args.imitate and (args.baseline_mode or args.model_struct == "mem_only"):
+        parser.error("--imitate is about fused features: it goes with neither --baseline-mode nor mem_only")
     if args.baseline_mode and (args.memorize_first or args.model_struct != "original"):
         parser.error("--baseline-mode switches memory off: drop --memorize-first and --model-struct")
     if args.baseline_mode and args.training and not (args.train_encoder or args.train_decoder):

@@ -19,6 +19,7 @@ class LabelSet(NamedTuple):
 
     names: tuple[str, ...]
     palette: tuple[Colour, ...]
+    ids: np.ndarray | None = None           # (256,) class -> id in label PNGs, where a benchmark wants others
 
 
 def default_palette(num_classes: int) -> tuple[Colour, ...]:
@@ -30,6 +31,23 @@ def default_palette(num_classes: int) -> tuple[Colour, ...]:
     def channel(number: int, offset: int) -> int:
         return sum((number >> (3 * bit + offset) & 1) << (7 - bit) for bit in range(8))
     return tuple((channel(i, 0), channel(i, 1), channel(i, 2)) for i in range(1, num_classes + 1))
+
+
+# Cityscapes' official ids of its 19 evaluated classes, in train id order
+CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+
+
+def id_table(mapping: dict[int, int], default: int | None = 255) -> np.ndarray:
+    """A (256,) uint8 table of old id -> new id; ids that are not named become `default`, or stay where it is None."""
+    table = np.arange(256, dtype=np.uint8) if default is None else np.full(256, default, np.uint8)
+    for old, new in mapping.items():
+        table[old] = new
+    return table
+
+
+def cityscapes_label_ids() -> np.ndarray:
+    """(256,) uint8: train id -> official label id, as the benchmark server takes them; ignore becomes 0, unlabelled."""
+    return id_table(dict(enumerate(CITYSCAPES_IDS)), default=0)
 
 
 CAMVID = LabelSet(
@@ -44,28 +62,11 @@ CITYSCAPES = LabelSet(
      "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
     ((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153), (250, 170, 30),
      (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142),
-     (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)))
-
-# Cityscapes' official ids of its 19 evaluated classes, in train id order
-CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-
-
-def id_table(mapping: dict[int, int], default: int | None = 255) -> np.ndarray:
-    """A (256,) uint8 table of old id -> new id; ids that are not named become `default`, or stay where it is None."""
-    table = np.arange(256, dtype=np.uint8) if default is None else np.full(256, default, np.uint8)
-    for old, new in mapping.items():
-        table[old] = new
-    return table
-
+     (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)), cityscapes_label_ids())
 
 def cityscapes_train_ids() -> np.ndarray:
     """(256,) uint8: official label id -> train id, 255 for the classes that are not evaluated."""
     return id_table({label_id: train_id for train_id, label_id in enumerate(CITYSCAPES_IDS)})
-
-
-def cityscapes_label_ids() -> np.ndarray:
-    """(256,) uint8: train id -> official label id, as the benchmark server takes them; ignore becomes 0, unlabelled."""
-    return id_table(dict(enumerate(CITYSCAPES_IDS)), default=0)
 
 
 # Published class weights by name and number of classes. lma: ERFNet's full decoder and LMANet (PSPNet too),

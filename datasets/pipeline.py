@@ -40,4 +40,5 @@ def evaluation_transform(args) -> Transform:
     """Frames at working size; labels too if predictions are scored there."""
     if not args.work_size:
         return Compose([])
-    return Compose([Resize(tuple(args.work_size), args.interpolation, labels=args.score_size == "work")])
+    resize_labels = args.score_size == "work" and not args.use_orig_res     # which needs both sizes
+    return Compose([Resize(tuple(args.work_size), args.interpolation, labels=resize_labels)])

@@ -56,7 +56,7 @@ class GatedFusion(Fusion):
         super().__init__(value_channels, dropout)
         self.conv_layer_1 = nn.Conv2d(value_channels, channels, 3, padding=1)
         self.conv_layer_2 = nn.Conv2d(value_channels, channels, 3, padding=1)
-        for name in set(gates):
+        for name in dict.fromkeys(gates):
             self.add_module(name, nn.Conv2d(2 * value_channels, channels, 3, padding=1))
         self.bn = nn.BatchNorm2d(channels, eps=EPS)
         self.gates, self.squash = gates, squash
@@ -64,7 +64,7 @@ class GatedFusion(Fusion):
     def forward(self, value: Tensor, read: Tensor) -> Tensor:
         value, read = self.activate(value, read)
         both = torch.cat([value, read], 1)
-        gates = {name: self.squash(self.get_submodule(name)(both)) for name in set(self.gates)}
+        gates = {name: self.squash(self.get_submodule(name)(both)) for name in dict.fromkeys(self.gates)}
         of_value, of_read = (gates[name] for name in self.gates)
         return F.relu(self.bn(self.conv_layer_1(value) * of_value + self.conv_layer_2(read) * of_read))
 

@@ -20,6 +20,7 @@ backbone has no learned "ignore" output, one that is constantly 0 follows its cl
 from __future__ import annotations
 
 import copy
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,9 @@ from torch import Tensor, nn
 from .backbones.backbone import Features
 from .fusion import FUSIONS
 from .keymaps import LMANET
-from .method import History, WindowMethod
+from .method import History, WindowMethod, split_rates
 from .ops import attention_map, global_attention, local_attention
+
 
 class KeyValue(nn.Module):
     """features (B, F, h, w) -> key (B, C, h, w), value (B, V, h, w); without value channels they are the features."""
@@ -58,28 +60,43 @@ class MemoryRead(nn.Module):
         return local_attention(query, keys, values, self.size, self.const)
 
 
+class Visit(NamedTuple):
+    """What became of one frame: its features, those fused with what was read, and the read (B, V, h, w).
+
+    Where memory was empty nothing was read (None), and the fused features are the frame's own.
+    """
+
+    features: Features
+    fused: Features
+    read: Tensor | None
+
+
 class LMANet(WindowMethod):
     """Any backbone with a memory. State: keys and values of the last frames (models.method.History of pairs)."""
 
     def __init__(self, backbone, offsets: tuple[int, ...] = (-3, -2, -1), *, fusion: str = "sigmoid-do1",
                  corr_size: int = 21, struct: str = "original", local: bool = True, learnable_constant: bool = False,
                  memorize_first: bool = False, align_weights: bool = True, always_decode: bool = False,
-                 random_memory: tuple[int, int] | None = None):
+                 random_memory: tuple[int, int] | None = None, head_lr: float = 1.0,
+                 imitate: float = 0.0):
         """offsets: of the frames in memory; without any, and not memorize_first, this is the single-frame network.
 
         local=False: global attention. align_weights: query keys begin equal to memory keys. always_decode: training
         decodes every frame of a clip and learns from all labels. random_memory (N, W): a training clip has N frames in
-        memory, drawn among the last W. ValueError where the channels of the backbone do not divide.
+        memory, drawn among the last W. head_lr: learning rate of the memory relative to the backbone's. imitate:
+        share of a loss that needs no labels (see `imitation`). ValueError where the channels do not divide.
         """
         super().__init__(backbone, offsets)
         channels, strategy = backbone.channels, FUSIONS[fusion]
         if channels % strategy.key_part or channels % strategy.value_part:
-            raise ValueError(f"--fusion-strategy {fusion} makes keys of 1/{strategy.key_part} and values of "
-                             f"1/{strategy.value_part} of the channels, and {channels} do not divide so: choose another")
+            raise ValueError(f"--fusion-strategy {fusion} makes keys of 1/{strategy.key_part} and values of 1/"
+                             f"{strategy.value_part} of the channels, and {channels} do not divide so: choose another")
         self.struct, self.memorize_first, self.always_decode = struct, memorize_first, always_decode
-        self.has_unused_parameters = struct == "mem_only"       # the backbone's decoder labels first frames alone
-        self.random_memory, key_channels, value_channels = (
-            random_memory, channels // strategy.key_part, channels // strategy.value_part)
+        # What clips leave without a gradient: the decoder that labels first frames alone; with a queue of one frame,
+        # keys and values of the second frame of a clip of two; decoders where there is no loss on labels
+        self.has_unused_parameters = struct in ("mem_only", "original_kv_fusion") or imitate == 1
+        self.random_memory, self.head_lr, self.imitate = random_memory, head_lr, imitate
+        key_channels, value_channels = channels // strategy.key_part, channels // strategy.value_part
         convolved = value_channels if strategy.value_part > 1 else None
         self.kv_M_r4 = KeyValue(channels, key_channels, convolved)
         self.kv_Q_r4 = KeyValue(channels, key_channels, None if struct == "mem_only" else convolved)
@@ -100,7 +117,8 @@ class LMANet(WindowMethod):
         options = {"fusion": args.fusion_strategy, "corr_size": args.corr_size, "struct": args.model_struct,
                    "local": args.local_correlation, "learnable_constant": args.learnable_constant,
                    "memorize_first": args.memorize_first, "align_weights": args.align_weights,
-                   "always_decode": args.always_decode, "random_memory": args.random_memory}
+                   "always_decode": args.always_decode, "random_memory": args.random_memory, "head_lr": args.head_lr,
+                   "imitate": args.imitate}
         if args.model_struct == "original_kv_fusion":
             return RecurrentLMANet(backbone, args.offsets, queue=args.stm_queue_size, **options)
         return cls(backbone, args.offsets, **options)
@@ -121,33 +139,30 @@ class LMANet(WindowMethod):
         return self.kv_M_r4(encoded.last)
 
     def read(self, encoded, entries):
-        return self.label(*self.look_back(encoded, entries))
+        return self.label(self.look_back(encoded, entries))
 
-    def look_back(self, features, entries) -> tuple[Features, Tensor | None]:
-        """Features and the (key, value) of earlier frames -> fused features, and what was read (B, V, h, w).
-
-        An empty memory leaves the features as they are, and nothing was read.
-        """
+    def look_back(self, features: Features, entries) -> Visit:
+        """One frame, given the (key, value) that earlier ones left, oldest first."""
         if self.memorize_first:
             entries = (*entries, self.remember(features))
         if not entries:
-            return features, None
+            return Visit(features, features, None)
         keys, values = zip(*entries, strict=True)
         key, value = self.kv_Q_r4(features.last)
         read = self.memory(key, keys, values)                                       # (B, V, h, w)
-        if self.struct == "mem_only":
-            return features, read
-        return features._replace(last=self.memory_fusion(value, read)), read
+        fused = features if self.struct == "mem_only" else features._replace(last=self.memory_fusion(value, read))
+        return Visit(features, fused, read)
 
-    def label(self, fused: Features, read: Tensor | None) -> Tensor:
+    def label(self, visit: Visit) -> Tensor:
         """-> logits (B, K, h, w)."""
-        return self.label_read(read) if self.struct == "mem_only" and read is not None else self.decode(fused)
+        return self.label_read(visit) if self.struct == "mem_only" else self.decode(visit.fused)
 
     def decode(self, features: Features) -> Tensor:
         return self.with_ignore(self.backbone.decode(features))
 
-    def label_read(self, read: Tensor) -> Tensor:
-        return self.with_ignore(self.decoder_mem(read))
+    def label_read(self, visit: Visit) -> Tensor:
+        """-> logits of the second decoder; of the first where nothing was read."""
+        return self.decode(visit.fused) if visit.read is None else self.with_ignore(self.decoder_mem(visit.read))
 
     def with_ignore(self, logits: Tensor) -> Tensor:
         """Adds the constant "ignore" output where none is learned. It is added before upsampling, as published."""
@@ -159,7 +174,7 @@ class LMANet(WindowMethod):
 
     def forward(self, clip, flows=None):
         """A clip longer than a read is a window as published: consecutive frames, of which `offsets` are read."""
-        return self.label(*self.visit(self.readable(clip))[-1])
+        return self.label(self.visit(self.readable(clip))[-1])
 
     def readable(self, clip: Tensor) -> Tensor:
         """The frames of a clip that a read uses, and the last."""
@@ -168,8 +183,8 @@ class LMANet(WindowMethod):
             return clip
         return clip[:, [past + offset for offset in self.startup(past)] + [past]]
 
-    def visit(self, clip: Tensor, every: bool = False) -> list[tuple[Features, Tensor | None]]:
-        """What `look_back` gives for the last frame of a clip, or for every frame."""
+    def visit(self, clip: Tensor, every: bool = False) -> list[Visit]:
+        """The last frame of a clip, or every frame."""
         entries, *frames = (), *clip.unbind(1)
         found = []
         for t, frame in enumerate(frames, 1):
@@ -183,15 +198,27 @@ class LMANet(WindowMethod):
     # Training
 
     def losses(self, clip, labels, flows=None):
-        """Cross entropy of the last frame, or with always_decode of all; aux_mem_loss: half of it from the read."""
-        visited = self.visit(self.readable(clip), self.always_decode)
-        labels = labels[:, -len(visited):].transpose(0, 1).flatten(0, 1)            # (frames B, H, W)
-        logits = torch.cat([self.label(fused, read) for fused, read in visited])
-        loss = self.cross_entropy(logits, labels)
+        """Cross entropy of the last frame, or with always_decode of all; aux_mem_loss: half of it from the read.
+
+        imitate gives part of the weight, or all of it, to `imitation`.
+        """
+        visits = self.visit(self.readable(clip), self.always_decode)
+        terms = self.label_losses(visits, labels) if self.imitate < 1 else {}
+        terms = {name: (1 - self.imitate) * loss for name, loss in terms.items()}
+        if self.imitate:
+            terms["imitation"] = self.imitate * torch.stack([imitation(visit) for visit in visits]).mean()
+        return terms
+
+    def label_losses(self, visits: list[Visit], labels: Tensor) -> dict[str, Tensor]:
+        labels = labels[:, -len(visits):].transpose(0, 1).flatten(0, 1)             # (frames B, H, W)
+        loss = self.cross_entropy(torch.cat([self.label(visit) for visit in visits]), labels)
         if self.struct != "aux_mem_loss":
             return {"ce": loss}
-        of_read = torch.cat([self.decode(fused) if read is None else self.label_read(read) for fused, read in visited])
+        of_read = torch.cat([self.label_read(visit) for visit in visits])
         return {"ce": loss / 2, "memory": self.cross_entropy(of_read, labels) / 2}
+
+    def parameter_groups(self, lr, weight_decay):
+        return split_rates(self, self.backbone.parameters(), lr, self.head_lr, weight_decay)
 
     # For others
 
@@ -209,11 +236,20 @@ class LMANet(WindowMethod):
         return [*self.backbone.key_maps(), LMANET]
 
 
+def imitation(visit: Visit) -> Tensor:
+    """How far the fused features are from the frame's own: squared error relative to the variance of each channel.
+
+    Needs no labels. A memory that is new begins by it as the single-frame network it was added to, and soon.
+    """
+    own, fused = visit.features.last.detach().float(), visit.fused.last.float()
+    error = (fused - own).square().mean((0, 2, 3))
+    return (error / (own.var((0, 2, 3)) + 1e-2)).mean()
+
+
 class RecurrentLMANet(LMANet):
     """original_kv_fusion: what a frame leaves behind is made of its fused features, hence of all frames before it."""
 
     recurrent = True
-    has_unused_parameters = True        # with a queue of one frame, what the second leaves is not read in a clip
 
     def __init__(self, backbone, offsets=(-3, -2, -1), *, queue: int = 3, **options):
         """offsets: of the frames of a training clip, consecutive; queue: how many of them are kept."""
@@ -222,23 +258,23 @@ class RecurrentLMANet(LMANet):
         self.kv_init_r4 = copy.deepcopy(self.kv_M_r4)
 
     def step(self, frame, state, flow=None, key=None):
-        (fused, read), state = self.advance(frame, state)
-        return self.label(fused, read), state
+        visit, state = self.advance(frame, state)
+        return self.label(visit), state
 
     def observe(self, frame, state, flow=None, key=None):
         return self.advance(frame, state)[1]
 
-    def advance(self, frame: Tensor, state: History) -> tuple[tuple[Features, Tensor | None], History]:
-        """What `look_back` gives for the next frame, and the state after it."""
-        fused, read = self.look_back(self.backbone.encode(frame), state.entries)
-        entry = (self.kv_init_r4 if read is None else self.kv_M_r4)(fused.last)
-        return (fused, read), state.push(entry, self.queue)
+    def advance(self, frame: Tensor, state: History) -> tuple[Visit, History]:
+        """The next frame, and the state after it."""
+        visit = self.look_back(self.backbone.encode(frame), state.entries)
+        entry = (self.kv_init_r4 if visit.read is None else self.kv_M_r4)(visit.fused.last)
+        return visit, state.push(entry, self.queue)
 
     def visit(self, clip, every=False):
         state, found = self.start(), []
         for frame in clip.unbind(1):
-            visited, state = self.advance(frame, state)
-            found.append(visited)
+            visit, state = self.advance(frame, state)
+            found.append(visit)
         return found if every else found[-1:]
 
     def readable(self, clip):

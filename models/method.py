@@ -23,6 +23,7 @@ the clip, in pixels, channel 0 = x. In a clip, `flows[:, t - 1]` belongs to fram
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +52,7 @@ class Method(nn.Module):
         self.offsets = tuple(offsets)
         self.register_buffer("class_weights", None, persistent=False)
         self.loss_options: dict[str, Any] = {}
-        self.loss_at_logits = False                 # bring labels to the size of the logits, not logits to that of labels
+        self.loss_at_logits = False                 # whether losses bring labels to the size of the logits
         self.always_eval: list[nn.Module] = []      # parts that keep their BN statistics while training
 
     @classmethod
@@ -156,6 +157,15 @@ class Method(nn.Module):
     def key_maps(self) -> list:
         """Published checkpoints this network reads (models.keymaps.KeyMap), besides its own."""
         return self.backbone.key_maps()
+
+
+def split_rates(model: nn.Module, base: Iterable[nn.Parameter], lr: float, factor: float,
+                weight_decay: float) -> list[dict]:
+    """Parameter groups of all that is trained: those in `base` at rate lr, the others at lr * factor."""
+    based = {id(p) for p in base}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [([p for p in trained if id(p) in based], lr), ([p for p in trained if id(p) not in based], lr * factor)]
+    return [{"params": params, "lr": rate, "weight_decay": weight_decay} for params, rate in groups if params]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The single-frame network: any backbone, frame by frame. The baseline of every comparison."""
 from __future__ import annotations
 
-from .method import Method
+from .method import Method, split_rates
 
 
 class SingleFrame(Method):
@@ -32,8 +32,5 @@ class SingleFrame(Method):
         return self.with_auxiliary(loss, features, labels[:, -1], self.aux_weight)
 
     def parameter_groups(self, lr, weight_decay):
-        encoder = {id(p) for part in self.backbone.encoder_parts() for p in part.parameters()}
-        trained = [p for p in self.parameters() if p.requires_grad]
-        groups = [([p for p in trained if id(p) in encoder], lr),
-                  ([p for p in trained if id(p) not in encoder], lr * self.head_lr)]
-        return [{"params": params, "lr": rate, "weight_decay": weight_decay} for params, rate in groups if params]
+        encoder = (p for part in self.backbone.encoder_parts() for p in part.parameters())
+        return split_rates(self, encoder, lr, self.head_lr, weight_decay)

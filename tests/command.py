@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = ("--method single --dataset synthetic --synthetic-size 32 64 --synthetic-videos 2 1 1 --synthetic-length 8 --threads 1 "
-        "--device cpu --num-workers 1").split()
+TINY = ("--method single --dataset synthetic --synthetic-size 32 64 --synthetic-videos 2 1 1 --synthetic-length 8 "
+        "--threads 1 --device cpu --num-workers 1").split()
 SINGLE = ["--method", "single", "--dataset", "synthetic"]
 TRAIN = ["--training", *TINY, "--batch-size", "2", "--num-epochs", "3", "--steps-loss", "4"]
 

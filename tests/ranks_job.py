@@ -1,6 +1,6 @@
 """What every rank of tests/test_ranks.py runs: one training step and one evaluation, written down by rank 0.
 
-    python ranks_job.py OUT.pt BACKBONE MEAN
+    python ranks_job.py OUT.pt WORDS...
 """
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from utils.views import Views
 BATCH = 4
 
 
-def run(out: str, backbone: str, mean: str) -> None:
+def run(out: str, *words: str) -> None:
     torch.set_num_threads(1)
     cpu = join(torch.device("cpu"))
-    args = main.parse_args(["--training", "--method", "single", "--backbone", backbone, "--savedir", "unused", "--loss-mean", mean,
+    args = main.parse_args(["--training", *words, "--dataset", "synthetic", "--savedir", "unused",
                             "--synthetic-size", "33", "65", "--synthetic-length", "9",
                             "--synthetic-videos", "1", "3", "1"])
     torch.manual_seed(0)
@@ -48,14 +48,24 @@ def run(out: str, backbone: str, mean: str) -> None:
 def train_step(model, device):
     """Losses and gradients of a batch of which each rank has a part, with unequal shares of ignored pixels."""
     generator = torch.Generator().manual_seed(3)
-    clip = torch.rand(BATCH, 1, 3, 40, 72, generator=generator)
-    labels = torch.randint(0, 11, (BATCH, 1, 40, 72), generator=generator)
+    clip = torch.rand(BATCH, len(model.offsets) + 1, 3, 40, 72, generator=generator)
+    labels = torch.randint(0, 11, (BATCH, clip.shape[1], 40, 72), generator=generator)
     labels[0, :, :30], labels[3, :, :, :5] = 255, 255
+    measure_statistics(model, clip)
     mine = slice(rank() * BATCH // world_size(), (rank() + 1) * BATCH // world_size())
     network = wrap(LossModule(model), device).eval()        # batch norm in eval mode: statistics are per rank on a CPU
     losses = network(clip[mine], labels[mine], None)
     sum(losses.values()).backward()
-    return mean_over_ranks(losses), {name: p.grad for name, p in model.named_parameters()}
+    return mean_over_ranks(losses), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+
+
+def measure_statistics(model, clip) -> None:
+    """Batch norms get the statistics of the clip: untouched, they would shrink gradients to rounding errors."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        model.train()(clip)
 
 
 def both_ways(data):

@@ -143,7 +143,8 @@ def test_inference_of_a_video_equals_evaluation_frame_by_frame(trained, tmp_path
         Image.fromarray(data.videos[0].frame(i)).save(clip / "images" / f"{i}.png")
         Image.fromarray(data.videos[0].label(i)).save(clip / "labels" / f"{i}.png")
     weights = ["--weights", trained / "model_best.pth", "--device", "cpu"]
-    succeed("--inference", *SINGLE, "--source", clip / "images", *weights, "--savedir", tmp_path / "a", "--output", "labels")
+    succeed("--inference", *SINGLE, "--source", clip / "images", *weights, "--savedir", tmp_path / "a",
+            "--output", "labels")
     succeed("--eval-mode", *SINGLE, "--dataset", "folder", "--data-root", tmp_path / "root", *weights, "--savedir",
             tmp_path / "b", "--save-labels")
     for i in range(5):
@@ -159,8 +160,8 @@ def test_inference_reads_a_pipe_and_several_sources(trained, tmp_path, frames):
                str(trained / "model_best.pth"), "--savedir", str(tmp_path / "pipe"), "--output", "labels"]
     subprocess.run(command, input=ppm.read_bytes() * 3, check=True, capture_output=True)
     assert len(list((tmp_path / "pipe" / "stdin_labels").glob("*.png"))) == 3
-    done = run("--inference", *SINGLE, "--source", frames, tmp_path / "missing.mp4", f"{frames}/1*.png", "--output", "labels",
-               "--weights", trained / "model_best.pth", "--savedir", tmp_path / "many", "--frame-step", "3")
+    done = run("--inference", *SINGLE, "--source", frames, tmp_path / "missing.mp4", f"{frames}/1*.png", "--output",
+               "labels", "--weights", trained / "model_best.pth", "--savedir", tmp_path / "many", "--frame-step", "3")
     assert done.returncode == 2 and "1 of 3 sources failed" in done.stderr and "missing.mp4" in done.stderr
     assert len(list((tmp_path / "many" / "drive_labels").glob("*.png"))) == 4, "the others are done"
 
@@ -190,8 +191,9 @@ def test_an_evaluation_beside_a_training_leaves_the_training_s_record_alone(trai
 
 def test_a_failing_source_of_one_rank_does_not_stop_the_other_rank(trained, tmp_path, frames):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
-    done = run("--inference", *SINGLE, "--source", frames, tmp_path / "bad.mp4", "--weights", trained / "model_best.pth",
-               "--savedir", tmp_path / "s", "--gpus", "2", "--device", "cpu", "--output", "labels")
+    done = run("--inference", *SINGLE, "--source", frames, tmp_path / "bad.mp4", "--weights",
+               trained / "model_best.pth", "--savedir", tmp_path / "s", "--gpus", "2", "--device", "cpu",
+               "--output", "labels")
     assert done.returncode == 2 and done.stderr.count("1 of 2 sources failed") == 1, done.stderr
     assert len(list((tmp_path / "s" / "drive_labels").glob("*.png"))) == 10
 
@@ -205,16 +207,16 @@ def test_weights_that_name_other_classes_are_refused(tmp_path):
         if weights is None:
             weights = tmp_path / "t" / "model_best.pth.tar"
             succeed(*TRAIN, "--num-epochs", "1", "--savedir", tmp_path / "t")
-        done = run("--eval-mode", *SINGLE, "--dataset", "camvid", "--data-root", root, "--weights", weights, "--savedir",
-                   tmp_path / "s")
+        done = run("--eval-mode", *SINGLE, "--dataset", "camvid", "--data-root", root, "--weights", weights,
+                   "--savedir", tmp_path / "s")
         assert done.returncode == 2 and "were trained for road, sidewalk" in done.stderr
         assert not (tmp_path / "s").exists()
 
 
 def test_training_on_new_classes_starts_from_the_rest_of_the_weights(tmp_path):
     root = make_folder(tmp_path / "mine")
-    words = ["--training", *SINGLE, "--dataset", "folder", "--data-root", root, "--weights", SHIPPED, "--num-epochs", "1",
-             "--batch-size", "2", "--device", "cpu", "--lr-start", "0", "--encoder-eval-mode"]
+    words = ["--training", *SINGLE, "--dataset", "folder", "--data-root", root, "--weights", SHIPPED,
+             "--num-epochs", "1", "--batch-size", "2", "--device", "cpu", "--lr-start", "0", "--encoder-eval-mode"]
     refused = run(*words, "--savedir", tmp_path / "no")
     assert refused.returncode == 2 and "--new-classes" in refused.stderr
     done = succeed(*words, "--new-classes", "--savedir", tmp_path / "yes")

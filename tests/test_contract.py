@@ -144,7 +144,8 @@ def test_a_frozen_network_moves_with_its_model():
 
 
 def synthetic(offsets, draw=None, with_flows=False, startup=None, split="train"):
-    args = main.parse_args("--training --savedir unused --method single --dataset synthetic --synthetic-size 32 64 --synthetic-length 12 "
+    args = main.parse_args("--training --savedir unused --method single --dataset synthetic "
+                           "--synthetic-size 32 64 --synthetic-length 12 "
                            "--synthetic-videos 2 2 2 --photometric none --random-flip 0".split())
     args.offsets = offsets
     return datasets.build_dataset(args, split, draw=draw, with_flows=with_flows, startup=startup)

@@ -88,7 +88,8 @@ WEIGHTS = {
 }
 WORDS = {
     "no data root": (["--method", "single", "--dataset", "camvid"], "--data-root"),
-    "data root is no folder": (["--method", "single", "--dataset", "camvid", "--data-root", "/nowhere/camvid"], "/nowhere/camvid"),
+    "data root is no folder": (["--method", "single", "--dataset", "camvid", "--data-root", "/nowhere/camvid"],
+                               "/nowhere/camvid"),
     "no classes.txt": (["--method", "single", "--dataset", "folder", "--data-root", "."], "classes.txt"),
     "no GPU": (["--device", "cuda"], "--device cuda"),
     "fp16 on a CPU": (["--precision", "fp16", "--device", "cpu"], "needs a GPU"),

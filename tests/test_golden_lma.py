@@ -176,7 +176,8 @@ def test_every_published_key_is_one_of_ours_and_every_one_of_ours_is_published()
         assert {key: tuple(lists[backbone][published]) for key, published in renamed.ours.items()} == ours
 
 
-VARIANTS = {"erf aux_mem_loss": "--model-struct aux_mem_loss", "erf original_kv_fusion": "--model-struct original_kv_fusion",
+VARIANTS = {"erf aux_mem_loss": "--model-struct aux_mem_loss",
+            "erf original_kv_fusion": "--model-struct original_kv_fusion",
             "erf learnable_constant": "--learnable-constant", "erf simple-sigmoid": "--fusion-strategy simple-sigmoid",
             "erf global memory, learnable constant": "--no-local-correlation --learnable-constant",
             "erf sigmoid": "--fusion-strategy sigmoid", "erf sigmoid-do3": "--fusion-strategy sigmoid-do3",

@@ -1,10 +1,14 @@
 """LMANet: the Law on every family of backbones, what is trained, and what its options mean."""
+import os
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
 
 import main
+from command import ROOT
 from laws import assert_stream_equals_clip, video
 from models import build_model
 from models.fusion import FUSIONS
@@ -126,9 +130,11 @@ def test_aux_mem_loss_halves_the_loss_between_both_decoders():
     model = network("--model-struct aux_mem_loss")
     clip, labels = clip_and_labels(model)
     losses = model.losses(clip, labels)
-    (fused, read), = model.visit(clip)
-    assert losses["ce"].item() == pytest.approx(model.cross_entropy(model.decode(fused), labels[:, -1]).item() / 2)
-    assert losses["memory"].item() == pytest.approx(model.cross_entropy(model.label_read(read), labels[:, -1]).item() / 2)
+    visit, = model.visit(clip)
+    first = model.cross_entropy(model.decode(visit.fused), labels[:, -1])
+    assert losses["ce"].item() == pytest.approx(first.item() / 2)
+    second = model.cross_entropy(model.label_read(visit), labels[:, -1])
+    assert losses["memory"].item() == pytest.approx(second.item() / 2)
     alone = model.losses(clip[:, -1:], labels[:, -1:])
     assert alone["ce"].item() == pytest.approx(alone["memory"].item()), "with no memory both are the plain logits"
 
@@ -145,6 +151,24 @@ def test_always_decode_learns_from_every_label_of_a_clip():
     assert model.losses(clip, labels)["ce"].item() == pytest.approx(last_only.item(), rel=1e-6)
 
 
+def test_imitation_needs_no_labels_and_shares_the_weight_with_the_labels():
+    model = network("--imitate 1 --no-train-encoder --no-train-decoder")
+    clip, labels = clip_and_labels(model)
+    alone = model.losses(clip, torch.full_like(labels, 255))
+    assert alone.keys() == {"imitation"}
+    alone["imitation"].backward()
+    trained = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+    assert trained == {"kv_M_r4", "kv_Q_r4", "memory_fusion"}
+    visit, = model.visit(clip)
+    own = visit.features.last.detach()
+    error = (visit.fused.last - own).square().mean((0, 2, 3)) / (own.var((0, 2, 3)) + 1e-2)
+    assert alone["imitation"].item() == pytest.approx(error.mean().item(), rel=1e-5)
+    model.imitate = 0.25
+    both, model.imitate = model.losses(clip, labels), 0.0
+    assert both["imitation"].item() == pytest.approx(alone["imitation"].item() / 4)
+    assert both["ce"].item() == pytest.approx(0.75 * model.losses(clip, labels)["ce"].item())
+
+
 def test_random_memory_draws_all_but_one_of_the_queue_among_the_frames_of_the_clip():
     model, rng = network("--memory-strategy random --stm-queue-size 3 --win-size 7"), random.Random(0)
     drawn = {model.training_offsets(rng) for _ in range(300)}
@@ -154,8 +178,9 @@ def test_random_memory_draws_all_but_one_of_the_queue_among_the_frames_of_the_cl
 
 
 @pytest.mark.parametrize("line, offsets", [
-    ("", (-3, -2, -1)), ("--stm-queue-size 4", (-4, -3, -2, -1)), ("--win-size 3", (-2, -1)), ("--win-size 9", (-3, -2, -1)),
-    ("--memorize-first", (-2, -1)), ("--memorize-first --stm-queue-size 1", ()), ("--baseline-mode --train-decoder", ()),
+    ("", (-3, -2, -1)), ("--stm-queue-size 4", (-4, -3, -2, -1)), ("--win-size 3", (-2, -1)),
+    ("--win-size 9", (-3, -2, -1)), ("--memorize-first", (-2, -1)), ("--memorize-first --stm-queue-size 1", ()),
+    ("--baseline-mode --train-decoder", ()),
     ("--memory-strategy skip_01 --win-size 5", (-4, -2)), ("--memory-strategy skip_03 --win-size 9", (-8, -4)),
     ("--memory-strategy skip_01", (-6, -4, -2)), ("--memory-strategy skip_01 --win-size 13", (-6, -4, -2)),
     ("--model-struct original_kv_fusion --win-size 6", (-5, -4, -3, -2, -1))])
@@ -177,12 +202,13 @@ def test_a_longer_clip_is_a_window_of_which_the_strategy_picks():
 def test_attention_shows_where_a_pixel_looks(line):
     model = network(line)
     frames, state = video(model, 5, 0, batch=1), model.start()
-    for t, frame in enumerate(frames.unbind(1)):
+    for frame in frames.unbind(1):
         maps = model.attention(frame, state, (20, 31))
         seen = {}
         hook = model.memory.register_forward_hook(lambda _, inputs, read, seen=seen: seen.update(
             values=inputs[2], read=read))
-        _, state = model.step(frame, state)
+        with torch.no_grad():
+            _, state = model.step(frame, state)
         hook.remove()
         if not seen:
             assert maps.shape[0] == 0
@@ -210,3 +236,11 @@ def test_a_backbone_whose_channels_do_not_divide_is_refused():
     backbone.channels = 12
     with pytest.raises(ValueError, match="12 do not divide"):
         LMANet(backbone)
+
+
+def test_the_same_seed_gives_the_same_network_in_every_process():
+    code = ("import main, models, torch; torch.manual_seed(0); print([float(p.double().sum()) for p in "
+            "models.build_model(main.parse_args(['--training', '--savedir', 'x']), 5).parameters()])")
+    found = {subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed},
+                            capture_output=True, text=True, check=True).stdout for seed in ("1", "2", "3")}
+    assert len(found) == 1, "no set decides the order in which weights are drawn"

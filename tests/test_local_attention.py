@@ -61,7 +61,8 @@ def test_logits_are_not_scaled_and_all_frames_share_one_softmax():
     query = torch.full((1, 4, 1, 1), 0.5)
     keys = torch.stack([torch.full((1, 4, 1, 1), 1.0), torch.zeros(1, 4, 1, 1)], 2)
     values = torch.tensor([1.0, 0.0]).view(1, 1, 2, 1, 1)
-    assert local_attention(query, keys, values, 1).item() == pytest.approx(torch.tensor([2.0, 0.0]).softmax(0)[0].item())
+    expected = torch.tensor([2.0, 0.0]).softmax(0)[0]
+    assert local_attention(query, keys, values, 1).item() == pytest.approx(expected.item())
 
 
 def test_a_weight_of_one_gets_no_gradient_however_large_its_logit():

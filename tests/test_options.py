@@ -133,6 +133,10 @@ def test_every_option_has_help_and_a_default_somewhere():
 
 def test_names_in_options_are_those_of_the_rooms():
     from datasets.labels import CLASS_WEIGHTS
+    from models import BACKBONES, METHODS
+    from models.fusion import FUSIONS
+    assert set(options.FUSIONS) == set(FUSIONS)
+    assert options.METHODS.keys() == METHODS.keys() and options.BACKBONES.keys() == BACKBONES.keys()
     assert set(options.SCHEDULES) == set(schedules.NAMES)
     assert set(options.CLASS_WEIGHTS) == {"none", "balanced", *CLASS_WEIGHTS}
 

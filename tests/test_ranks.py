@@ -17,11 +17,13 @@ from utils.sampler import EpochBatches
 JOB = str(Path(__file__).with_name("ranks_job.py"))
 
 
-@pytest.mark.parametrize("backbone, mean", [("erf", "valid"), ("psp18", "valid"), ("psp18", "all")])
-def test_two_ranks_equal_one(tmp_path, backbone, mean):
-    one, two = tmp_path / "one.pt", tmp_path / "two.pt"
-    subprocess.run([sys.executable, JOB, one, backbone, mean], check=True)
-    assert launch(JOB, [str(two), backbone, mean], 2) == 0
+@pytest.mark.parametrize("line", [
+    "--method single --backbone erf", "--method single --backbone psp18",
+    "--method single --backbone psp18 --loss-mean all", "--method lma --backbone erf --train-encoder --corr-size 5"])
+def test_two_ranks_equal_one(tmp_path, line):
+    one, two, words = tmp_path / "one.pt", tmp_path / "two.pt", line.split()
+    subprocess.run([sys.executable, JOB, one, *words], check=True)
+    assert launch(JOB, [str(two), *words], 2) == 0
     one, two = (torch.load(path, weights_only=True) for path in (one, two))
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-6)
     scale = max(gradient.abs().max() for gradient in one["gradients"].values())

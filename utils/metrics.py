@@ -45,6 +45,11 @@ DEFINITIONS = {
                     "in the labels; a class that is only predicted is left out.",
     "mIoU_all": "mIoU as SwNet-seq and ETC's TC compute it: mean over all classes; one in neither labels nor "
                 "predictions counts 0.",
+    "original_size": "mIoU and IoU of predictions made at working size and enlarged to the labels' own size by nearest "
+                     "neighbour (--use-orig-res), as LMANet's second table.",
+    "clean": "mIoU over the frames that no severe failure of the sensor hits (synthetic world).",
+    "degraded": "mIoU over the frames that a dropout hits: dark, noisy or blurred, wholly or in part (synthetic "
+                "world).",
     **{f"VC{n}": _VC.format(n=n) for n in (8, 16)},
     **{f"VC{n}_vspw": _VC_VSPW.format(n=n) for n in (8, 16)},
     "TC": "Temporal consistency, strict: mean IoU (classes with union > 0) of each prediction and the next one warped "

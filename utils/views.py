@@ -215,6 +215,13 @@ def pad_edges(frames: Tensor, size_rule: Rule) -> Tensor:
     return F.pad(frames.flatten(0, 1), (0, right, 0, below), mode="replicate").unflatten(0, frames.shape[:2])
 
 
+def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """labels (B, H, W) -> (B, *size): the nearest pixel, the one Pillow takes."""
+    if labels.shape[-2:] == tuple(size):
+        return labels
+    return F.interpolate(labels[:, None].double(), tuple(size), mode="nearest-exact")[:, 0].to(labels.dtype)
+
+
 def resize_scores(scores: Tensor, size: Size, align_corners: bool = False) -> Tensor:
     """scores (B, K, h, w), logits or probabilities -> (B, K, *size), bilinear; untouched where they have that size."""
     if tuple(scores.shape[-2:]) == tuple(size):

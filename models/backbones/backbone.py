@@ -87,7 +87,7 @@ class Backbone(nn.Module):
         return self.classify(self.embed(features))
 
     def second_decoder(self, channels: int) -> nn.Module:
-        """A new decoder of this network's kind for a map of other width: (B, channels, h, w) -> logits (B, K, h', w')."""
+        """A new decoder of this network's kind for a map of another width: (B, channels, h, w) -> logits."""
         raise NotImplementedError
 
     def auxiliary(self, features: Features) -> Tensor | None:

@@ -6,8 +6,8 @@ Every pixel of the query looks at the P x P window around itself in each of T fr
     weights          = softmax over all T P^2 logits together           and over the constant, if there is one
     read(y, x)       = sum of weights * value_t(y + dy, x + dx)
 
-A tap outside the map has a key and a value of zero, and takes part: its logit is 0, its value adds nothing, so reads near
-borders shrink, as published. The constant is one more logit whose value is zero.
+A tap outside the map has a key and a value of zero, and takes part: its logit is 0, its value adds nothing, so
+reads near borders shrink, as published. The constant is one more logit whose value is zero.
 
 Backends answer the same question: "reference" is the definition, shift by shift; "tiled" (local_attention_tiled.py)
 is fast and keeps nothing of the size of the weights. "auto" takes the fastest that can.
@@ -74,8 +74,7 @@ def local_attention_reference(query: Tensor, keys: Maps, values: Maps, size: int
 
 
 def local_weights(query: Tensor, keys: Tensor | Maps, size: int, constant: Tensor | None = None) -> Tensor:
-    """The weights of `local_attention`: (B, T, P^2, H, W), tap (dy + r) P + (dx + r); they sum to 1, less with a constant.
-    """
+    """The weights of `local_attention`: (B, T, P^2, H, W), tap (dy + r) P + (dx + r). Sum: 1, less with a constant."""
     keys = as_maps(keys)
     logits = torch.stack([(query * tap).sum(1) for key in keys for tap in shifted(key, size)], 1)
     if constant is not None:

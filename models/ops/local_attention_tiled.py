@@ -73,7 +73,7 @@ def differentiate_tiles(size: int, constant: Tensor | None, gradient: Tensor, qu
     """gradient (B, H, W, V) of the read -> the gradient of the constant, and those of query, keys and values.
 
     With weights p and the gradient g of the read: dv = p^T g, and the gradient of the logits is p (g v^T - delta),
-    delta the sum of p (g v^T) over the row. (It is <g, read> too; but summed up so, a weight of 1 gets a gradient of exactly 0.)
+    delta the sum of p (g v^T) over a row. That is <g, read> too, but only so a weight of 1 gets a gradient of just 0.
     """
     gradients = [torch.zeros_like(x) for x in (query, *memory)]
     of_constant = None if constant is None else torch.zeros_like(constant)
