@@ -112,7 +112,8 @@ MEMORIES = ("all", *(f"skip_0{n}" for n in range(1, 6)), "random")
 CLASS_WEIGHTS = ("none", "lma", "lma-shallow", "swnet", "etc", "balanced")
 
 MEMORY = ("corr_size", "stm_queue_size", "win_size", "model_struct", "local_correlation", "learnable_constant",
-          "memorize_first", "fusion_strategy", "memory_strategy", "align_weights", "always_decode", "imitate", "baseline_mode")
+          "memorize_first", "fusion_strategy", "memory_strategy", "align_weights", "always_decode", "imitate",
+          "baseline_mode")
 
 # Options that act only with certain values of another one; given with others they are refused.
 NEEDS = {

@@ -7,7 +7,8 @@
                            +-- kv_M -+  key, value: read by later frames (--memorize-first: by this one too)
 
 The memory is a queue of what `kv_M` made of the last frames, as many as --stm-queue-size; a frame that finds it empty
-is decoded as by the single-frame network. Structures (--model-struct):
+is decoded as by the single-frame network. Pushing moves references: attention takes the maps of each frame as they
+are, so nothing is stacked, padded or copied from frame to frame. Structures (--model-struct):
 
     original              the drawing
     aux_mem_loss          a second decoder labels the read alone, for a second loss
@@ -77,8 +78,7 @@ class LMANet(WindowMethod):
     def __init__(self, backbone, offsets: tuple[int, ...] = (-3, -2, -1), *, fusion: str = "sigmoid-do1",
                  corr_size: int = 21, struct: str = "original", local: bool = True, learnable_constant: bool = False,
                  memorize_first: bool = False, align_weights: bool = True, always_decode: bool = False,
-                 random_memory: tuple[int, int] | None = None, head_lr: float = 1.0,
-                 imitate: float = 0.0):
+                 random_memory: tuple[int, int] | None = None, head_lr: float = 1.0, imitate: float = 0.0):
         """offsets: of the frames in memory; without any, and not memorize_first, this is the single-frame network.
 
         local=False: global attention. align_weights: query keys begin equal to memory keys. always_decode: training
@@ -225,12 +225,16 @@ class LMANet(WindowMethod):
     @torch.no_grad()
     def attention(self, frame: Tensor, state: History, yx: tuple[int, int]) -> Tensor:
         """Where pixel yx of frame (1, 3, H, W) looks in the frames that `step(frame, state)` reads -> (T, h, w)."""
-        features, past = self.backbone.encode(frame), len(state.entries)
-        entries = [state.entries[past + offset] for offset in self.startup(past)]
-        entries += [self.remember(features)] * self.memorize_first
+        features = self.backbone.encode(frame)
+        entries = [*self.recall(state), *[self.remember(features)] * self.memorize_first]
         cell = yx[0] // self.backbone.stride, yx[1] // self.backbone.stride
         return attention_map(self.kv_Q_r4.Key(features.last), [key for key, _ in entries], cell, self.memory.size,
                              self.memory.const)
+
+    def recall(self, state: History) -> tuple:
+        """What the next frame will find in memory."""
+        past = len(state.entries)
+        return tuple(state.entries[past + offset] for offset in self.startup(past))
 
     def key_maps(self):
         return [*self.backbone.key_maps(), LMANET]
@@ -279,3 +283,6 @@ class RecurrentLMANet(LMANet):
 
     def readable(self, clip):
         return clip
+
+    def recall(self, state):
+        return state.entries

@@ -17,7 +17,7 @@ PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser")
 class Browser:
     """One page: evaluate JavaScript in it, click it, press keys, look at it."""
 
-    def __init__(self, folder: Path, size: tuple[int, int] = (1100, 1500)):
+    def __init__(self, folder: Path, size: tuple[int, int] = (1250, 1500)):
         """folder: for its profile; size: (H, W) of the page."""
         import websocket
         profile = folder / "chromium"
@@ -54,8 +54,9 @@ class Browser:
         return result["result"].get("value")
 
     def click(self, x: float, y: float) -> None:
-        self.command("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-        time.sleep(0.1)         # a person's hand: visdom takes the position from the move, after it has drawn anew
+        for before in (2, 0):   # a hand: visdom takes the position from its last move, once the page is drawn anew
+            self.command("Input.dispatchMouseEvent", type="mouseMoved", x=x - before, y=y)
+            time.sleep(0.3)
         for kind in ("mousePressed", "mouseReleased"):
             self.command("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 

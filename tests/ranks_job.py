@@ -40,7 +40,7 @@ def run(out: str, *words: str) -> None:
                        views=Views(model.size_rule), autocast=nullcontext(), stepping=data.step)
               for data in both_ways(build_dataset(args, "val"))]
     if rank() == 0:
-        torch.save({"losses": step[0], "gradients": step[1], "scores": scores}, out)
+        torch.save({"losses": step[0], "gradients": step[1], "statistics": step[2], "scores": scores}, out)
     barrier()
     leave()
 
@@ -48,24 +48,17 @@ def run(out: str, *words: str) -> None:
 def train_step(model, device):
     """Losses and gradients of a batch of which each rank has a part, with unequal shares of ignored pixels."""
     generator = torch.Generator().manual_seed(3)
-    clip = torch.rand(BATCH, len(model.offsets) + 1, 3, 40, 72, generator=generator)
+    clip = torch.rand(BATCH, len(model.offsets) + 1, 3, 40, 72, generator=generator, dtype=torch.float64)
     labels = torch.randint(0, 11, (BATCH, clip.shape[1], 40, 72), generator=generator)
     labels[0, :, :30], labels[3, :, :, :5] = 255, 255
-    measure_statistics(model, clip)
     mine = slice(rank() * BATCH // world_size(), (rank() + 1) * BATCH // world_size())
-    network = wrap(LossModule(model), device).eval()        # batch norm in eval mode: statistics are per rank on a CPU
+    network = wrap(LossModule(model.double()), device).train()      # batch statistics magnify rounding
     losses = network(clip[mine], labels[mine], None)
     sum(losses.values()).backward()
-    return mean_over_ranks(losses), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
-
-
-def measure_statistics(model, clip) -> None:
-    """Batch norms get the statistics of the clip: untouched, they would shrink gradients to rounding errors."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None
-    with torch.no_grad():
-        model.train()(clip)
+    model.float()
+    statistics = {name: buffer for name, buffer in model.named_buffers() if "running" in name}
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    return mean_over_ranks(losses), gradients, statistics
 
 
 def both_ways(data):

@@ -68,13 +68,13 @@ def look_at(browser, server, env: str, count: int) -> None:
 
 
 def titles(browser) -> list[str]:
-    return browser.value("[...document.querySelectorAll('.window .bar .pull-right')].map(e => e.textContent)")
+    return browser.value("[...document.querySelectorAll('.window .bar div.pull-right')].map(e => e.textContent)")
 
 
 def drawn(browser) -> dict[str, list[dict]]:
-    """The traces that plotly has drawn on the page, by the title of their plot."""
+    """The traces that plotly has drawn on the page, by the title of their window."""
     return dict(browser.value("[...document.querySelectorAll('.js-plotly-plot')].map(p => "
-                              "[p.layout.title.text || p.layout.title, p.data])"))
+                              "[p.closest('.window').querySelector('.bar div.pull-right').textContent, p.data])"))
 
 
 def test_the_page_shows_the_curves_of_the_log(browser, server, tmp_path):
@@ -167,8 +167,11 @@ def test_a_click_shows_where_that_pixel_looks(browser, server, tmp_path):
             return maps
 
         expect(SIZE[0] // 2, SIZE[1] // 2, "centre")
-        first = click(browser, last, expect, 24, 60, "first")
-        second = click(browser, last, expect, 50, 101, "second")
+        click(browser, SIZE, 1, 1)           # chooses the window
+        click(browser, SIZE, 24, 60)
+        first = expect(24, 60, "first")
+        click(browser, SIZE, 50, 101)
+        second = expect(50, 101, "second")
         assert not np.array_equal(first, second)
         browser.press("ArrowLeft")
         expect(50, 101 - STRIDE, "left")
@@ -180,17 +183,16 @@ def test_a_click_shows_where_that_pixel_looks(browser, server, tmp_path):
         assert not thread.is_alive(), "it ends when it is told to"
 
 
-def click(browser, last, expect, y: int, x: int, name: str) -> np.ndarray:
-    """Click the middle of pixel (y, x) of the frame."""
+def click(browser, size, y: int, x: int) -> None:
+    """Click the middle of pixel (y, x) of the frame of `size`."""
     box = browser.value("(r => [r.x, r.y, r.width, r.height])"
                         "(document.querySelector('.content-image').getBoundingClientRect())")
-    browser.click(box[0] + (x + 0.5) * box[2] / SIZE[1], box[1] + (y + 0.5) * box[3] / SIZE[0])
-    return expect(y, x, name)
+    browser.click(box[0] + (x + 0.5) * box[2] / size[1], box[1] + (y + 0.5) * box[3] / size[0])
 
 
 @pytest.mark.parametrize("size", [(64, 128), (360, 480), (512, 1024), (1024, 2048), (100, 30), (720, 960)])
 def test_a_click_means_the_pixel_under_it(browser, server, tmp_path, size):
-    """At every size of frame, to what the screen can tell."""
+    """At every size of frame, to what the screen can tell; but in the lower right corner, by which windows are pulled."""
     run, pixels, over = f"size {size[0]}", [], threading.Event()
 
     def attention(pixel):
@@ -205,12 +207,12 @@ def test_a_click_means_the_pixel_under_it(browser, server, tmp_path, size):
         wait_for(lambda: len(windows(server.port, f"attention {run}")) == 2)
         look_at(browser, server, f"attention {run}", 2)
         wait_for(lambda: len(drawn(browser)) == 1)
-        scale = max(size[1] / explorer.shown.shape[1], size[0] / explorer.shown.shape[0], 1)
-        for y, x in ((size[0] // 4, size[1] // 3), (size[0] - 8, size[1] - 8)):
+        click(browser, size, 1, 1)           # chooses the window
+        for y, x in ((size[0] // 4, size[1] // 3), (8, 8), (size[0] - 4, size[1] // 2), (size[0] // 2, size[1] - 4)):
             count = len(pixels)
-            click(browser, None, lambda *_: None, y, x, "")
+            click(browser, size, y, x)
             wait_for(lambda count=count: len(pixels) > count)
-            assert np.abs(np.subtract(pixels[-1], (y, x))).max() <= 2 * scale
+            assert np.abs(np.subtract(pixels[-1], (y, x))).max() <= 2 * max(size[1] / explorer.shown.shape[1], 0.5)
         over.set()
         thread.join(5)
 
@@ -276,7 +278,7 @@ def test_several_views_are_refused_in_one_line():
         LastFrames(Stepper(net, Views(net.size_rule, flip=True), nullcontext()))
 
 
-def test_heights_fit_the_grid_of_the_page():
-    for size in ((64, 128), (360, 480), (1024, 2048), (2000, 100), (3, 2000)):
-        height, width = enlarge(np.zeros((*size, 3), np.uint8)).shape[:2]
-        assert (height + 24) % 15 == 0 and 480 <= width <= 1024
+def test_a_frame_is_shown_large_enough_to_click_and_small_enough_for_a_screen():
+    for size, expected in (((64, 128), (240, 480)), ((360, 480), (360, 480)), ((1024, 2048), (512, 1024)),
+                           ((2000, 100), (1024, 51)), ((3, 5000), (1, 1024)), ((100, 30), (1024, 307))):
+        assert enlarge(np.zeros((*size, 3), np.uint8)).shape[:2] == expected

@@ -29,6 +29,8 @@ def test_two_ranks_equal_one(tmp_path, line):
     scale = max(gradient.abs().max() for gradient in one["gradients"].values())
     for name, gradient in one["gradients"].items():
         assert (two["gradients"][name] - gradient).abs().max() <= 1e-5 * scale, name
+    for name, statistic in one["statistics"].items():
+        torch.testing.assert_close(two["statistics"][name], statistic, rtol=1e-4, atol=1e-6)
     for ours, theirs in zip(two["scores"], one["scores"], strict=True):
         assert ours["frames"] == theirs["frames"] == 27
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)

@@ -9,9 +9,15 @@ import pytest
 
 import main
 from command import ROOT, succeed
-from trees import make_camvid, make_folder
+from models import build_model
+from trees import make_camvid, make_cityscapes, make_folder
+from utils import checkpoint
 from utils.video import VideoWriter
 
+PUBLISHED = {       # random weights under the names of published files
+    "lmanet_erf_best.pth": "--method lma --backbone erf", "erfnet_pretrained.pth": "--method single --backbone erf",
+    "lmanet_psp101_best.pth": "--method lma --backbone psp101",
+}
 QUICK = {   # words that make a command quick; later words win
     "common": ["--device", "cpu", "--num-workers", "0", "--threads", "1"],
     "synthetic": ["--synthetic-size", "32", "64", "--synthetic-videos", "1", "1", "1", "--synthetic-length", "4"],
@@ -34,6 +40,8 @@ def quicken(words: list[str]) -> list[str]:
     words = [*words, *QUICK["common"]]
     if args.dataset == "synthetic":
         words += QUICK["synthetic"]
+    if args.dataset == "cityscapes" and not args.inference:
+        words += ["--work-size", "65", "129", "--gpus", "1"]
     if args.training:
         words += QUICK["training"]
         if args.random_crop:
@@ -47,8 +55,15 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
     make_camvid(place / "CAMVID")
     make_folder(place / "MY_CLIPS")
-    for name in ("recipes", "trained_models", "benchmarks"):
+    make_cityscapes(place / "CITYSCAPES", numbers=range(15, 20))
+    for name in ("recipes", "benchmarks"):
         (place / name).symlink_to(ROOT / name)
+    (place / "trained_models").mkdir()
+    for path in (ROOT / "trained_models").glob("*.pth"):
+        (place / "trained_models" / path.name).symlink_to(path)
+    for name, words in PUBLISHED.items():
+        args = main.parse_args(["--training", *words.split(), "--savedir", "unused"])
+        checkpoint.save(place / "trained_models" / name, build_model(args, 19).state_dict())
     (place / "W.pth").symlink_to(ROOT / "trained_models" / "erfnet_synthetic.pth")
     with VideoWriter(place / "drive.mp4", 10) as writer:
         for i in range(4):
@@ -84,8 +99,11 @@ def test_the_readme_names_only_options_that_exist():
 def test_every_recipe_runs(recipe, place, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
     words = [f"@{recipe}", "--savedir", str(tmp_path)]
-    if main.parse_args(words).dataset == "camvid":
-        words += ["--data-root", "CAMVID"]
+    args = main.parse_args(words)
+    if args.dataset in ("camvid", "cityscapes"):
+        words += ["--data-root", args.dataset.upper()]
+    if args.eval_mode and not args.weights:
+        words += ["--weights", f"trained_models/lmanet_{args.backbone}_best.pth"]
     succeed(*quicken(words), cwd=place)
 
 

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from .batch_norm import share_batch_norms
+
 INTERRUPTED = 128 + signal.SIGTERM      # the exit code of a run that SIGTERM ended
 
 
@@ -117,11 +119,13 @@ def barrier() -> None:
 
 
 def wrap(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """The module as its ranks train it together: gradients averaged, on GPUs batch norm over all ranks."""
+    """The module as its ranks train it together: gradients averaged, batch norm over all ranks."""
     if world_size() == 1:
         return module
     if device.type == "cuda":
         module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    else:
+        share_batch_norms(module)
     return torch.nn.parallel.DistributedDataParallel(
         module, device_ids=[device] if device.type == "cuda" else None,
         find_unused_parameters=module.model.has_unused_parameters)

@@ -2,11 +2,13 @@
 
 The server hands clicks and keys to whoever listens at its websocket. visdom 0.2.4 sends them once for every image
 window on the page, each with a mouse position of its own; so an environment of its own, with one image, is where they
-mean something. The positions are those of a window that has its own size: reset it if you have pulled at its corner.
+mean something. It sends none for the click that chooses a window. Positions are those of a window of the size it came
+with: a double click on its corner gives that back to one that was pulled larger.
 """
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -22,7 +24,7 @@ from .views import pad_edges
 
 FRAME = "frame"                                 # the window that is clicked
 MOVES = {"ArrowUp": (-1, 0), "ArrowDown": (1, 0), "ArrowLeft": (0, -1), "ArrowRight": (0, 1)}
-SMALLEST, LARGEST = 480, 1024                   # pixels: width of the frame as it is shown
+SMALLEST, LARGEST = 480, 1024                   # pixels: least width and longest side of the frame as it is shown
 TURN = 0.25                                     # seconds between looks at whether to stop
 RETRY = 2.0                                     # seconds until a lost server is called again
 
@@ -61,7 +63,7 @@ class AttentionExplorer:
         env, top, (y, x) = self.feed.record.env(ATTENTION), float(weights.max(initial=0)), self.pixel
         image = mark(self.shown, y * len(self.shown) // self.height, x * self.shown.shape[1] // self.width)
         self.feed.show(env, FRAME, lambda: panes.picture(
-            FRAME, f"pixel y {y}, x {x}: click another one, or use the arrow keys", image))
+            FRAME, f"pixel y {y}, x {x}: choose this window, then click a pixel or use the arrow keys", image))
         for number, (map_, below) in enumerate(zip(weights, self.memory, strict=True), 1):
             title = f"memory {number} of {len(weights)} (oldest first): {100 * map_.sum():.0f} % of the attention"
             self.feed.show(env, f"memory_{number}", lambda map_=map_, below=below, number=number, title=title:
@@ -73,8 +75,8 @@ class AttentionExplorer:
             return
         y, x = self.pixel
         if event.get("event_type") == "Click":
-            at, (tall, wide) = event["image_coord"], self.shown.shape[:2]
-            self.look(int(at["y"] * self.height / tall), int(at["x"] * self.width / wide))
+            y, x = position(event["image_coord"], self.shown.shape[:2])
+            self.look(int(y * self.height), int(x * self.width))
         elif event.get("event_type") == "KeyPress" and event.get("key") in MOVES:
             down, right = MOVES[event["key"]]
             self.look(y + down * self.cell[0], x + right * self.cell[1])
@@ -148,16 +150,23 @@ def explore(dashboard: Dashboard, last: LastFrames, until: Callable[[], bool]) -
 
 
 def enlarge(frame: np.ndarray) -> np.ndarray:
-    """frame (H, W, 3) -> large enough to be clicked and small enough for a screen.
-
-    visdom lays windows out in rows of 15 pixels and centres an image in what is too high for it; at these heights
-    nothing is, and the position of the mouse is that in the image.
-    """
+    """frame (H, W, 3) -> large enough to be clicked and small enough for a screen."""
     tall, wide = frame.shape[:2]
-    width = min(max(wide, SMALLEST), LARGEST)
-    height = max(round((tall * width / wide + 24) / 15), 3) * 15 - 24
-    how = Image.Resampling.NEAREST if width > wide else Image.Resampling.BOX
-    return np.asarray(Image.fromarray(frame).resize((width, height), how))      # PIL counts (W, H)
+    scale = min(max(SMALLEST / wide, 1), LARGEST / max(tall, wide))
+    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(frame).resize((round(wide * scale), max(round(tall * scale), 1)), how))  # (W, H)
+
+
+def position(mouse: dict, size: tuple[int, int]) -> tuple[float, float]:
+    """Where in an image of `size` (H, W) the mouse is that visdom places in the image's window: (y, x) from 0 to 1.
+
+    The page lays windows out in rows of 15 pixels, 10 of them between two windows and 14 for a window's title. In a
+    window the image is shown 2 pixels wider than it is, and in the middle of the window as if it had no title.
+    """
+    tall, wide = size
+    window = 15 * math.ceil((tall + panes.ROOM + 24) / 15) - 10
+    height, width = tall * (wide + 2) / wide, wide + 2
+    return (mouse["y"] - (window + 1 - height) / 2) / height, mouse["x"] / width
 
 
 def mark(image: np.ndarray, y: int, x: int, arm: int = 12) -> np.ndarray:

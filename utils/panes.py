@@ -20,6 +20,7 @@ from PIL import Image
 from .log import write_text
 
 GRAPHS, IMAGES, ATTENTION = "graphs", "images", "attention"     # the environments of a run, before its name
+ROOM, SLIDER = 17, 80   # pixels by which a window must be higher than its image to show all of it, and its slider
 LONGEST = 300           # images of a history; beyond, every second one is dropped
 PICTURE_WIDTH = 1024    # pixels; wider pictures are shrunk
 HEAT = [[0, "rgba(255,40,0,0)"], [0.4, "rgba(255,90,0,0.7)"], [1, "rgba(255,255,0,0.95)"]]
@@ -33,9 +34,8 @@ def pane(name: str, title: str, kind: str, content, **more) -> dict:
 
 def plot(name: str, title: str, traces: list[dict], *, width: int | None = None, height: int | None = None,
          **layout) -> dict:
-    """A plotly figure."""
-    margin = {"l": 60, "r": 30, "t": 50, "b": 50}
-    layout = {"title": title, "showlegend": len(traces) > 1, "margin": margin} | layout
+    """A plotly figure; its title is the window's, since visdom's buttons would lie over its own."""
+    layout = {"showlegend": len(traces) > 1, "margin": {"l": 60, "r": 30, "t": 45, "b": 65}} | layout
     return pane(name, title, "plot", {"data": traces, "layout": layout}, width=width, height=height)
 
 
@@ -52,7 +52,7 @@ def bars(name: str, title: str, names: Sequence[str], values: Sequence[float | N
     """A bar for each class, from 0 to 1; none where a class has no value."""
     trace = {"x": list(names), "y": [finite(value) for value in values], "name": run, "type": "bar"}
     return plot(name, title, [trace], yaxis={"range": [0, 1]}, xaxis={"tickangle": -45, "type": "category"},
-                margin={"l": 50, "r": 20, "t": 50, "b": 110})
+                margin={"l": 50, "r": 20, "t": 45, "b": 120})
 
 
 def heat_map(name: str, title: str, weights: np.ndarray, top: float, below: np.ndarray, width: int = 480) -> dict:
@@ -62,9 +62,9 @@ def heat_map(name: str, title: str, weights: np.ndarray, top: float, below: np.n
               "sizing": "stretch", "layer": "below"}
     trace = {"z": [[finite(value) for value in row] for row in weights.tolist()], "type": "heatmap", "name": name,
              "zmin": 0, "zmax": finite(top), "colorscale": HEAT}
-    margin = {"l": 30, "r": 80, "t": 40, "b": 30}
+    margin = {"l": 30, "r": 80, "t": 40, "b": 45}
     return plot(name, title, [trace], images=[behind], margin=margin, width=width,
-                height=round((width - 110) * tall / wide) + 70,
+                height=round((width - 110) * tall / wide) + 85,
                 xaxis={"range": [-0.5, columns - 0.5], "showgrid": False, "zeroline": False},
                 yaxis={"range": [rows - 0.5, -0.5], "showgrid": False, "zeroline": False})
 
@@ -72,7 +72,7 @@ def heat_map(name: str, title: str, weights: np.ndarray, top: float, below: np.n
 def picture(name: str, title: str, image: np.ndarray, caption: str | None = None, *, step: int | None = None) -> dict:
     """image (H, W, 3) uint8; step: a number by which it belongs to the history of its window (see Record.show)."""
     content = {"src": png(image), "caption": caption}
-    size = {"width": image.shape[1], "height": image.shape[0]}
+    size = {"width": image.shape[1], "height": image.shape[0] + (ROOM if step is None else SLIDER)}
     if step is None:
         return pane(name, title, "image", content, **size)
     return pane(name, title, "image_history", [content | {"step": step}], selected=0, show_slider=True, **size)

@@ -217,9 +217,15 @@ def pad_edges(frames: Tensor, size_rule: Rule) -> Tensor:
 
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """labels (B, H, W) -> (B, *size): the nearest pixel, the one Pillow takes."""
-    if labels.shape[-2:] == tuple(size):
-        return labels
-    return F.interpolate(labels[:, None].double(), tuple(size), mode="nearest-exact")[:, 0].to(labels.dtype)
+    rows, columns = (nearest(side, n).to(labels.device) for side, n in zip(labels.shape[-2:], size, strict=True))
+    return labels[:, rows[:, None], columns]
+
+
+def nearest(side: int, target: int) -> Tensor:
+    """(target,) indices below `side`. Added up step by step as Pillow does: rounding decides where two are as near."""
+    steps = torch.full((target,), side / target, dtype=torch.float64)
+    steps[0] /= 2
+    return steps.cumsum(0).long()
 
 
 def resize_scores(scores: Tensor, size: Size, align_corners: bool = False) -> Tensor:
