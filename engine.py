@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.dist import add_up, gather, world_size
+from utils.evaluation_state import EvaluationProgress
 from utils.metrics import ConfusionMatrix, VideoConsistency
 from utils.padding import pad_batch
 from utils.progress import Progress
@@ -141,27 +142,32 @@ def mean_over_ranks(losses: dict[str, Tensor]) -> dict[str, float]:
 def evaluate(model: nn.Module, clips: Iterable, *, num_classes: int, device: torch.device, views: Views,
              autocast: AbstractContextManager, stepping: bool, consistency: bool | None = None,
              flow: Flow | None = None, policy=None, original: bool = False,
-             degraded: Callable[[int, int], bool] | None = None,
+             degraded: Callable[[int, int], bool] | None = None, progress: EvaluationProgress | None = None,
              consume: Callable[[Labelled], None] = lambda labelled: None) -> dict:
     """Score every labelled frame, one clip of batch 1 at a time, and add up over ranks.
 
     stepping: the clips are single frames of whole videos, in order, and are labelled by `step`; consistency: such
     videos are scored over time too (default: if stepping). original: labels come at their own size and predictions are
     scored at working size, and once more enlarged to the labels by nearest neighbour. degraded(video, index): which
-    frames are scored apart from the clean ones too. Returns ConfusionMatrix.compute(), with consistency
-    VideoConsistency.compute() under each metric's name, "original_size", "clean" and "degraded" as asked for, "loss"
-    (mean cross entropy per frame; None where scores are no logits) and "frames".
+    frames are scored apart from the clean ones too. progress: `clips` begin at progress.done, and it is told where the
+    evaluation could go on. Returns ConfusionMatrix.compute(), with consistency VideoConsistency.compute() under each
+    metric's name, "original_size", "clean" and "degraded" as asked for, "loss" (mean cross entropy per frame; None
+    where scores are no logits) and "frames".
     """
     model.eval()
     stepper = Stepper(model, views, autocast, flow, policy)
     scores_of = stepper if stepping else partial(forward_clip, model, views, autocast, flow)
     tally = Tally(model, num_classes, consistency=stepping if consistency is None else consistency,
                   with_loss=views.single_pass, original=original, degraded=degraded)
-    for clip in clips:
+    if progress and progress.sums:
+        tally.restore(progress.sums)
+    for done, clip in enumerate(clips, progress.done if progress else 0):
         frames = clip.frames.to(device)
         video = int(clip.video)
-        if stepping and tally.begins(video):
+        if begins := not stepping or tally.begins(video):
             stepper.reset()
+        if progress and begins:
+            progress.mark(done, tally.sums)
         scores = scores_of(frames[:, -1] if stepping else frames)
         labels = full = clip.labels[:, -1].to(device)
         if original:
@@ -221,6 +227,22 @@ class Tally:
             self.loss += self.model.cross_entropy(scores, labels).item()
         for metric in self.consistency:
             metric.update_frame(labels[0], prediction[0])
+
+    def matrices(self) -> list[ConfusionMatrix]:
+        return [self.confusion, *filter(None, [self.original]), *self.groups.values()]
+
+    def sums(self) -> dict:
+        """All that is counted, as plain values; between two videos."""
+        return {"counts": [matrix.counts.clone() for matrix in self.matrices()], "loss": self.loss,
+                "frames": self.frames, "consistency": [metric.sums() for metric in self.consistency]}
+
+    def restore(self, sums: dict) -> None:
+        """The reverse of `sums`."""
+        for matrix, counts in zip(self.matrices(), sums["counts"], strict=True):
+            matrix.counts = counts
+        self.loss, self.frames = sums["loss"], sums["frames"]
+        for metric, stored in zip(self.consistency, sums["consistency"], strict=True):
+            metric.restore(stored)
 
     def result(self) -> dict:
         """Over all ranks; losses are means over frames."""

@@ -162,17 +162,19 @@ def scoring_data(args, split, model):
     return data.stepping() if data.dense else data
 
 
-def score(args, model, data, console, views, consume, *, device, autocast) -> dict:
+def score(args, model, data, console, views, consume, *, device, autocast, progress=None) -> dict:
     """The results of engine.evaluate on this rank's share of the data, added up over ranks."""
     from engine import evaluate as evaluate_clips
     from utils.dist import rank, world_size
     from utils.loading import evaluation_loader
 
-    loader = evaluation_loader(data, args.num_workers, rank(), world_size())
+    done = progress.done if progress else 0
+    loader = evaluation_loader(data, args.num_workers, rank(), world_size(), done)
     steady = data.step and all((video.fps or SLOWEST) >= SLOWEST for video in data.videos)
-    return evaluate_clips(model, console.progress(loader, len(loader), "scoring"), num_classes=data.num_classes,
-                          device=device, views=views, autocast=autocast, stepping=data.step, consistency=steady,
-                          original=args.use_orig_res, degraded=degraded_of(data), consume=consume)
+    shown = console.progress(loader, done + len(loader), "scoring", done)
+    return evaluate_clips(model, shown, num_classes=data.num_classes, device=device, views=views, autocast=autocast,
+                          stepping=data.step, consistency=steady, original=args.use_orig_res,
+                          degraded=degraded_of(data), progress=progress, consume=consume)
 
 
 def degraded_of(data):
@@ -187,30 +189,33 @@ def evaluate(args, device, console) -> None:
     from datasets import label_set
     from utils import savedir
     from utils.dist import barrier, rank, world_size
+    from utils.evaluation_state import EvaluationProgress
     from utils.metrics import DEFINITIONS
     from utils.outputs import EvaluationOutput
     from utils.report import class_table, environment, write_results
     from utils.setup import autocast, views_of
     from utils.stopping import StopRequest
 
-    stop, folder, labels = StopRequest().listen(), Path(args.savedir), label_set(args)
+    stop, folder, labels = StopRequest("; --resume goes on from here").listen(), Path(args.savedir), label_set(args)
     model = make_model(args, labels, device, console, complete=True)
     data = scoring_data(args, args.val_split, model)
     savedir.claim(folder, args)
-    savedir.record(folder, args.job, options.to_recipe(args), model)
+    recipe = options.to_recipe(args)
+    progress = EvaluationProgress(folder, recipe, resume=args.resume)
+    savedir.record(folder, args.job, recipe, model)
     savedir.remove_results(folder)
     fps = (data.videos[0].fps or 10.0) if args.save_video and data.step else None
     output = EvaluationOutput(folder, labels.names, labels.palette, frames=-(-len(data) // world_size()),
                               pictures=-(-(len(data) if args.save_images else args.pictures) // world_size()),
-                              labels=args.save_labels, video_fps=fps, ids=labels.ids)
+                              labels=args.save_labels, video_fps=fps, ids=labels.ids, start=progress.done)
 
     def consume(labelled):
         stop.check()
         output(labelled)
 
-    with output:
+    with progress, output:
         values = score(args, model, data, console, views_of(args, model), consume, device=device,
-                       autocast=autocast(args, device))
+                       autocast=autocast(args, device), progress=progress)
     if rank() == 0:
         run = {name: values.pop(name) for name in ("loss", "frames")}
         write_results(folder, {"metrics": values, **run, "options": vars(args), "environment": environment()},
@@ -228,10 +233,11 @@ def infer(args, device, console) -> None:
     from utils import savedir
     from utils.dist import gather, rank, world_size
     from utils.errors import USER_ERRORS, one_line
+    from utils.evaluation_state import FinishedSources
     from utils.pictures import legend, save_png
     from utils.stopping import StopRequest
 
-    stop, folder, labels = StopRequest().listen(), Path(args.savedir), label_set(args)
+    stop, folder, labels = StopRequest("; --resume goes on from here").listen(), Path(args.savedir), label_set(args)
     good, failures, notes = [], [], []
     for spec in args.source:
         try:
@@ -245,12 +251,18 @@ def infer(args, device, console) -> None:
     asked, failures = len(sources) + len(failures), failures if rank() == 0 else []
     model = make_model(args, labels, device, console, complete=True).eval()
     savedir.claim(folder, args)
-    savedir.record(folder, args.job, options.to_recipe(args), model)
+    recipe = options.to_recipe(args)
+    finished = FinishedSources(folder, recipe, resume=args.resume)
+    savedir.record(folder, args.job, recipe, model)
     if rank() == 0:
         save_png(folder / "legend.png", legend(labels.names, labels.palette))
     for spec, name in list(zip(sources, unique_names(sources), strict=True))[rank()::world_size()]:
+        if name in finished:
+            console.note(f"{name}: labelled before, left as it is")
+            continue
         try:
             notes += label_source(args, spec, name, model, labels, device, console, stop)
+            finished.add(name)
         except USER_ERRORS as error:
             stop.check()                # what failed may be what the signal has ended
             failures.append(one_line(error))

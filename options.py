@@ -220,7 +220,7 @@ def make_parser() -> Parser:
 
     run = parser.add_argument_group("run")
     run.add_argument("--savedir", required=True, type=path, help="folder for logs, checkpoints, results and pictures")
-    run.add_argument("--resume", action="store_true", help="go on from the checkpoint in --savedir")
+    run.add_argument("--resume", action="store_true", help="go on where the run in --savedir stopped")
     run.add_argument("--overwrite", action="store_true", help="start anew in a --savedir that holds a checkpoint")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
     run.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="autocast of the network")
@@ -396,7 +396,7 @@ def idle(args: argparse.Namespace) -> set[str]:
     """The options (by dest) that change nothing in the job that was chosen."""
     found = {dest for dest, (other, values) in NEEDS.items() if getattr(args, other) not in values}
     if not args.training:
-        found |= {"resume", "overwrite", "train_split", "new_classes"}
+        found |= {"overwrite", "train_split", "new_classes"}
         found |= {action.dest for group in make_parser()._action_groups for action in group._group_actions
                   if group.title.startswith(("training", "augmentation"))}
     if not args.eval_mode:

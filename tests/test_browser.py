@@ -11,18 +11,18 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+
 import visdom_assets
 from browser import PROGRAM, Browser
-from test_dashboard import assert_curves, open_dashboard, train
-from toys import ToyBackbone
-from visdom_server import VisdomServer, wait_for, windows
-
 from engine import Stepper
 from models.lma import LMANet
+from test_dashboard import assert_curves, open_dashboard, train
+from toys import ToyBackbone
 from utils import log
 from utils.explorer import AttentionExplorer, LastFrames, enlarge, explore
 from utils.pictures import as_picture
 from utils.views import Views
+from visdom_server import VisdomServer, wait_for, windows
 
 SIZE, STRIDE = (64, 128), ToyBackbone.stride
 
@@ -160,8 +160,7 @@ def test_a_click_shows_where_that_pixel_looks(browser, server, tmp_path):
         def expect(y, x, name):
             maps = net.attention(last.frames[-1], last.state, (y, x)).numpy()
             wait_for(lambda: np.array_equal(shown_maps(server, run), maps))
-            wait_for(lambda: np.array_equal([np.array(trace["z"]) for title, (trace,) in sorted(drawn(browser).items())],
-                                            maps))
+            wait_for(lambda: np.array_equal([trace["z"] for _, (trace,) in sorted(drawn(browser).items())], maps))
             assert f"y {y}, x {x}" in str(titles(browser))
             browser.screenshot(tmp_path / f"{name}.png")
             return maps
@@ -192,7 +191,7 @@ def click(browser, size, y: int, x: int) -> None:
 
 @pytest.mark.parametrize("size", [(64, 128), (360, 480), (512, 1024), (1024, 2048), (100, 30), (720, 960)])
 def test_a_click_means_the_pixel_under_it(browser, server, tmp_path, size):
-    """At every size of frame, to what the screen can tell; but in the lower right corner, by which windows are pulled."""
+    """At any size of frame, to what the screen can tell; not in the lower right corner, by which windows are pulled."""
     run, pixels, over = f"size {size[0]}", [], threading.Event()
 
     def attention(pixel):

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from visdom_server import VisdomServer, free_port, hanging_port, wait_for, windows
 
 from utils import feed, log, panes
 from utils.dashboard import Dashboard
@@ -21,6 +20,7 @@ from utils.feed import Feed, Server
 from utils.panes import Record
 from utils.pictures import save_png
 from utils.replay import replay
+from visdom_server import VisdomServer, free_port, hanging_port, wait_for, windows
 
 NAMES, PALETTE = ["road", "car", "sky"], np.array([[128, 64, 128], [0, 0, 142], [70, 130, 180]], np.uint8)
 LABELS = SimpleNamespace(names=NAMES, palette=PALETTE)
@@ -67,9 +67,10 @@ def train(dashboard, epochs, *, resume=False, last_loss=1.0):
     """What main.py does of a training, as far as a dashboard sees it."""
     history = log.TrainingLog(dashboard.folder, resume=resume)
     for epoch in epochs:
-        dashboard.begin(4)
-        for i in range(4):
-            dashboard.sample(labelled(seed=i + epoch, frames=3))
+        for split in ("val", "train"):
+            watch = dashboard.watch(split, 4)
+            for i in range(4):
+                watch(labelled(seed=i + epoch, frames=3))
         history.write(epoch, last_loss / epoch, 2 / epoch, 0.0, 1 - 1 / (epoch + 1), 0.01 / epoch)
         dashboard.epoch(epoch, {"ce": 0.75 / epoch, "aux": 0.25 / epoch},
                         {"val": {"IoU": torch.tensor([0.5, math.nan, 1 - 0.5 / epoch])}})
@@ -102,7 +103,8 @@ def test_the_windows_hold_the_numbers_of_the_log(server, tmp_path):
         train(dashboard, range(1, 4))
     assert_curves(server.port, tmp_path / "numbers")
     shown = windows(server.port, "graphs numbers")
-    assert traces(shown["losses"]) == {"ce": ([1, 2, 3], [0.75, 0.375, 0.25]), "aux": ([1, 2, 3], [0.25, 0.125, 0.25 / 3])}
+    assert traces(shown["losses"]) == {"ce": ([1, 2, 3], [0.75, 0.375, 0.25]),
+                                       "aux": ([1, 2, 3], [0.25, 0.125, 0.25 / 3])}
     assert "miou_train" not in shown, "nobody measured it"
     (x, y), = traces(shown["iou"]).values()
     assert x == NAMES and y == pytest.approx([0.5, None, 1 - 0.5 / 3])
@@ -321,14 +323,14 @@ def test_a_long_history_is_sent_anew_when_it_was_thinned(server, tmp_path, monke
 
 def test_an_evaluation_shows_its_classes_and_some_frames(server, tmp_path):
     with open_dashboard(tmp_path / "eval", server.port, training=False) as dashboard:
-        dashboard.begin(40, 8)
+        watch = dashboard.watch("eval", 40)
         for i in range(40):
-            dashboard.frame(labelled(f"video/{i}"))
+            watch(labelled(f"video/{i}"))
         dashboard.results({"mIoU": 0.75, "IoU": [0.5, None, 1.0]})
     bars = windows(server.port, "graphs eval")["iou_eval"]
     assert traces(bars) == {"eval": (NAMES, [0.5, None, 1.0])} and "75.00" in bars["title"]
     frames = windows(server.port, "images eval")["frames"]
-    assert [image["caption"] for image in frames["content"]] == [f"video/{i}" for i in range(0, 40, 5)]
+    assert [image["caption"] for image in frames["content"]] == [f"video/{i}" for i in range(0, 40, 3)]
 
 
 def test_an_evaluation_beside_a_training_leaves_its_windows_there(server, tmp_path):
@@ -351,8 +353,7 @@ def test_an_inference_shows_a_frame_a_second(server, tmp_path):
 
 def test_what_cannot_be_drawn_or_saved_stops_nothing(server, tmp_path, logged):
     with open_dashboard(tmp_path / "broken", server.port) as dashboard:
-        dashboard.begin(1)
-        dashboard.sample(SimpleNamespace())
+        dashboard.watch("val", 1)(SimpleNamespace())
         dashboard.frame(None)
         dashboard.live("x", IMAGE, "no labels")
         (tmp_path / "broken" / log.LOG_NAME).write_text("no log")
@@ -364,7 +365,8 @@ def test_what_cannot_be_drawn_or_saved_stops_nothing(server, tmp_path, logged):
 
 
 def test_a_spoilt_record_is_written_anew(server, tmp_path):
-    for number, text in enumerate(("", "{", "[]", '{"jsons": 3}', '{"jsons": {"iou": 3}}', '{"jsons": {"labels": {}}}')):
+    for number, text in enumerate(("", "{", "[]", '{"jsons": 3}', '{"jsons": {"iou": 3}}',
+                                   '{"jsons": {"labels": {}}}')):
         folder = tmp_path / f"spoilt{number}"
         folder.mkdir()
         for env in ("graphs", "images"):

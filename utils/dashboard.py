@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -76,17 +77,22 @@ class Dashboard:
         """At most a few seconds for what is on its way."""
         self.feed.close()
 
-    # Training
+    def watch(self, split: str, frames: int) -> Callable:
+        """A consumer for engine.evaluate on a split of so many frames, on all ranks together.
 
-    @quiet
-    def begin(self, frames: int, shown: int = SAMPLES) -> None:
-        """A validation or evaluation of so many frames on all ranks begins: of rank 0's, `shown` are shown."""
-        self.every, self.seen, self.samples = max(-(-frames // (world_size() * shown)), 1), 0, []
+        "val": some of rank 0's are shown at the end of the epoch; "eval": some more, at once; others: none.
+        """
+        shown, consume = {"val": (SAMPLES, self.sample), "eval": (STRIPS, self.frame)}.get(
+            split, (1, lambda labelled: None))
+        self.every, self.seen = max(-(-frames // (world_size() * shown)), 1), 0
+        return consume
+
+    # Training
 
     @quiet
     def sample(self, labelled) -> None:
         """A frame of a validation, engine.Labelled; shown at the end of the epoch."""
-        if self.is_due() and len(self.samples) < SAMPLES:
+        if self.is_due():
             frames = labelled.frame[None] if labelled.clip is None else labelled.clip
             self.samples.append(([as_picture(frame) for frame in frames], *maps(labelled)))
 
@@ -132,7 +138,8 @@ class Dashboard:
             self.losses[name] = {x: line[x] for x in line if x < epoch} | {epoch: value}
         epochs = sorted({x for line in self.losses.values() for x in line})
         lines = {name: [line.get(x) for x in epochs] for name, line in self.losses.items()}
-        self.show(GRAPHS, "losses", lambda: panes.curves("losses", "losses TRAIN", epochs, lines))
+        if len(lines) > 1:                  # one alone is the curve of mLoss TRAIN
+            self.show(GRAPHS, "losses", lambda: panes.curves("losses", "losses TRAIN", epochs, lines))
 
     def pictures(self, epoch: int) -> None:
         """Inputs and labels, and the predictions of this epoch after those of earlier ones."""

@@ -94,9 +94,8 @@ class AttentionExplorer:
                 pause(RETRY, until)
 
     def listen(self, until: Callable[[], bool]) -> None:
-        """One connection. ImportError, OSError, WebSocketException."""
-        import websocket        # comes with visdom
-
+        """One connection. ImportError, OSError, WebSocketException; the package comes with visdom."""
+        import websocket
         address = self.feed.server.url("vis_socket").replace("http", "ws", 1)
         socket = websocket.create_connection(address, timeout=RETRY)
         socket.settimeout(TURN)
@@ -164,7 +163,7 @@ def position(mouse: dict, size: tuple[int, int]) -> tuple[float, float]:
     window the image is shown 2 pixels wider than it is, and in the middle of the window as if it had no title.
     """
     tall, wide = size
-    window = 15 * math.ceil((tall + panes.ROOM + 24) / 15) - 10
+    window = 15 * math.ceil((tall + panes.ROOM["plain"] + 24) / 15) - 10
     height, width = tall * (wide + 2) / wide, wide + 2
     return (mouse["y"] - (window + 1 - height) / 2) / height, mouse["x"] / width
 

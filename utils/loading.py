@@ -48,13 +48,16 @@ def training_loader(dataset, batches: EpochBatches, workers: int, device: str) -
                       **common(workers))
 
 
-def evaluation_loader(dataset, workers: int, rank: int = 0, ranks: int = 1) -> DataLoader:
-    """This rank's share, in order, one clip at a time: whole videos where the data set steps, else every ranks-th."""
+def evaluation_loader(dataset, workers: int, rank: int = 0, ranks: int = 1, start: int = 0) -> DataLoader:
+    """This rank's share, in order, one clip at a time: whole videos where the data set steps, else every ranks-th.
+
+    start: how many of its clips are done already.
+    """
     if dataset.step:
         mine = [i for i, (video, _) in enumerate(dataset.samples) if video % ranks == rank]
     else:
         mine = list(range(rank, len(dataset), ranks))
-    return DataLoader(dataset, sampler=InOrder(mine), batch_size=1, **common(workers))
+    return DataLoader(dataset, sampler=InOrder(mine[start:]), batch_size=1, **common(workers))
 
 
 @functools.cache

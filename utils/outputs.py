@@ -15,13 +15,14 @@ class EvaluationOutput:
     """Consumes engine.Labelled: some comparison strips, all label PNGs or videos if asked for."""
 
     def __init__(self, folder: Path, names, palette, *, frames: int, pictures: int = 8, labels: bool = False,
-                 video_fps: float | None = None, ids: np.ndarray | None = None):
-        """frames: how many will come; pictures: how many of them to draw, evenly spread; labels: write
-        labels/VIDEO/FRAME.png, with `ids` mapping class -> id written; video_fps: write videos/VIDEO.mp4."""
+                 video_fps: float | None = None, ids: np.ndarray | None = None, start: int = 0):
+        """frames: how many there are; pictures: how many of them to draw, evenly spread; labels: write
+        labels/VIDEO/FRAME.png, with `ids` mapping class -> id written; video_fps: write videos/VIDEO.mp4; start: how
+        many frames a stopped run has written."""
         self.folder, self.palette, self.ids = folder, palette, ids
         self.every = -(-frames // pictures) if pictures and frames else None
         self.labels, self.fps = labels, video_fps
-        self.seen, self.writers, self.writer, self.video = 0, {}, None, None
+        self.seen, self.writers, self.writer, self.video = start, {}, None, None
         if (pictures or video_fps) and rank() == 0:
             save_png(folder / "legend.png", legend(names, palette))
 

@@ -20,7 +20,7 @@ from PIL import Image
 from .log import write_text
 
 GRAPHS, IMAGES, ATTENTION = "graphs", "images", "attention"     # the environments of a run, before its name
-ROOM, SLIDER = 17, 80   # pixels by which a window must be higher than its image to show all of it, and its slider
+ROOM = {"plain": 17, "caption": 45, "slider": 105}  # pixels that a window must be higher than its image
 LONGEST = 300           # images of a history; beyond, every second one is dropped
 PICTURE_WIDTH = 1024    # pixels; wider pictures are shrunk
 HEAT = [[0, "rgba(255,40,0,0)"], [0.4, "rgba(255,90,0,0.7)"], [1, "rgba(255,255,0,0.95)"]]
@@ -45,7 +45,8 @@ def curves(name: str, title: str, epochs: Sequence[int], lines: dict[str, Sequen
                "mode": "lines+markers" if len(epochs) <= 60 else "lines"} for trace, values in lines.items()]
     known = [value for trace in traces for value in trace["y"] if value is not None]
     powers = known and min(known) > 0 and max(known) > 10 * min(known)
-    return plot(name, title, traces, xaxis={"title": "epoch"}, yaxis={"type": "log" if powers else "linear"})
+    return plot(name, title, traces, xaxis={"title": "epoch", "tick0": epochs[0], "dtick": -(-len(epochs) // 8)},
+                yaxis={"type": "log" if powers else "linear"})
 
 
 def bars(name: str, title: str, names: Sequence[str], values: Sequence[float | None], run: str) -> dict:
@@ -72,7 +73,8 @@ def heat_map(name: str, title: str, weights: np.ndarray, top: float, below: np.n
 def picture(name: str, title: str, image: np.ndarray, caption: str | None = None, *, step: int | None = None) -> dict:
     """image (H, W, 3) uint8; step: a number by which it belongs to the history of its window (see Record.show)."""
     content = {"src": png(image), "caption": caption}
-    size = {"width": image.shape[1], "height": image.shape[0] + (ROOM if step is None else SLIDER)}
+    room = ROOM["slider" if step is not None else "caption" if caption else "plain"]
+    size = {"width": image.shape[1], "height": image.shape[0] + room}
     if step is None:
         return pane(name, title, "image", content, **size)
     return pane(name, title, "image_history", [content | {"step": step}], selected=0, show_slider=True, **size)

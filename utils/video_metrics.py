@@ -132,6 +132,16 @@ class VideoConsistency:
             self.skipped += 1
         self.constant += video.frames > 1 and video.wrong and not video.changed
 
+    def sums(self) -> dict:
+        """All that is counted so far, as plain values; between two videos."""
+        self._refuse_open()
+        return {"scores": [list(video) for video in self.scores], "skipped": self.skipped, "constant": self.constant}
+
+    def restore(self, sums: dict) -> None:
+        """The reverse of `sums`."""
+        self._refuse_open()
+        self.scores, self.skipped, self.constant = sums["scores"], sums["skipped"], sums["constant"]
+
     def _refuse_open(self) -> None:
         if self._video is not None:
             raise RuntimeError(f"{self.name} is in the middle of a video: call end_video() first")
