@@ -113,7 +113,7 @@ CLASS_WEIGHTS = ("none", "lma", "lma-shallow", "swnet", "etc", "balanced")
 
 MEMORY = ("corr_size", "stm_queue_size", "win_size", "model_struct", "local_correlation", "learnable_constant",
           "memorize_first", "fusion_strategy", "memory_strategy", "align_weights", "always_decode", "imitate",
-          "baseline_mode")
+          "soft_keys", "baseline_mode")
 
 # Options that act only with certain values of another one; given with others they are refused.
 NEEDS = {
@@ -306,6 +306,8 @@ def make_parser() -> Parser:
                        help="lma: the keys of query and memory begin equal")
     train.add_argument("--always-decode", action="store_true",
                        help="lma: decode every frame of a clip, and learn from all labels in it")
+    train.add_argument("--soft-keys", action="store_true", help="lma: keys begin ten times smaller and learn more "
+                       "slowly, so that attention stays soft")
     train.add_argument("--imitate", type=share, default=0.0, help="lma: share of the loss that pulls fused features to "
                        "the frame's own; 1, which needs no labels, is a quick start for a new memory")
     train.add_argument("--iouTrain", action=switch, default=False, help="mIoU on the training split too")

@@ -32,6 +32,11 @@ from .keymaps import LMANET
 from .method import History, WindowMethod, split_rates
 from .ops import attention_map, global_attention, local_attention
 
+# --soft-keys. Products of keys are not scaled down: of keys as convolutions commonly begin they are hundreds apart on
+# ERFNet's features, and attention that looks at one cell hardly learns, for one-hot weights have no gradient. So keys
+# begin smaller, and learn more slowly, than the rest.
+KEY_SCALE, KEY_RATE = 0.1, 0.03
+
 
 class KeyValue(nn.Module):
     """features (B, F, h, w) -> key (B, C, h, w), value (B, V, h, w); without value channels they are the features."""
@@ -62,14 +67,15 @@ class MemoryRead(nn.Module):
 
 
 class Visit(NamedTuple):
-    """What became of one frame: its features, those fused with what was read, and the read (B, V, h, w).
+    """What became of one frame: its features, those fused with what was read, its value and the read (B, V, h, w).
 
     Where memory was empty nothing was read (None), and the fused features are the frame's own.
     """
 
     features: Features
     fused: Features
-    read: Tensor | None
+    value: Tensor | None = None
+    read: Tensor | None = None
 
 
 class LMANet(WindowMethod):
@@ -78,13 +84,15 @@ class LMANet(WindowMethod):
     def __init__(self, backbone, offsets: tuple[int, ...] = (-3, -2, -1), *, fusion: str = "sigmoid-do1",
                  corr_size: int = 21, struct: str = "original", local: bool = True, learnable_constant: bool = False,
                  memorize_first: bool = False, align_weights: bool = True, always_decode: bool = False,
-                 random_memory: tuple[int, int] | None = None, head_lr: float = 1.0, imitate: float = 0.0):
+                 random_memory: tuple[int, int] | None = None, head_lr: float = 1.0, imitate: float = 0.0,
+                 soft_keys: bool = False):
         """offsets: of the frames in memory; without any, and not memorize_first, this is the single-frame network.
 
         local=False: global attention. align_weights: query keys begin equal to memory keys. always_decode: training
         decodes every frame of a clip and learns from all labels. random_memory (N, W): a training clip has N frames in
         memory, drawn among the last W. head_lr: learning rate of the memory relative to the backbone's. imitate:
-        share of a loss that needs no labels (see `imitation`). ValueError where the channels do not divide.
+        share of a loss that needs no labels (see `imitation`). soft_keys: see KEY_SCALE. ValueError where the channels
+        do not divide.
         """
         super().__init__(backbone, offsets)
         channels, strategy = backbone.channels, FUSIONS[fusion]
@@ -95,11 +103,14 @@ class LMANet(WindowMethod):
         # What clips leave without a gradient: the decoder that labels first frames alone; with a queue of one frame,
         # keys and values of the second frame of a clip of two; decoders where there is no loss on labels
         self.has_unused_parameters = struct in ("mem_only", "original_kv_fusion") or imitate == 1
-        self.random_memory, self.head_lr, self.imitate = random_memory, head_lr, imitate
+        self.random_memory, self.head_lr, self.imitate, self.soft_keys = random_memory, head_lr, imitate, soft_keys
         key_channels, value_channels = channels // strategy.key_part, channels // strategy.value_part
         convolved = value_channels if strategy.value_part > 1 else None
         self.kv_M_r4 = KeyValue(channels, key_channels, convolved)
         self.kv_Q_r4 = KeyValue(channels, key_channels, None if struct == "mem_only" else convolved)
+        if soft_keys:
+            for part in (self.kv_M_r4, self.kv_Q_r4):
+                nn.init.uniform_(part.Key.weight, -(bound := KEY_SCALE * part.Key.weight[0].numel() ** -0.5), bound)
         if align_weights:
             self.kv_Q_r4.Key.load_state_dict(self.kv_M_r4.Key.state_dict())
         self.memory_name = "memory_module_local" if local else "memory_module"
@@ -118,7 +129,7 @@ class LMANet(WindowMethod):
                    "local": args.local_correlation, "learnable_constant": args.learnable_constant,
                    "memorize_first": args.memorize_first, "align_weights": args.align_weights,
                    "always_decode": args.always_decode, "random_memory": args.random_memory, "head_lr": args.head_lr,
-                   "imitate": args.imitate}
+                   "imitate": args.imitate, "soft_keys": args.soft_keys}
         if args.model_struct == "original_kv_fusion":
             return RecurrentLMANet(backbone, args.offsets, queue=args.stm_queue_size, **options)
         return cls(backbone, args.offsets, **options)
@@ -146,12 +157,12 @@ class LMANet(WindowMethod):
         if self.memorize_first:
             entries = (*entries, self.remember(features))
         if not entries:
-            return Visit(features, features, None)
+            return Visit(features, features)
         keys, values = zip(*entries, strict=True)
         key, value = self.kv_Q_r4(features.last)
         read = self.memory(key, keys, values)                                       # (B, V, h, w)
         fused = features if self.struct == "mem_only" else features._replace(last=self.memory_fusion(value, read))
-        return Visit(features, fused, read)
+        return Visit(features, fused, value, read)
 
     def label(self, visit: Visit) -> Tensor:
         """-> logits (B, K, h, w)."""
@@ -218,7 +229,9 @@ class LMANet(WindowMethod):
         return {"ce": loss / 2, "memory": self.cross_entropy(of_read, labels) / 2}
 
     def parameter_groups(self, lr, weight_decay):
-        return split_rates(self, self.backbone.parameters(), lr, self.head_lr, weight_decay)
+        slow = [p for name, p in self.named_parameters() if self.soft_keys and ".Key." in name]
+        return split_rates(self, [(self.backbone.parameters(), 1.0), (slow, self.head_lr * KEY_RATE)], lr, self.head_lr,
+                           weight_decay)
 
     # For others
 
@@ -241,13 +254,20 @@ class LMANet(WindowMethod):
 
 
 def imitation(visit: Visit) -> Tensor:
-    """How far the fused features are from the frame's own: squared error relative to the variance of each channel.
+    """How far the fused features are from the frame's own, and what was read from the frame's value.
 
-    Needs no labels. A memory that is new begins by it as the single-frame network it was added to, and soon.
+    Needs no labels: keys learn where a frame's content lies in earlier ones, fusion to pass on what was there. A new
+    memory is soon no worse by it than the single-frame network it was added to.
     """
-    own, fused = visit.features.last.detach().float(), visit.fused.last.float()
-    error = (fused - own).square().mean((0, 2, 3))
-    return (error / (own.var((0, 2, 3)) + 1e-2)).mean()
+    loss = relative_error(visit.fused.last, visit.features.last)
+    return loss if visit.read is None else loss + relative_error(visit.read, visit.value)
+
+
+def relative_error(x: Tensor, target: Tensor) -> Tensor:
+    """Squared error of x (B, C, h, w) relative to the variance of each channel of the target."""
+    target = target.detach().float()
+    error = (x.float() - target).square().mean((0, 2, 3))
+    return (error / (target.var((0, 2, 3)) + 1e-2)).mean()
 
 
 class RecurrentLMANet(LMANet):

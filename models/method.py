@@ -159,13 +159,15 @@ class Method(nn.Module):
         return self.backbone.key_maps()
 
 
-def split_rates(model: nn.Module, base: Iterable[nn.Parameter], lr: float, factor: float,
+def split_rates(model: nn.Module, parts: Iterable[tuple[Iterable[nn.Parameter], float]], lr: float, factor: float,
                 weight_decay: float) -> list[dict]:
-    """Parameter groups of all that is trained: those in `base` at rate lr, the others at lr * factor."""
-    based = {id(p) for p in base}
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [([p for p in trained if id(p) in based], lr), ([p for p in trained if id(p) not in based], lr * factor)]
-    return [{"params": params, "lr": rate, "weight_decay": weight_decay} for params, rate in groups if params]
+    """Parameter groups of all that is trained: each of `parts` at lr times its factor, the others at lr * factor."""
+    rates = {id(p): lr * share for parameters, share in parts for p in parameters}
+    groups: dict[float, list[nn.Parameter]] = {}
+    for p in model.parameters():
+        if p.requires_grad:
+            groups.setdefault(rates.get(id(p), lr * factor), []).append(p)
+    return [{"params": params, "lr": rate, "weight_decay": weight_decay} for rate, params in groups.items()]
 
 
 @dataclass(frozen=True)

@@ -33,4 +33,4 @@ class SingleFrame(Method):
 
     def parameter_groups(self, lr, weight_decay):
         encoder = (p for part in self.backbone.encoder_parts() for p in part.parameters())
-        return split_rates(self, encoder, lr, self.head_lr, weight_decay)
+        return split_rates(self, [(encoder, 1.0)], lr, self.head_lr, weight_decay)

@@ -11,18 +11,19 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import pad
 
 import visdom_assets
 from browser import PROGRAM, Browser
 from engine import Stepper
 from models.lma import LMANet
-from test_dashboard import assert_curves, open_dashboard, train
 from toys import ToyBackbone
 from utils import log
 from utils.explorer import AttentionExplorer, LastFrames, enlarge, explore
 from utils.pictures import as_picture
 from utils.views import Views
 from visdom_server import VisdomServer, wait_for, windows
+from watched import assert_curves, open_dashboard, train
 
 SIZE, STRIDE = (64, 128), ToyBackbone.stride
 
@@ -46,11 +47,10 @@ def server(tmp_path_factory):
     reason = lacking()
     if reason:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    server = VisdomServer(tmp_path_factory.mktemp("visdom")).start()
-    with urllib.request.urlopen(f"http://localhost:{server.port}", timeout=10) as page:     # 403 with tornado >= 6.6
-        assert "visdom" in page.read().decode()
-    yield server
-    server.kill()
+    with VisdomServer(tmp_path_factory.mktemp("visdom")) as server:
+        with urllib.request.urlopen(f"http://localhost:{server.port}", timeout=10) as page:     # 403: tornado >= 6.6
+            assert "visdom" in page.read().decode()
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -235,9 +235,10 @@ def test_a_new_frame_size_begins_a_new_memory():
 
 
 def test_a_frame_that_the_network_pads_is_explored_as_padded():
-    frames = [frame[..., :61, :127] for frame in video()]
-    last = walked(make_net(), frames)
-    assert last.attention((60, 126)).shape == (2, 16, 32)
+    net, frames = make_net(), [frame[..., :61, :127] for frame in video()]
+    maps = walked(net, frames).attention((60, 126))
+    padded = walked(net, [pad(frame, (0, 1, 0, 3), mode="replicate") for frame in frames])
+    assert maps.shape == (2, 16, 32) and np.array_equal(maps, padded.attention((60, 126)))
 
 
 def test_a_network_that_writes_before_it_reads_looks_at_the_frame_itself_too(tmp_path):

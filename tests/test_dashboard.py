@@ -1,101 +1,41 @@
-"""--visualize without a browser: what a real visdom server has been told, and servers that are not there."""
-import base64
-import io
+"""--visualize without a browser: what a real visdom server has been told."""
 import json
-import math
 import sys
 import threading
-import time
-from argparse import Namespace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from utils import feed, log, panes
 from utils.dashboard import Dashboard
-from utils.feed import Feed, Server
-from utils.panes import Record
-from utils.pictures import save_png
-from utils.replay import replay
-from visdom_server import VisdomServer, free_port, hanging_port, wait_for, windows
-
-NAMES, PALETTE = ["road", "car", "sky"], np.array([[128, 64, 128], [0, 0, 142], [70, 130, 180]], np.uint8)
-LABELS = SimpleNamespace(names=NAMES, palette=PALETTE)
-IMAGE = np.zeros((8, 8, 3), np.uint8)
+from visdom_server import VisdomServer, free_port, post, wait_for, windows
+from watched import (
+    IMAGE,
+    LABELS,
+    NAMES,
+    assert_curves,
+    labelled,
+    open_dashboard,
+    options,
+    size_of,
+    steps,
+    traces,
+    train,
+)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    pytest.importorskip("visdom")
-    server = VisdomServer(tmp_path_factory.mktemp("visdom")).start()
-    yield server
-    server.kill()
+    with VisdomServer(tmp_path_factory.mktemp("visdom")) as server:
+        yield server
 
 
 @pytest.fixture
 def own_server(tmp_path_factory):
     """One that a test may kill."""
-    pytest.importorskip("visdom")
-    server = VisdomServer(tmp_path_factory.mktemp("visdom")).start()
-    yield server
-    server.kill()
-
-
-def options(folder, port, **more) -> Namespace:
-    return Namespace(**{"visualize": True, "server": "http://localhost", "port": port, "savedir": str(folder),
-                        "training": True, "resume": False} | more)
-
-
-def open_dashboard(folder, port, **more) -> Dashboard:
-    folder.mkdir(exist_ok=True)
-    return Dashboard.of(options(folder, port, **more), LABELS)
-
-
-def labelled(name="clip/1", frames=1, size=(12, 16), seed=0):
-    """As engine.Labelled."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 3, size, generator=generator)
-    clip = torch.rand(frames, 3, *size, generator=generator)
-    return SimpleNamespace(name=name, frame=clip[-1], clip=clip, labels=labels,
-                           prediction=labels.roll(1, 0).to(torch.uint8))
-
-
-def train(dashboard, epochs, *, resume=False, last_loss=1.0):
-    """What main.py does of a training, as far as a dashboard sees it."""
-    history = log.TrainingLog(dashboard.folder, resume=resume)
-    for epoch in epochs:
-        for split in ("val", "train"):
-            watch = dashboard.watch(split, 4)
-            for i in range(4):
-                watch(labelled(seed=i + epoch, frames=3))
-        history.write(epoch, last_loss / epoch, 2 / epoch, 0.0, 1 - 1 / (epoch + 1), 0.01 / epoch)
-        dashboard.epoch(epoch, {"ce": 0.75 / epoch, "aux": 0.25 / epoch},
-                        {"val": {"IoU": torch.tensor([0.5, math.nan, 1 - 0.5 / epoch])}})
-
-
-def traces(pane: dict) -> dict[str, tuple[list, list]]:
-    return {trace["name"]: (trace["x"], trace["y"]) for trace in pane["content"]["data"]}
-
-
-def assert_curves(port, folder):
-    """The windows hold the numbers of automated_log.txt."""
-    rows, run, shown = log.read(folder / log.LOG_NAME), folder.name, windows(port, f"graphs {folder.name}")
-    epochs = [row.epoch for row in rows]
-    for title, values in {"mLoss TRAIN": [row.train_loss for row in rows], "mLoss VAL": [row.val_loss for row in rows],
-                          "mIoU VAL": [row.val_miou for row in rows], "L.R.": [row.lr for row in rows]}.items():
-        assert [traces(pane) for pane in shown.values() if pane["title"] == title] == [{run: (epochs, values)}]
-
-
-def size_of(image: dict) -> tuple[int, int]:
-    """(H, W) of an image in a pane."""
-    return Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))).size[::-1]
-
-
-def steps(pane: dict) -> list:
-    return [image["step"] for image in pane["content"]]
+    with VisdomServer(tmp_path_factory.mktemp("visdom")) as server:
+        yield server
 
 
 def test_the_windows_hold_the_numbers_of_the_log(server, tmp_path):
@@ -152,7 +92,7 @@ def test_after_resume_nothing_is_missing_and_nothing_doubled(own_server, tmp_pat
     own_server.kill(forget=True)
     own_server.start()
     with open_dashboard(folder, own_server.port, resume=True) as dashboard:
-        wait_for(lambda: windows(own_server.port, "graphs resumed"))
+        wait_for(lambda: "iou" in windows(own_server.port, "graphs resumed"))
         assert_curves(own_server.port, folder)                      # before the first epoch is over
         train(dashboard, range(3, 6), resume=True, last_loss=7.0)   # the third was lost by a kill: it comes again
     assert_curves(own_server.port, folder)
@@ -189,125 +129,38 @@ def test_a_server_that_is_started_anew_gets_everything_again(own_server, tmp_pat
     assert len(logged()) == 1
 
 
+def test_a_restart_that_nobody_noticed_loses_nothing(own_server, tmp_path, logged):
+    with open_dashboard(tmp_path / "unnoticed", own_server.port) as dashboard:
+        train(dashboard, range(1, 3))
+        wait_for(lambda: "labels" in windows(own_server.port, "images unnoticed"))
+        dashboard.bars("once", "shown once", [0.1, 0.2, 0.3])
+        wait_for(lambda: "once" in windows(own_server.port, "graphs unnoticed"))
+        own_server.kill(forget=True)
+        own_server.start()
+        train(dashboard, range(3, 4), resume=True)
+    assert_curves(own_server.port, tmp_path / "unnoticed")
+    assert "once" in windows(own_server.port, "graphs unnoticed")
+    assert steps(windows(own_server.port, "images unnoticed")["labels"]) == [1, 2, 3]
+    assert not logged()
+
+
+def test_epochs_that_are_trained_again_replace_all_later_ones(server, tmp_path):
+    with open_dashboard(tmp_path / "back", server.port) as dashboard:
+        train(dashboard, range(1, 6))
+    with open_dashboard(tmp_path / "back", server.port, resume=True) as dashboard:
+        train(dashboard, range(3, 4), resume=True)
+    assert_curves(server.port, tmp_path / "back")
+    assert steps(windows(server.port, "images back")["labels"]) == [1, 2, 3]
+    assert traces(windows(server.port, "graphs back")["losses"])["ce"][0] == [1, 2, 3]
+
+
 def test_a_window_that_somebody_has_closed_comes_back_whole(server, tmp_path):
-    from visdom_server import post
     with open_dashboard(tmp_path / "closed", server.port) as dashboard:
         train(dashboard, range(1, 3))
         wait_for(lambda: len(windows(server.port, "images closed").get("labels", {}).get("content", ())) == 2)
         post(server.port, "close", {"win": "labels", "eid": "images closed"})
         train(dashboard, range(3, 4), resume=True)
     assert steps(windows(server.port, "images closed")["labels"]) == [1, 2, 3]
-
-
-def many_events(dashboard) -> float:
-    """Seconds for a thousand events."""
-    started = time.monotonic()
-    frame = labelled()
-    for i in range(500):
-        dashboard.every = 1
-        dashboard.frame(frame)
-        dashboard.bars("iou", "IoU", [0.5, 0.5, i / 500])
-    return time.monotonic() - started
-
-
-def test_without_a_server_a_run_goes_on_at_full_speed_with_one_warning(tmp_path, logged):
-    with open_dashboard(tmp_path / "absent", free_port()) as dashboard:
-        assert many_events(dashboard) < 1
-        train(dashboard, range(1, 3))
-        started = time.monotonic()
-    assert time.monotonic() - started < 5.5
-    assert len(logged()) == 1 and "refused" in logged()[0] and "--replay" in logged()[0] and "\n" not in logged()[0]
-    recorded = json.loads((tmp_path / "absent" / "graphs absent.json").read_text())["jsons"]
-    assert traces(recorded["loss_train"]) == {"absent": ([1, 2], [1.0, 0.5])}
-
-
-def test_a_server_that_hangs_costs_one_warning_and_no_time(tmp_path, logged):
-    with hanging_port() as port:
-        dashboard = open_dashboard(tmp_path / "hanging", port)
-        assert many_events(dashboard) < 1
-        train(dashboard, range(1, 3))
-        started = time.monotonic()
-        dashboard.close()
-        assert time.monotonic() - started < 5.5
-    assert len(logged()) == 1
-    recorded = json.loads((tmp_path / "hanging" / "graphs hanging.json").read_text())["jsons"]
-    assert traces(recorded["loss_train"]) == {"hanging": ([1, 2], [1.0, 0.5])}
-
-
-def test_a_server_that_dies_costs_one_warning_and_no_time(own_server, tmp_path, logged):
-    with open_dashboard(tmp_path / "dying", own_server.port) as dashboard:
-        train(dashboard, range(1, 3))
-        wait_for(lambda: "labels" in windows(own_server.port, "images dying"))
-        own_server.kill()
-        assert many_events(dashboard) < 1
-        train(dashboard, range(3, 6), resume=True)
-    assert len(logged()) == 1
-    recorded = json.loads((tmp_path / "dying" / "images dying.json").read_text())["jsons"]
-    assert steps(recorded["labels"]) == [1, 2, 3, 4, 5]
-
-
-def test_something_else_at_the_port_is_told_in_one_line(tmp_path, logged):
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-
-    class Other(BaseHTTPRequestHandler):
-        def do_POST(self):
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"hello")
-
-        def log_message(self, *args):
-            pass
-
-    other = HTTPServer(("localhost", 0), Other)
-    threading.Thread(target=other.serve_forever, daemon=True).start()
-    with open_dashboard(tmp_path / "other", other.server_port) as dashboard:
-        train(dashboard, range(1, 3))
-    other.shutdown()
-    assert len(logged()) == 1 and "no visdom server" in logged()[0]
-
-
-@pytest.mark.parametrize("address", ["http://no such host", "http://[", "ftp://localhost", ""])
-def test_an_address_that_is_none_is_told_in_one_line(tmp_path, logged, address):
-    with open_dashboard(tmp_path / "address", 1, server=address) as dashboard:
-        train(dashboard, range(1, 2))
-    assert len(logged()) == 1 and (tmp_path / "address" / "graphs address.json").exists()
-
-
-class Stuck(Server):
-    """A server whose answer takes as long as a test likes."""
-
-    def __init__(self):
-        super().__init__("http://localhost", 1)
-        self.go = threading.Event()
-
-    def post(self, endpoint, message):
-        self.go.wait(30)
-        return "[]" if endpoint == "env_state" else message.get("win", "")
-
-
-def test_a_full_queue_drops_the_oldest_images_and_no_curve(tmp_path, logged):
-    record, server = Record(tmp_path, keep=False), Stuck()
-    stuck = Feed(record, server)
-    stuck.save()                                                    # the thread is busy from here on
-    wait_for(lambda: not stuck.saving)
-    stuck.show("e", "curve", lambda: panes.curves("curve", "", [1], {"": [1.0]}))
-    for step in range(100):
-        stuck.show("e", "images", lambda step=step: panes.picture("images", "", IMAGE, step=step), history=True)
-        stuck.show("e", "bars", lambda step=step: panes.bars("bars", "", ["a"], [step / 100], ""))
-    assert len(stuck.waiting) == feed.WAITING + 2
-    server.go.set()
-    stuck.close()
-    assert steps(record.envs["e"]["images"]) == list(range(100 - feed.WAITING, 100))
-    assert traces(record.envs["e"]["bars"])[""] == (["a"], [0.99]) and "curve" in record.envs["e"]
-    assert not logged()
-
-
-def test_a_history_that_is_too_long_keeps_every_second_image_and_the_last(tmp_path, monkeypatch):
-    monkeypatch.setattr(panes, "LONGEST", 8)
-    record = Record(tmp_path, keep=False)
-    goes_on = [record.show("e", panes.picture("p", "", IMAGE, step=step)) for step in range(1, 11)]
-    assert steps(record.envs["e"]["p"]) == [1, 3, 5, 7, 9, 10] and record.envs["e"]["p"]["selected"] == 5
-    assert goes_on == [False] + 7 * [True] + [False, True]
 
 
 def test_a_long_history_is_sent_anew_when_it_was_thinned(server, tmp_path, monkeypatch):
@@ -330,6 +183,16 @@ def test_an_evaluation_shows_its_classes_and_some_frames(server, tmp_path):
     bars = windows(server.port, "graphs eval")["iou_eval"]
     assert traces(bars) == {"eval": (NAMES, [0.5, None, 1.0])} and "75.00" in bars["title"]
     frames = windows(server.port, "images eval")["frames"]
+    assert [image["caption"] for image in frames["content"]] == [f"video/{i}" for i in range(0, 40, 3)]
+
+
+def test_a_resumed_evaluation_shows_the_frames_of_both_parts(server, tmp_path):
+    for start in (0, 20):
+        with open_dashboard(tmp_path / "parts", server.port, training=False) as dashboard:
+            watch = dashboard.watch("eval", 40, start)
+            for i in range(start, start + 20):
+                watch(labelled(f"video/{i}"))
+    frames = windows(server.port, "images parts")["frames"]
     assert [image["caption"] for image in frames["content"]] == [f"video/{i}" for i in range(0, 40, 3)]
 
 
@@ -397,43 +260,3 @@ def test_a_training_needs_no_visdom_package_to_be_watched(server, tmp_path, monk
         train(dashboard, range(1, 3))
     assert_curves(server.port, tmp_path / "bare")
     assert not logged()
-
-
-# --replay
-
-def test_a_run_that_nobody_watched_is_replayed_from_its_files(server, tmp_path):
-    folder = tmp_path / "unwatched"
-    folder.mkdir()
-    history = log.TrainingLog(folder, resume=False)
-    for epoch in (1, 2):
-        history.write(epoch, 1 / epoch, math.nan, 0.0, 0.0, 0.1)
-    (folder / "results.json").write_text(json.dumps({"classes": NAMES, "metrics": {"mIoU": 0.5, "IoU": [1, None, 0]}}))
-    for i in range(40):
-        save_png(folder / "pictures" / "video" / f"{i:03d}.png", IMAGE)
-    before = sorted(folder.rglob("*"))
-    assert replay(folder, "http://localhost", server.port) == ["graphs unwatched", "images unwatched"]
-    shown = windows(server.port, "graphs unwatched")
-    assert set(shown) == {"loss_train", "lr", "iou_eval"} and traces(shown["iou_eval"])["unwatched"][1] == [1, None, 0]
-    captions = [image["caption"] for image in windows(server.port, "images unwatched")["frames"]["content"]]
-    assert captions == [f"{i:03d}" for i in range(0, 40, 3)]
-    assert sorted(folder.rglob("*")) == before, "a replay reads only"
-
-
-def test_what_an_absent_server_has_missed_is_replayed(server, tmp_path):
-    with open_dashboard(tmp_path / "missed", free_port()) as dashboard:
-        train(dashboard, range(1, 4))
-    for _ in range(2):
-        replay(tmp_path / "missed", "localhost", server.port)
-        assert_curves(server.port, tmp_path / "missed")
-        assert steps(windows(server.port, "images missed")["labels"]) == [1, 2, 3]
-        assert "losses" in windows(server.port, "graphs missed")
-
-
-def test_a_replay_without_record_or_server_says_so(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        replay(tmp_path / "nowhere", "localhost", 1)
-    with pytest.raises(ValueError, match="automated_log.txt"):
-        replay(tmp_path, "localhost", 1)
-    log.TrainingLog(tmp_path, resume=False).write(1, 1, 1, 0, 0, 0.1)
-    with pytest.raises(ConnectionError, match="python -m visdom.server"):
-        replay(tmp_path, "localhost", free_port())

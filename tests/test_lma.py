@@ -160,9 +160,10 @@ def test_imitation_needs_no_labels_and_shares_the_weight_with_the_labels():
     trained = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert trained == {"kv_M_r4", "kv_Q_r4", "memory_fusion"}
     visit, = model.visit(clip)
-    own = visit.features.last.detach()
-    error = (visit.fused.last - own).square().mean((0, 2, 3)) / (own.var((0, 2, 3)) + 1e-2)
-    assert alone["imitation"].item() == pytest.approx(error.mean().item(), rel=1e-5)
+    expected = 0.0
+    for x, target in ((visit.fused.last, visit.features.last), (visit.read, visit.value)):
+        expected += ((x - target).square().mean((0, 2, 3)) / (target.var((0, 2, 3)) + 1e-2)).mean().item()
+    assert alone["imitation"].item() == pytest.approx(expected, rel=1e-5)
     model.imitate = 0.25
     both, model.imitate = model.losses(clip, labels), 0.0
     assert both["imitation"].item() == pytest.approx(alone["imitation"].item() / 4)
@@ -244,3 +245,13 @@ def test_the_same_seed_gives_the_same_network_in_every_process():
     found = {subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed},
                             capture_output=True, text=True, check=True).stdout for seed in ("1", "2", "3")}
     assert len(found) == 1, "no set decides the order in which weights are drawn"
+
+
+def test_soft_keys_begin_small_and_learn_slowly():
+    plain, soft = network(), network("--soft-keys")
+    assert soft.kv_M_r4.Key.weight.std().item() == pytest.approx(0.1 * plain.kv_M_r4.Key.weight.std().item(), rel=0.05)
+    assert torch.equal(soft.kv_Q_r4.Key.weight, soft.kv_M_r4.Key.weight)
+    rates = {id(p): group["lr"] for group in soft.parameter_groups(1.0, 0.0) for p in group["params"]}
+    assert rates[id(soft.kv_M_r4.Key.weight)] == pytest.approx(0.03) and rates[id(soft.kv_M_r4.Value.weight)] == 1.0
+    assert len(rates) == len([p for p in soft.parameters() if p.requires_grad]), "each parameter is in one group"
+    assert {group["lr"] for group in plain.parameter_groups(1.0, 0.0)} == {1.0}

@@ -55,6 +55,12 @@ class VisdomServer:
     def __init__(self, folder: Path):
         self.folder, self.port, self.process = Path(folder), free_port(), None
 
+    def __enter__(self) -> VisdomServer:
+        return self.start()
+
+    def __exit__(self, *error) -> None:
+        self.kill()
+
     def start(self) -> VisdomServer:
         environment = {**os.environ, "HOME": str(self.folder), "XDG_CONFIG_HOME": str(self.folder),
                        "STREAMSEG_VISDOM_ASSETS": str(visdom_assets.PLACE)}

@@ -77,14 +77,15 @@ class Dashboard:
         """At most a few seconds for what is on its way."""
         self.feed.close()
 
-    def watch(self, split: str, frames: int) -> Callable:
+    def watch(self, split: str, frames: int, start: int = 0) -> Callable:
         """A consumer for engine.evaluate on a split of so many frames, on all ranks together.
 
         "val": some of rank 0's are shown at the end of the epoch; "eval": some more, at once; others: none.
+        start: how many of rank 0's were seen before the run was resumed.
         """
         shown, consume = {"val": (SAMPLES, self.sample), "eval": (STRIPS, self.frame)}.get(
             split, (1, lambda labelled: None))
-        self.every, self.seen = max(-(-frames // (world_size() * shown)), 1), 0
+        self.every, self.seen = max(-(-frames // (world_size() * shown)), 1), start
         return consume
 
     # Training
