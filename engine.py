@@ -34,6 +34,7 @@ class Labelled(NamedTuple):
     frame: Tensor               # (3, H, W) in [0, 1] at working size
     prediction: Tensor          # (H', W') uint8 at the size it is scored or written at
     labels: Tensor | None       # (H', W') int64, where there are any
+    clip: Tensor | None = None  # (T, 3, H, W): the frame and those before it that came with it, oldest first
 
 
 class LossModule(nn.Module):
@@ -177,7 +178,7 @@ def evaluate(model: nn.Module, clips: Iterable, *, num_classes: int, device: tor
         tally.add(scores, prediction, labels, video, int(clip.index))
         if original:
             tally.original.update(full, resize_labels(prediction, full.shape[-2:]))
-        consume(Labelled(clip.name[0], frames[0, -1], prediction[0].to(torch.uint8), labels[0]))
+        consume(Labelled(clip.name[0], frames[0, -1], prediction[0].to(torch.uint8), labels[0], frames[0]))
     return tally.result()
 
 

@@ -58,6 +58,8 @@ def run(args) -> None:
     from utils.log import Console
     from utils.setup import begin
 
+    if args.replay:
+        return show_again(args)
     require(args)
     device = begin(args)
     from utils.dist import barrier, rank
@@ -66,6 +68,14 @@ def run(args) -> None:
         console.warn(f"without effect in this run: {', '.join(args.idle)}")
     {"training": train, "evaluation": evaluate, "inference": infer}[args.job](args, device, console)
     barrier()       # ranks leave together: gloo's threads may abort one whose peer is already gone
+
+
+def show_again(args) -> None:
+    """--replay: the record of a run that is over, to a visdom server."""
+    from utils.log import Console
+    from utils.replay import replay
+    shown = replay(Path(args.replay), args.server, args.port)
+    Console().note(f"{args.server}:{args.port} shows {', '.join(shown)}")
 
 
 def require(args) -> None:
@@ -103,6 +113,7 @@ def train(args, device, console) -> None:
     from datasets import build_dataset, label_set
     from engine import LossModule, train_one_epoch
     from utils import savedir
+    from utils.dashboard import Dashboard
     from utils.dist import rank, world_size, wrap
     from utils.loading import training_loader
     from utils.recorder import Recorder
@@ -128,14 +139,27 @@ def train(args, device, console) -> None:
     network, loader = wrap(LossModule(model), device), training_loader(data, batches, args.num_workers, device.type)
     parts = {"device": device, "autocast": autocast(args, device)}
     views, progress = views_of(args, model), state.progress
-    for epoch in range(progress.epoch, args.num_epochs):
-        batches.begin(epoch, progress.step)
-        shown = console.progress(loader, batches.steps, f"epoch {epoch + 1}/{args.num_epochs}", progress.step)
-        train_one_epoch(network, shown, state.optimizer, state.schedule, progress, scaler=state.scaler,
-                        size_rule=model.size_rule, on_step=recorder.on_step, **parts)
-        recorder.before_validation()
-        recorder.end_epoch({name: score(args, model, split, console, views, lambda _: stop.check(), **parts)
-                            for name, split in scored})
+    with Dashboard.of(args, data.labels) as dashboard:
+        for epoch in range(progress.epoch, args.num_epochs):
+            batches.begin(epoch, progress.step)
+            shown = console.progress(loader, batches.steps, f"epoch {epoch + 1}/{args.num_epochs}", progress.step)
+            train_one_epoch(network, shown, state.optimizer, state.schedule, progress, scaler=state.scaler,
+                            size_rule=model.size_rule, on_step=recorder.on_step, **parts)
+            recorder.before_validation()
+            losses = progress.means()
+            scores = {name: score(args, model, split, console, views,
+                                  each(stop, dashboard.watch(name, len(split))), **parts) for name, split in scored}
+            recorder.end_epoch(scores)
+            dashboard.epoch(epoch + 1, losses, scores)
+
+
+def each(stop, *consumers):
+    """A consumer of engine.evaluate's frames: looks for a signal, then hands the frame to all."""
+    def consume(labelled):
+        stop.check()
+        for take in consumers:
+            take(labelled)
+    return consume
 
 
 def note_gaps(args, data, console) -> None:
@@ -188,6 +212,7 @@ def evaluate(args, device, console) -> None:
     """Score the weights on --val-split: results.json, results.txt, pictures."""
     from datasets import label_set
     from utils import savedir
+    from utils.dashboard import Dashboard
     from utils.dist import barrier, rank, world_size
     from utils.evaluation_state import EvaluationProgress
     from utils.metrics import DEFINITIONS
@@ -208,14 +233,11 @@ def evaluate(args, device, console) -> None:
     output = EvaluationOutput(folder, labels.names, labels.palette, frames=-(-len(data) // world_size()),
                               pictures=-(-(len(data) if args.save_images else args.pictures) // world_size()),
                               labels=args.save_labels, video_fps=fps, ids=labels.ids, start=progress.done)
-
-    def consume(labelled):
-        stop.check()
-        output(labelled)
-
-    with progress, output:
-        values = score(args, model, data, console, views_of(args, model), consume, device=device,
+    with progress, output, Dashboard.of(args, labels) as dashboard:
+        values = score(args, model, data, console, views_of(args, model),
+                       each(stop, output, dashboard.watch("eval", len(data), progress.done)), device=device,
                        autocast=autocast(args, device), progress=progress)
+        dashboard.results(values)
     if rank() == 0:
         run = {name: values.pop(name) for name in ("loss", "frames")}
         write_results(folder, {"metrics": values, **run, "options": vars(args), "environment": environment()},
@@ -231,6 +253,7 @@ def infer(args, device, console) -> None:
     from datasets import label_set
     from datasets.source_names import expand_sources, unique_names
     from utils import savedir
+    from utils.dashboard import Dashboard
     from utils.dist import gather, rank, world_size
     from utils.errors import USER_ERRORS, one_line
     from utils.evaluation_state import FinishedSources
@@ -250,22 +273,25 @@ def infer(args, device, console) -> None:
     sources = expand_sources(good)
     asked, failures = len(sources) + len(failures), failures if rank() == 0 else []
     model = make_model(args, labels, device, console, complete=True).eval()
+    if args.explore and not hasattr(model, "attention"):
+        raise ValueError(f"--explore: --method {args.method} has no attention to look at")
     savedir.claim(folder, args)
     recipe = options.to_recipe(args)
     finished = FinishedSources(folder, recipe, resume=args.resume)
     savedir.record(folder, args.job, recipe, model)
     if rank() == 0:
         save_png(folder / "legend.png", legend(labels.names, labels.palette))
-    for spec, name in list(zip(sources, unique_names(sources), strict=True))[rank()::world_size()]:
-        if name in finished:
-            console.note(f"{name}: labelled before, left as it is")
-            continue
-        try:
-            notes += label_source(args, spec, name, model, labels, device, console, stop)
-            finished.add(name)
-        except USER_ERRORS as error:
-            stop.check()                # what failed may be what the signal has ended
-            failures.append(one_line(error))
+    with Dashboard.of(args, labels) as dashboard:
+        for spec, name in list(zip(sources, unique_names(sources), strict=True))[rank()::world_size()]:
+            if name in finished:
+                console.note(f"{name}: labelled before, left as it is")
+                continue
+            try:
+                notes += label_source(args, spec, name, model, labels, device, console, stop, dashboard)
+                finished.add(name)
+            except USER_ERRORS as error:
+                stop.check()                # what failed may be what the signal has ended
+                failures.append(one_line(error))
     for note in sum(gather(notes)[1:], []):
         console.warn(note)
     failures = sum(gather(failures), [])
@@ -273,16 +299,18 @@ def infer(args, device, console) -> None:
         raise ValueError(f"{len(failures)} of {asked} sources failed: " + "; ".join(failures))
 
 
-def label_source(args, spec, name, model, labels, device, console, stop) -> list[str]:
+def label_source(args, spec, name, model, labels, device, console, stop, dashboard) -> list[str]:
     """One source from its first frame to its last, or to a signal: what was labelled by then is kept. Its notes."""
     from datasets.read_ahead import ReadAhead
     from datasets.source import open_source
     from datasets.transforms import resample
     from engine import Stepper, stream
+    from utils.explorer import LastFrames, explore
     from utils.outputs import InferenceOutput
     from utils.setup import autocast, views_of
 
     stepper = Stepper(model, views_of(args, model), autocast(args, device))
+    stepper = LastFrames(stepper) if args.explore else stepper
     resize, notes = None, []
     if args.work_size:
         resize = partial(resample, size=tuple(args.work_size), interpolation=args.interpolation)
@@ -296,12 +324,16 @@ def label_source(args, spec, name, model, labels, device, console, stop) -> list
         for frame, prediction, spent in console.progress(labelled, total, name):
             count, seconds = count + 1, seconds + spent
             output.write(frame.image, frame.name, prediction.numpy())
+            dashboard.live(frame.name, frame.image, prediction.numpy())
             tell(source.notes, notes, console)
             stop.check()
     tell(source.notes, notes, console)
     stop.check()
     console.note(f"{name}: {count} frames, the network took {1000 * seconds / max(count, 1):.0f} ms a frame on "
                  f"average; see {args.savedir}")
+    if args.explore and count:
+        console.note(f"where does the last frame look? {args.server}:{args.port} shows it; Ctrl-C ends this")
+        explore(dashboard, stepper, lambda: bool(stop))
     return notes
 
 

@@ -217,9 +217,11 @@ def make_parser() -> Parser:
     job.add_argument("--training", action="store_true", help="train on --dataset, validating after each epoch")
     job.add_argument("--eval-mode", action="store_true", help="score --weights on a labelled split")
     job.add_argument("--inference", action="store_true", help="label --source: your own video")
+    job.add_argument("--replay", type=path, default=None, metavar="SAVEDIR",
+                     help="show a run that is over on the visdom server, from what it left in its savedir")
 
     run = parser.add_argument_group("run")
-    run.add_argument("--savedir", required=True, type=path, help="folder for logs, checkpoints, results and pictures")
+    run.add_argument("--savedir", type=path, help="folder for logs, checkpoints, results and pictures (required)")
     run.add_argument("--resume", action="store_true", help="go on where the run in --savedir stopped")
     run.add_argument("--overwrite", action="store_true", help="start anew in a --savedir that holds a checkpoint")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
@@ -229,6 +231,15 @@ def make_parser() -> Parser:
     run.add_argument("--threads", type=positive, default=None, help="CPU threads per rank (default: torch's choice)")
     run.add_argument("--seed", type=seed, default=0, help="of every random draw")
     run.add_argument("--deterministic", action="store_true", help="deterministic algorithms on the GPU too")
+
+    watch = parser.add_argument_group("dashboard")
+    watch.add_argument("--visualize", action="store_true",
+                       help="show the run on a visdom server (python -m visdom.server); it goes on without one")
+    watch.add_argument("--server", default="http://localhost", help="of visdom")
+    watch.add_argument("--port", type=positive, default=8097, help="of the visdom server")
+    watch.add_argument("--explore", action="store_true",
+                       help="inference: after the last frame of the source, click a pixel or use the arrow keys to see "
+                       "where it looks in the frames before, until Ctrl-C (with --visualize)")
 
     net = parser.add_argument_group("network")
     net.add_argument("--method", choices=METHODS, help=table(METHODS))
@@ -378,7 +389,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if args.shallow_dec and args.class_weights == "lma" and "class_weights" not in given(argv):
         args.class_weights = "lma-shallow"
     check(parser, args, *rows)
-    args.job = "training" if args.training else "evaluation" if args.eval_mode else "inference"
+    args.job = next(job for job, chosen in (("training", args.training), ("evaluation", args.eval_mode),
+                                            ("inference", args.inference), ("replay", args.replay)) if chosen)
     args.idle = sorted(flag(dest) for dest in given(argv) & idle(args))
     args.offsets = rows[-1].offsets(args)
     args.random_memory = ((args.stm_queue_size - 1, lma_window(args)) if args.memory_strategy == "random" else None)
@@ -405,6 +417,8 @@ def idle(args: argparse.Namespace) -> set[str]:
         found |= {"save_labels", "pictures", "save_images", "save_video"}
     if not args.inference:
         found |= {"output", "frame_step", "max_frames", "alpha"}
+    if not (args.visualize or args.replay):
+        found |= {"server", "port"}
     if args.inference:
         found |= {"val_split", "score_size", "use_orig_res"}
     if args.training and not (args.iouVal or args.iouTrain):
@@ -451,6 +465,10 @@ def check(parser: Parser, args: argparse.Namespace, dataset: Dataset, backbone: 
     for option, split in (("--train-split", args.train_split), ("--val-split", args.val_split)):
         if split not in dataset.splits:
             parser.error(f"{option} {split}: --dataset {args.dataset} has {', '.join(dataset.splits)}")
+    if not args.savedir and not args.replay:
+        parser.error("--savedir is required: the folder for what the run leaves")
+    if args.explore and not (args.inference and args.visualize and len(args.source) == 1):
+        parser.error("--explore goes with --inference, --visualize and one --source")
     if args.source and not args.inference:
         parser.error("--source goes with --inference")
     if args.resume and args.overwrite:
@@ -498,7 +516,8 @@ def check_memory(parser: Parser, args: argparse.Namespace) -> None:
 
 def to_recipe(args: argparse.Namespace) -> str:
     """The options as a recipe: one a line, such that `main.py @recipe` repeats the run."""
-    lines, unwanted = [], idle(args) | {"help", "savedir", "resume", "overwrite"}
+    watching = {"visualize", "server", "port", "explore", "replay"}
+    lines, unwanted = [], idle(args) | watching | {"help", "savedir", "resume", "overwrite"}
     for action in make_parser()._actions:
         value = getattr(args, action.dest, None)
         if action.dest in unwanted or value is None or value == []:

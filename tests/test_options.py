@@ -24,7 +24,7 @@ def refused(argv, capsys) -> str:
 
 
 @pytest.mark.parametrize("words, message", [
-    (["--savedir", "s"], "one of the arguments --training --eval-mode --inference is required"),
+    (["--savedir", "s"], "one of the arguments --training --eval-mode --inference --replay is required"),
     (["--training"], "--savedir"),
     (["--training", "--eval-mode", "--savedir", "s"], "not allowed with"),
     ([*BASE, "--bogus"], "unrecognized arguments: --bogus"),

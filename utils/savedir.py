@@ -11,7 +11,8 @@ from .dist import barrier, rank
 from .log import LOG_NAME, write_text
 from .training_state import CHECKPOINT
 
-OF_A_TRAINING = (f"{CHECKPOINT}*", "model_best.pth*", "model-*.pth", LOG_NAME, "best.txt", "curves.png", "tensorboard")
+OF_A_TRAINING = (f"{CHECKPOINT}*", "model_best.pth*", "model-*.pth", LOG_NAME, "best.txt", "curves.png", "tensorboard",
+                 "graphs *.json", "images *.json")
 TEMPORARY = re.compile(r"\..+\.(?:(\d+)\.(?:new|old)|tmp)")      # a checkpoint's with the process that writes it
 
 
