@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """StreamSeg: train, evaluate and stream video semantic segmentation.
 
-    python main.py --training  --dataset camvid --data-root DATA --savedir save/run
-    python main.py --eval-mode --dataset camvid --data-root DATA --weights save/run/model_best.pth --savedir save/eval
-    python main.py --inference --source drive.mp4 --weights trained_models/erfnet_synthetic.pth --savedir save/drive
+    python main.py --training  --data-root CITYSCAPES --weights erfnet_pretrained.pth --savedir save/run
+    python main.py --eval-mode --data-root CITYSCAPES --weights save/run/model_best.pth --savedir save/eval
+    python main.py --inference --source drive.mp4 --weights save/run/model_best.pth --savedir save/drive
 """
 from __future__ import annotations
 
@@ -60,6 +60,8 @@ def run(args) -> None:
 
     if args.replay:
         return show_again(args)
+    if args.check_data or args.needed_frames:
+        return check_data(args) if args.check_data else list_files(args)
     require(args)
     device = begin(args)
     from utils.dist import barrier, rank
@@ -76,6 +78,43 @@ def show_again(args) -> None:
     from utils.replay import replay
     shown = replay(Path(args.replay), args.server, args.port)
     Console().note(f"{args.server}:{args.port} shows {', '.join(shown)}")
+
+
+def check_data(args) -> None:
+    """--check-data: every frame and label of every split is read. ValueError if anything is wrong."""
+    from datasets import label_set, list_videos
+    from datasets.check import check
+    from options import DATASETS
+    from utils.errors import USER_ERRORS, one_line
+    from utils.log import Console
+
+    console, names, problems = Console(), label_set(args).names, []
+    for split in DATASETS[args.dataset].splits:
+        try:
+            videos = list_videos(args, split)
+        except USER_ERRORS as error:
+            problems.append(one_line(error))
+            console.warn(f"{split}: {problems[-1]}")
+            continue
+        found = check(videos, args.num_workers, lambda items, total, split=split: console.progress(items, total, split))
+        for problem in found.problems:
+            console.warn(problem)
+        console.note(f"{len(videos)} videos in {found.text(split, names)}")
+        problems += found.problems
+    if problems:
+        raise ValueError(f"--check-data found {len(problems)} problem{'s' * (len(problems) > 1)} in {args.dataset}; "
+                         f"the first: {problems[0]}")
+
+
+def list_files(args) -> None:
+    """--needed-frames: what scoring --val-split reads, one path a line: for `rsync --files-from` and its like."""
+    from datasets import build_dataset, data_root, label_set
+    from datasets.check import needed_files
+    from models import build_model
+    model = build_model(args, len(label_set(args).names))
+    data = build_dataset(args, args.val_split, augment=False, startup=model.startup)
+    for path in needed_files(data.videos, model.startup, data.dense):
+        print(path.relative_to(data_root(args)))
 
 
 def require(args) -> None:

@@ -217,6 +217,10 @@ def make_parser() -> Parser:
     job.add_argument("--training", action="store_true", help="train on --dataset, validating after each epoch")
     job.add_argument("--eval-mode", action="store_true", help="score --weights on a labelled split")
     job.add_argument("--inference", action="store_true", help="label --source: your own video")
+    job.add_argument("--check-data", action="store_true",
+                     help="read the whole data set and tell what is missing or odd")
+    job.add_argument("--needed-frames", action="store_true",
+                     help="print the files that an evaluation with these options reads, relative to --data-root")
     job.add_argument("--replay", type=path, default=None, metavar="SAVEDIR",
                      help="show a run that is over on the visdom server, from what it left in its savedir")
 
@@ -389,8 +393,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if args.shallow_dec and args.class_weights == "lma" and "class_weights" not in given(argv):
         args.class_weights = "lma-shallow"
     check(parser, args, *rows)
-    args.job = next(job for job, chosen in (("training", args.training), ("evaluation", args.eval_mode),
-                                            ("inference", args.inference), ("replay", args.replay)) if chosen)
+    jobs = {"training": args.training, "evaluation": args.eval_mode, "inference": args.inference,
+            "replay": args.replay, "data check": args.check_data, "file list": args.needed_frames}
+    args.job = next(job for job, chosen in jobs.items() if chosen)
     args.idle = sorted(flag(dest) for dest in given(argv) & idle(args))
     args.offsets = rows[-1].offsets(args)
     args.random_memory = ((args.stm_queue_size - 1, lma_window(args)) if args.memory_strategy == "random" else None)
@@ -465,7 +470,7 @@ def check(parser: Parser, args: argparse.Namespace, dataset: Dataset, backbone: 
     for option, split in (("--train-split", args.train_split), ("--val-split", args.val_split)):
         if split not in dataset.splits:
             parser.error(f"{option} {split}: --dataset {args.dataset} has {', '.join(dataset.splits)}")
-    if not args.savedir and not args.replay:
+    if not args.savedir and (args.training or args.eval_mode or args.inference):
         parser.error("--savedir is required: the folder for what the run leaves")
     if args.explore and not (args.inference and args.visualize and len(args.source) == 1):
         parser.error("--explore goes with --inference, --visualize and one --source")

@@ -24,7 +24,7 @@ def refused(argv, capsys) -> str:
 
 
 @pytest.mark.parametrize("words, message", [
-    (["--savedir", "s"], "one of the arguments --training --eval-mode --inference --replay is required"),
+    (["--savedir", "s"], "one of the arguments --training --eval-mode --inference --check-data"),
     (["--training"], "--savedir"),
     (["--training", "--eval-mode", "--savedir", "s"], "not allowed with"),
     ([*BASE, "--bogus"], "unrecognized arguments: --bogus"),
@@ -96,7 +96,8 @@ def test_words_after_a_recipe_may_make_its_options_idle(tmp_path):
 @pytest.mark.parametrize("words, idle", [
     (["--inference", "--save-labels", "--num-epochs", "3", "--score-size", "work"],
      ["--num-epochs", "--save-labels", "--score-size"]),
-    (["--eval-mode", "--alpha", "0.1", "--resume", "--random-flip", "0"], ["--alpha", "--random-flip", "--resume"]),
+    (["--eval-mode", "--alpha", "0.1", "--overwrite", "--random-flip", "0"],
+     ["--alpha", "--overwrite", "--random-flip"]),
     (["--training", "--dataset", "camvid", "--val-split", "test", "--flip"], ["--flip", "--val-split"]),
     (["--training", "--flip", "--crop-max-ratio", "0.5"], ["--crop-max-ratio"]),
     (["--training", "--iouTrain", "--num-epochs", "3"], []),
@@ -153,5 +154,6 @@ def test_help_is_instant_and_needs_no_torch():
 @pytest.mark.parametrize("recipe", sorted(Path(ROOT, "recipes").glob("*.txt")), ids=lambda path: path.stem)
 def test_every_recipe_parses_and_says_what_it_is(recipe):
     args = main.parse_args([f"@{recipe}", "--savedir", "unused"])
-    assert recipe.read_text().startswith("# ")
-    assert args.training or args.weights
+    text = recipe.read_text()
+    assert text.startswith("# ") and not args.idle
+    assert args.training or args.weights or "add --weights" in text.lower(), "what an evaluation needs is told"

@@ -40,7 +40,7 @@ def quicken(words: list[str]) -> list[str]:
     words = [*words, *QUICK["common"]]
     if args.dataset == "synthetic":
         words += QUICK["synthetic"]
-    if args.dataset == "cityscapes" and not args.inference:
+    if args.dataset == "cityscapes" and (args.training or args.eval_mode):
         words += ["--work-size", "65", "129", "--gpus", "1"]
     if args.training:
         words += QUICK["training"]
@@ -64,7 +64,7 @@ def place(tmp_path_factory):
     for name, words in PUBLISHED.items():
         args = main.parse_args(["--training", *words.split(), "--savedir", "unused"])
         checkpoint.save(place / "trained_models" / name, build_model(args, 19).state_dict())
-    (place / "W.pth").symlink_to(ROOT / "trained_models" / "erfnet_synthetic.pth")
+    (place / "W.pth").symlink_to(ROOT / "trained_models" / "lmanet_erf_synthetic.pth")
     with VideoWriter(place / "drive.mp4", 10) as writer:
         for i in range(4):
             writer.write(np.full((32, 48, 3), 40 * i, np.uint8))
