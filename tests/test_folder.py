@@ -48,7 +48,7 @@ def test_classes_are_read_with_their_colours(tmp_path):
     with pytest.raises(FileNotFoundError, match="classes.txt does not exist"):
         folder.label_set(tmp_path)
     (tmp_path / "classes.txt").write_text("road 128 64 128\n\ntraffic light 250 170 30\nroute 66\n")
-    names, palette = folder.label_set(tmp_path)
+    names, palette, _ = folder.label_set(tmp_path)
     assert names == ("road", "traffic light", "route 66")
     assert palette == ((128, 64, 128), (250, 170, 30), default_palette(3)[2])
     write(tmp_path / "clip" / "a.png", picture(0))

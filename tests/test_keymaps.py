@@ -39,6 +39,12 @@ ENCODER_CLASSIFIER = ["encoder.output_conv.weight", "encoder.output_conv.bias"]
 BN_ENTRIES = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
 ETC_OTHERS = ["flownet.flownetc.conv1.0.weight", "criterion.ce.criterion.weight", "teacher.layer0.0.weight",
               "student.criterion.weight"]
+def lmanet(classes: int) -> nn.Module:
+    """LMANet-PSPNet101, whose file has parts of all names."""
+    from models.lma import LMANet
+    return LMANet(PSPNet101(classes), fusion="sigmoid-down1")
+
+
 TABLES = {      # table: the network, the keys of such a file that are used, those that are not
     "ERFNET": (ERFNet, lambda: [k for k in golden_keys("lma/erfnet_64x128") if "encoder.output" not in k],
                ENCODER_CLASSIFIER),
@@ -49,6 +55,7 @@ TABLES = {      # table: the network, the keys of such a file that are used, tho
                        lambda: [k for k in golden_keys("lma/erfnet_64x128") if k.startswith("decoder.")]),
     "SEMSEG_PSPNET": (PSPNet50, lambda: golden_keys("lma/pspnet50_65x129"), []),
     "ETC_PSPNET18": (PSPNet18, lambda: [f"student.{k}" for k in golden_keys("etc/psp18_eval_97x193")], ETC_OTHERS),
+    "LMANET": (lmanet, lambda: list(case("lma/state_dicts").info["psp101"]), []),
     "RESNET18_PSPNET": (PSPNet18, lambda: torchvision_keys(18), FC),
     "RESNET_V2_PSPNET": (PSPNet101, v2_keys, FC),
     "RESNET_V1C": (ResNet50V1c, v1c_keys, FC),

@@ -217,4 +217,4 @@ def test_every_number_has_a_definition():
     names = set(ConfusionMatrix(2).compute())
     names |= {VideoConsistency(n, mode).name for n in (8, 16) for mode in VideoConsistency.MODES}
     names |= {TemporalConsistency(2, mode).name for mode in TemporalConsistency.MODES}
-    assert names == set(DEFINITIONS)
+    assert names | {"original_size", "clean", "degraded"} == set(DEFINITIONS), "the engine adds three"
