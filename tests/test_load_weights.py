@@ -222,3 +222,17 @@ def test_what_training_saves_comes_back_and_is_complete(tmp_path):
     report = load_weights(model, tmp_path / "c.pth", complete=True)
     assert report.new == report.unused == () and report.maps == ("our names",)
     assert same(dict(source.state_dict()), dict(model.state_dict()))
+
+
+@pytest.mark.parametrize("backbone", [ERFNet, PSPNet18])
+def test_a_memory_beside_other_classes_keeps_all_but_the_classifiers(tmp_path, backbone):
+    from models.lma import LMANet
+    source, target = LMANet(backbone(7), struct="aux_mem_loss"), LMANet(backbone(4), struct="aux_mem_loss")
+    save(tmp_path / "seven.pth", source.state_dict())
+    with pytest.raises(ValueError, match="--new-classes"):
+        load_weights(target, tmp_path / "seven.pth")
+    report = load_weights(target, tmp_path / "seven.pth", new_classes=True)
+    assert {key.rpartition(".")[0] for key in report.new} <= {
+        "backbone.decoder.output_conv", "decoder_mem.output_conv", "backbone.cls.4", "backbone.aux.4",
+        "decoder_mem.cls.4"}
+    assert 2 <= len(report.new) <= 6

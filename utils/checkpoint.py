@@ -186,7 +186,7 @@ def load_weights(model: nn.Module, paths: str | Path | list[str | Path], *, comp
     """
     paths = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     targets, contents = model.state_dict(), [read(path) for path in paths]
-    outputs = model.num_outputs if new_classes else None
+    outputs = model.backbone.num_outputs if new_classes else None   # of layers: a constant output has none
     fits = [_best_fit(model, targets, weights_of(content, path), path, outputs)
             for content, path in zip(contents, paths, strict=True)]
     classes = next((tuple(content["classes"]) for content in contents
