@@ -165,9 +165,10 @@ def evaluate(model: nn.Module, clips: Iterable, *, num_classes: int, device: tor
     for done, clip in enumerate(clips, progress.done if progress else 0):
         frames = clip.frames.to(device)
         video = int(clip.video)
-        if begins := not stepping or tally.begins(video):
+        begins = tally.begins(video)
+        if begins:
             stepper.reset()
-        if progress and begins:
+        if progress and (begins or not stepping):
             progress.mark(done, tally.sums)
         scores = scores_of(frames[:, -1] if stepping else frames)
         labels = full = clip.labels[:, -1].to(device)

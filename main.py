@@ -58,10 +58,9 @@ def run(args) -> None:
     from utils.log import Console
     from utils.setup import begin
 
-    if args.replay:
-        return show_again(args)
-    if args.check_data or args.needed_frames:
-        return check_data(args) if args.check_data else list_files(args)
+    without_device = {"replay": show_again, "data check": check_data, "file list": list_files}
+    if args.job in without_device:
+        return without_device[args.job](args)
     require(args)
     device = begin(args)
     from utils.dist import barrier, rank
@@ -265,7 +264,7 @@ def evaluate(args, device, console) -> None:
     data = scoring_data(args, args.val_split, model)
     savedir.claim(folder, args)
     recipe = options.to_recipe(args)
-    progress = EvaluationProgress(folder, recipe, resume=args.resume)
+    progress = EvaluationProgress(folder, recipe, args.weights, resume=args.resume)
     savedir.record(folder, args.job, recipe, model)
     savedir.remove_results(folder)
     fps = (data.videos[0].fps or 10.0) if args.save_video and data.step else None
@@ -285,6 +284,7 @@ def evaluate(args, device, console) -> None:
         console.note(f"mIoU {100 * values['mIoU']:.2f} on {run['frames']} frames; see {folder / 'results.txt'}"
                      + (f" and {folder / 'pictures'}" if args.pictures else ""))
     barrier()
+    progress.remove()       # only now: until the results are written, there is something to resume
 
 
 def infer(args, device, console) -> None:

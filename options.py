@@ -264,11 +264,12 @@ def make_parser() -> Parser:
                         help="aux_mem_loss: a second decoder and loss on the read; mem_only: that decoder alone; "
                         "original_kv_fusion: memory is written from fused features")
     memory.add_argument("--local-correlation", action=switch, default=True, help="off: every pixel looks everywhere")
-    memory.add_argument("--learnable-constant", action="store_true", help="one more logit, learnt, with no value")
+    memory.add_argument("--learnable-constant", action="store_true", help="a learnt logit beside those of the memory, "
+                        "so that a pixel may read less of it")
     memory.add_argument("--memorize-first", action="store_true", help="a frame finds itself in memory")
     memory.add_argument("--fusion-strategy", choices=FUSIONS, help="how a frame and what it read are joined")
-    memory.add_argument("--memory-strategy", choices=MEMORIES, default="all", help="which frames of a clip are in "
-                        "memory: all; one, leaving out N; random ones while training")
+    memory.add_argument("--memory-strategy", choices=MEMORIES, default="all", help="earlier frames in memory: "
+                        "all; skip_0N: every (N+1)-th; random: drawn anew for each training clip")
     memory.add_argument("--baseline-mode", action="store_true", help="memory off: the single-frame network")
 
     data = parser.add_argument_group("data")
@@ -396,8 +397,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     jobs = {"training": args.training, "evaluation": args.eval_mode, "inference": args.inference,
             "replay": args.replay, "data check": args.check_data, "file list": args.needed_frames}
     args.job = next(job for job, chosen in jobs.items() if chosen)
-    args.idle = sorted(flag(dest) for dest in given(argv) & idle(args))
     args.offsets = rows[-1].offsets(args)
+    args.idle = sorted(flag(dest) for dest in given(argv) & idle(args))
     args.random_memory = ((args.stm_queue_size - 1, lma_window(args)) if args.memory_strategy == "random" else None)
     return args
 
@@ -434,6 +435,14 @@ def idle(args: argparse.Namespace) -> set[str]:
         found |= {"score_size", "use_orig_res"}
     if args.save_images:
         found.add("pictures")
+    if not args.random_shift:
+        found.add("shift_border")
+    if args.method == "lma" and not args.local_correlation:
+        found.add("corr_size")
+    if args.method == "lma" and args.baseline_mode:
+        found |= {"corr_size", "stm_queue_size", "win_size", "memory_strategy"}
+    if not args.offsets:
+        found.add("warped_past")
     if args.use_orig_res:
         found.add("score_size")
     return found

@@ -101,6 +101,10 @@ def test_words_after_a_recipe_may_make_its_options_idle(tmp_path):
     (["--training", "--dataset", "camvid", "--val-split", "test", "--flip"], ["--flip", "--val-split"]),
     (["--training", "--flip", "--crop-max-ratio", "0.5"], ["--crop-max-ratio"]),
     (["--training", "--iouTrain", "--num-epochs", "3"], []),
+    (["--training", "--no-local-correlation", "--corr-size", "9", "--shift-border", "road"], ["--corr-size"]),
+    (["--eval-mode", "--baseline-mode", "--corr-size", "9", "--win-size", "4"], ["--corr-size", "--win-size"]),
+    (["--training", "--method", "single", "--warped-past", "0.5", "--shift-border", "road"],
+     ["--shift-border", "--warped-past"]),
 ])
 def test_options_that_change_nothing_in_a_job_are_named(words, idle):
     assert main.parse_args([*words, "--savedir", "s"]).idle == idle

@@ -99,6 +99,17 @@ def test_sigterm_and_resume_through_the_command_line(tmp_path, weights):
     assert not list((tmp_path / "stopped").glob("evaluation_*")), "nothing is left to resume"
 
 
+def test_sums_of_other_weights_are_not_added_to(tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"one network")
+    with pytest.raises(Killed), EvaluationProgress(tmp_path, "recipe", [tmp_path / "w.pth"], resume=False) as progress:
+        progress.mark(7, lambda: {"frames": 7})
+        raise Killed
+    assert EvaluationProgress(tmp_path, "recipe", [tmp_path / "w.pth"], resume=True).done == 7
+    (tmp_path / "w.pth").write_bytes(b"another network")
+    with pytest.raises(ValueError, match="w.pth of 15 bytes"):
+        EvaluationProgress(tmp_path, "recipe", [tmp_path / "w.pth"], resume=True)
+
+
 def test_inference_skips_the_sources_that_are_done(tmp_path, weights):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import checkpoint
@@ -30,17 +30,24 @@ def same_run(recipe: str, stored: str, path: Path) -> None:
                          "or leave --resume out to start anew")
 
 
+def stamp(path: str) -> str:
+    """What tells a file from one that was written in its place."""
+    status = Path(path).stat()
+    return f"{status.st_size} bytes, {status.st_mtime_ns}"
+
+
 class EvaluationProgress:
     """The sums of an evaluation at the last point from which it can go on: between two videos, or two clips."""
 
-    def __init__(self, folder: Path, recipe: str, *, resume: bool):
-        """recipe: the options, which must be those of the run that is resumed."""
-        self.path, self.recipe = own_file(folder, "evaluation", ".pth"), recipe
+    def __init__(self, folder: Path, recipe: str, weights: Sequence[str] = (), *, resume: bool):
+        """recipe, weights: the options and the files of the network, which must be those of the run that is resumed."""
+        self.path = own_file(folder, "evaluation", ".pth")
+        self.recipe = recipe + "".join(f"{path} of {stamp(path)}\n" for path in weights)
         self.done, self.sums = 0, None          # samples of this rank that are counted, and what they add up to
         self.written = time.monotonic()
         if resume and self.path.exists():
             stored, _ = checkpoint.read_latest(self.path)
-            same_run(recipe, stored["recipe"], self.path)
+            same_run(self.recipe, stored["recipe"], self.path)
             self.done, self.sums = stored["done"], stored["sums"]
         elif not resume:
             self.remove()
@@ -62,10 +69,8 @@ class EvaluationProgress:
         return self
 
     def __exit__(self, kind, *error) -> None:
-        """Done: nothing is left to resume. Stopped: the last mark is."""
-        if kind is None:
-            self.remove()
-        elif self.sums is not None:
+        """Stopped: from the last mark it can go on."""
+        if kind is not None and self.sums is not None:
             self.write()
 
 

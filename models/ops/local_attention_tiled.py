@@ -120,6 +120,7 @@ class Windows:
         self.size, self.constant, self.frames = size, constant, len(memory) // 2
         self.maps = memory[:self.frames], memory[self.frames:]
         self.side, self.filled, extra = SIDE + size - 1, None, constant is not None
+        self.masks: dict[torch.Size, Tensor] = {}
         self.buffers = [maps[0].new_zeros(self.frames * self.side ** 2 + extra, maps[0].shape[-1])
                         for maps in self.maps]
 
@@ -145,10 +146,11 @@ class Windows:
 
     def weights(self, pixels: Tensor, keys: Tensor) -> Tensor:
         """pixels (th, tw, C) of a tile -> (th tw, T cells), rows that sum to 1."""
-        mask = window_mask(self.size, *pixels.shape[:2], self.frames, pixels.dtype, pixels.device)
-        if self.constant is not None:
-            mask = torch.cat([mask, self.constant.expand(len(mask), 1)], 1)
-        return torch.addmm(mask, pixels.flatten(0, 1), keys.t()).softmax(1)
+        if pixels.shape not in self.masks:
+            mask = window_mask(self.size, *pixels.shape[:2], self.frames, pixels.dtype, pixels.device)
+            self.masks[pixels.shape] = mask if self.constant is None else torch.cat(
+                [mask, self.constant.expand(len(mask), 1)], 1)
+        return torch.addmm(self.masks[pixels.shape], pixels.flatten(0, 1), keys.t()).softmax(1)
 
 
 @lru_cache(maxsize=16)
