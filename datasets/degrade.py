@@ -1,6 +1,7 @@
 """What a cheap camera on a bad day does to a frame: noise, motion blur, flicker and short sensor dropouts.
 
-All of it changes colours only, never labels or flow, and depends on the video's seed and the frame alone, so frames
+Half of the rides are by night, which a camera brightens until its noise is strong: that, not the colour of the light,
+is what night means here. All of it changes colours only, never labels or flow, and depends on the video's seed and the frame alone, so frames
 may be asked for in any order.
 """
 from __future__ import annotations
@@ -15,6 +16,8 @@ from .opencv import opencv
 
 DROPOUTS = ("dark", "noisy", "blurred")
 START = 0.06                # chance that a dropout starts at a frame, at strength 1
+DAY, NIGHT = (1.5, 8), (21, 35)     # standard deviation of noise, in grey levels
+GRAIN = 1, 2, 4, 8          # pixels: noise is coarse too once a camera has interpolated colours and compressed
 TAPS = 5                    # samples along the path of motion blur
 MARGIN = 64                 # pixels by which the noise field is larger than a frame
 
@@ -44,7 +47,9 @@ class Degradation:
             raise ValueError(f"strengths must not be negative, got {noise=}, {blur=}, {flicker=}, {dropout=}")
         rng = np.random.default_rng((seed, 10))
         self.seed, self.dropout = seed, dropout
-        self.noise = noise * rng.uniform(1.5, 8)
+        self.noise = noise * rng.uniform(*DAY)
+        if np.random.default_rng((seed, 14)).random() < 0.5:
+            self.noise = noise * np.random.default_rng((seed, 15)).uniform(*NIGHT)
         self.focus = blur * rng.uniform(0.35, 0.75)                     # pixels: no lens is perfectly sharp
         self.shutter = blur * max(rng.uniform(-0.4, 0.6), 0)
         self.swing, self.jitter = flicker * rng.uniform(0, 0.2), flicker * rng.uniform(0, 0.04)
@@ -128,9 +133,18 @@ def fail(image: np.ndarray, dropout: Dropout, rng: np.random.Generator) -> np.nd
 
 @lru_cache(maxsize=2)
 def noise_field(size: tuple[int, int]) -> np.ndarray:
-    """Normal noise somewhat larger than a frame, made once: drawing it anew would cost more than the frame."""
+    """Noise of unit variance somewhat larger than a frame, made once: drawing it anew would cost more than the frame.
+
+    The sum of normal noise of all sizes of GRAIN.
+    """
+    cv2 = opencv()
     rng = np.random.default_rng(size)
-    return rng.standard_normal((size[0] + MARGIN, size[1] + MARGIN, 3), np.float32)
+    height, width = size[0] + MARGIN, size[1] + MARGIN
+    total = np.zeros((height, width, 3), np.float32)
+    for grain in GRAIN:
+        coarse = rng.standard_normal((height // grain + 2, width // grain + 2, 3)).astype(np.float32)
+        total += cv2.resize(coarse, None, fx=grain, fy=grain, interpolation=cv2.INTER_CUBIC)[:height, :width]
+    return total / total.std()
 
 
 def grain_of(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
