@@ -10,16 +10,19 @@ A tap outside the map has a key and a value of zero, and takes part: its logit i
 reads near borders shrink, as published. The constant is one more logit whose value is zero.
 
 Backends answer the same question: "reference" is the definition, shift by shift; "tiled" (local_attention_tiled.py)
-is fast and keeps nothing of the size of the weights. "auto" takes the fastest that can.
+is fast on a CPU and keeps nothing of the size of the weights; "cupy" (local_attention_cupy.py) runs kernels made for it
+on NVIDIA GPUs. "auto" takes the fastest that can.
 """
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .local_attention_cupy import cupy_problem, local_attention_cupy, missing_cupy
 from .local_attention_tiled import local_attention_tiled
 
 Maps = Sequence[Tensor]                 # T of (B, C, H, W)
@@ -30,18 +33,34 @@ def local_attention(query: Tensor, keys: Tensor | Maps, values: Tensor | Maps, s
     """Read the memory: query (B, C, H, W), keys (B, C, T, H, W), values (B, V, T, H, W) -> (B, V, H, W).
 
     keys, values: or T maps (B, C, H, W) each, which saves stacking them. size: P, odd. constant: a scalar tensor, an
-    extra logit at every pixel. Computed in float32 at least, returned in the type of the values. The tiled
-    backend has no second derivative. ValueError for shapes that do not fit and unknown backends.
+    extra logit at every pixel. Computed in float32 at least, returned in the type of the values. Only the reference
+    has a second derivative. ValueError for shapes that do not fit and unknown backends, RuntimeError where the backend
+    asked for cannot run.
     """
     keys, values = as_maps(keys), as_maps(values)
     check(query, keys, values, size, constant)
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r} of local attention: choose from {', '.join(BACKENDS)}")
-    wide = torch.promote_types(values[0].dtype, torch.float32)
-    cast = [[x.to(wide) for x in maps] for maps in (keys, values)]
+    backend = choose(backend, query, keys, values)
     with torch.autocast(query.device.type, enabled=False):      # logits are unscaled: rounding them shows
-        read = BACKENDS[backend](query.to(wide), *cast, size, None if constant is None else constant.to(wide))
+        if backend == "cupy":
+            return local_attention_cupy(query, keys, values, size, constant)
+        wide = torch.promote_types(values[0].dtype, torch.float32)
+        cast = [[x.to(wide) for x in maps] for maps in (keys, values)]
+        read = PLAIN[backend](query.to(wide), *cast, size, None if constant is None else constant.to(wide))
     return read.to(values[0].dtype)
+
+
+def choose(backend: str, query: Tensor, keys: Maps, values: Maps) -> str:
+    """The backend that answers; "auto" takes the kernels where they can run, and says so if only CuPy is missing."""
+    if backend not in (*BACKENDS, "cupy"):
+        raise ValueError(f"unknown backend {backend!r} of local attention: choose from {', '.join(BACKENDS)}, cupy")
+    if backend in PLAIN:
+        return backend
+    problem = cupy_problem(query, keys, values)
+    if backend == "cupy" and problem:
+        raise RuntimeError(f"backend cupy of local attention cannot be used: {problem}")
+    if query.is_cuda and problem and problem == missing_cupy():
+        warnings.warn(f"local attention takes its slow way on the GPU: {problem}", RuntimeWarning, stacklevel=3)
+    return "tiled" if problem else "cupy"
 
 
 def as_maps(frames: Tensor | Maps) -> list[Tensor]:
@@ -92,4 +111,5 @@ def shifted(x: Tensor, size: int):
             yield padded[..., top:top + height, left:left + width]
 
 
-BACKENDS = {"auto": local_attention_tiled, "reference": local_attention_reference, "tiled": local_attention_tiled}
+PLAIN = {"reference": local_attention_reference, "tiled": local_attention_tiled}
+BACKENDS = ("auto", *PLAIN)             # that run on any device

@@ -1,10 +1,17 @@
 """Local attention tile by tile: small matrix products instead of P^2 shifts, and a backward pass that recomputes.
 
-A tile of 8 x 8 query pixels sees the (8 + 2r) x (8 + 2r) cells around it in each frame. These are few enough that one
+A tile of h x w query pixels sees the (h + 2r) x (w + 2r) cells around it in each frame. These are few enough that one
 product with all of them, of which each pixel masks those outside its own window, is faster than P^2 shifted
 products over whole maps; and that the logits of a tile stay in the processor's cache. Nothing of the size of the
 weights is ever kept: the backward pass computes a tile's weights anew. Tiles are added up in a fixed order, so
 gradients are deterministic.
+
+Cells are laid out for a strip of tiles at a time, column by column and frame by frame: what one tile sees is then a
+contiguous part of the strip, its neighbour sees the same part moved on by w columns, and nothing is copied per tile.
+
+    strip (columns, T, h + 2r, C):   | column 0: frame 0 | frame 1 | .. | column 1: frame 0 | ..
+    tile 0                           <------------- w + 2r columns ------------->
+    tile 1                                      w columns on: <------------- w + 2r columns ------------->
 """
 from __future__ import annotations
 
@@ -16,15 +23,25 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SIDE = 8                # of a tile; 4 to 8 are about equally fast on CPUs, 16 takes twice as long
+# A tile is SIDE / 2 x SIDE pixels: what is masked of a product grows with the tile, (h + 2r)(w + 2r) to P^2. Values of
+# more than WIDE channels are read from memory once per tile, so there a tile is SIDE x SIDE.
+SIDE, WIDE = 8, 256
+STRIP = 8 << 20         # bytes of the cells of a strip, unless a single tile has more
 
 
 class Tile(NamedTuple):
-    """Where a tile of one map of the batch lies."""
+    """Tile number `index` of a strip: where its pixels lie in the batch of maps."""
 
-    query: tuple[int, slice, slice]     # its pixels
-    cells: tuple[int, slice, slice]     # the cells around them that are inside the map
-    inside: tuple[slice, slice]         # the same, in the window of all cells around the tile
+    pixels: tuple[int, slice, slice]
+    index: int
+
+
+class Strip(NamedTuple):
+    """A row of tiles, and what they see."""
+
+    tiles: list[Tile]
+    cells: tuple[int, slice, slice]     # the cells that are inside the map
+    inside: tuple[slice, slice]         # the same, in rows and columns of the strip
 
 
 def local_attention_tiled(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], size: int,
@@ -60,11 +77,12 @@ def read_tiles(size: int, constant: Tensor | None, query: Tensor, *memory: Tenso
     """query (B, H, W, C), T keys (B, H, W, C), T values (B, H, W, V) -> read (B, H, W, V)."""
     read = query.new_empty(*query.shape[:3], memory[-1].shape[-1])
     windows = Windows(size, constant, memory)
-    for tile in tiles(query.shape, size):
-        keys, values = windows.gather(tile)
-        pixels = query[tile.query]                                                  # (th, tw, C)
-        weights = windows.weights(pixels, keys)
-        read[tile.query] = (weights @ values).view(*pixels.shape[:2], -1)
+    for strip in windows.strips():
+        windows.fill(strip)
+        for tile in strip.tiles:
+            keys, values = windows.seen(tile)
+            pixels = query[tile.pixels]                                             # (h, w, C)
+            read[tile.pixels] = (windows.weights(pixels, keys) @ values).view(*pixels.shape[:2], -1)
     return read
 
 
@@ -77,89 +95,113 @@ def differentiate_tiles(size: int, constant: Tensor | None, gradient: Tensor, qu
     """
     gradients = [torch.zeros_like(x) for x in (query, *memory)]
     of_constant = None if constant is None else torch.zeros_like(constant)
-    windows = Windows(size, constant, memory)
-    for tile in tiles(query.shape, size):
-        keys, values = windows.gather(tile)
-        pixels = query[tile.query]
-        q, g = pixels.flatten(0, 1), gradient[tile.query].flatten(0, 1)
-        weights = windows.weights(pixels, keys)                                     # (th tw, T cells)
-        of_logits = torch.mm(g, values.t()).mul_(weights)
-        of_logits.addcmul_(weights, of_logits.sum(1, keepdim=True), value=-1)
-        gradients[0][tile.query] = (of_logits @ keys).view_as(pixels)
-        windows.scatter(tile, gradients[1:], of_logits.t() @ q, weights.t() @ g)
-        if of_constant is not None:
-            of_constant += of_logits[:, -1].sum()
+    windows, sums = Windows(size, constant, memory), Windows(size, None, gradients[1:])
+    for strip in windows.strips():
+        windows.fill(strip)
+        sums.clear()
+        for tile in strip.tiles:
+            (keys, values), (of_keys, of_values) = windows.seen(tile), sums.seen(tile)
+            pixels = query[tile.pixels]
+            q, g = pixels.flatten(0, 1), gradient[tile.pixels].flatten(0, 1)
+            weights = windows.weights(pixels, keys)                                 # (h w, cells)
+            of_logits = torch.mm(g, values.t()).mul_(weights)
+            delta = of_logits.sum(1, keepdim=True)
+            if of_constant is not None:
+                of_constant -= ((1 - weights.sum(1, keepdim=True)) * delta).sum()
+            of_logits.addcmul_(weights, delta, value=-1)
+            gradients[0][tile.pixels] = (of_logits @ keys).view_as(pixels)
+            of_keys.addmm_(of_logits.t(), q)
+            of_values.addmm_(weights.t(), g)
+        sums.add_to_maps(strip)
     return of_constant, gradients
 
 
-def tiles(shape: Sequence[int], size: int) -> Iterator[Tile]:
-    """All tiles of maps (B, H, W, ...), in a fixed order."""
-    batch, height, width = shape[:3]
-    rows, columns = ([spans(start, side, size) for start in range(0, side, SIDE)] for side in (height, width))
-    for b in range(batch):
-        for row in rows:
-            for column in columns:
-                query, cells, inside = zip(row, column, strict=True)
-                yield Tile((b, *query), (b, *cells), inside)
-
-
-def spans(start: int, length: int, size: int) -> tuple[slice, slice, slice]:
-    """One direction of the Tile that begins at `start`."""
-    origin = start - size // 2
-    first, stop = max(origin, 0), min(origin + SIDE + size - 1, length)
-    return slice(start, min(start + SIDE, length)), slice(first, stop), slice(first - origin, stop - origin)
-
-
 class Windows:
-    """The cells around a tile in T frames as matrices, zero outside the map, in one pair of buffers for all tiles.
-
-    The constant is one cell more: its key and value are zero, its logit is the constant.
-    """
+    """The cells that a strip of tiles sees in T keys and T values (B, H, W, C), zero outside the map."""
 
     def __init__(self, size: int, constant: Tensor | None, memory: Sequence[Tensor]):
         self.size, self.constant, self.frames = size, constant, len(memory) // 2
         self.maps = memory[:self.frames], memory[self.frames:]
-        self.side, self.filled, extra = SIDE + size - 1, None, constant is not None
-        self.masks: dict[torch.Size, Tensor] = {}
-        self.buffers = [maps[0].new_zeros(self.frames * self.side ** 2 + extra, maps[0].shape[-1])
-                        for maps in self.maps]
+        self.shape = memory[0].shape[:3]
+        self.tile = (SIDE // 2 if memory[-1].shape[-1] <= WIDE else SIDE, SIDE)
+        self.rows, self.columns = (side + size - 1 for side in self.tile)           # that a tile sees
+        channels = [maps[0].shape[-1] for maps in self.maps]
+        column = self.frames * self.rows * sum(channels) * memory[0].element_size()
+        fit = max((STRIP // column - size + 1) // self.tile[1], 1)
+        self.per_strip = min(fit, -(-self.shape[2] // self.tile[1]))
+        width = self.per_strip * self.tile[1] + size - 1
+        self.buffers = [memory[0].new_zeros(width, self.frames, self.rows, c) for c in channels]
+        self.flat = [buffer.view(-1, c) for buffer, c in zip(self.buffers, channels, strict=True)]
 
-    def cells(self, matrix: Tensor) -> Tensor:
-        """(T cells, C) -> a view (T, side, side, C)."""
-        return matrix[:self.frames * self.side ** 2].view(self.frames, self.side, self.side, -1)
+    def strips(self) -> Iterator[Strip]:
+        """All strips, in a fixed order."""
+        batch, height, width = self.shape
+        (h, w), radius = self.tile, self.size // 2
+        for b in range(batch):
+            for top in range(0, height, h):
+                for left in range(0, width, w * self.per_strip):
+                    starts = range(left, min(left + w * self.per_strip, width), w)
+                    pixel_rows = slice(top, min(top + h, height))
+                    tiles = [Tile((b, pixel_rows, slice(x, min(x + w, width))), i) for i, x in enumerate(starts)]
+                    rows = inside(top - radius, self.rows, height)
+                    columns = inside(left - radius, len(self.buffers[0]), width)
+                    yield Strip(tiles, (b, rows[0], columns[0]), (rows[1], columns[1]))
 
-    def gather(self, tile: Tile) -> list[Tensor]:
-        """Keys (T cells, C) and values (T cells, V); valid until the next call."""
+    def fill(self, strip: Strip) -> None:
+        """Lay the cells of a strip out."""
+        rows, columns = strip.inside
         for buffer, maps in zip(self.buffers, self.maps, strict=True):
-            if self.filled != tile.inside:      # another part of the window lies inside the map than did before
-                buffer.zero_()
-            for frame, x in zip(self.cells(buffer), maps, strict=True):
-                frame[tile.inside] = x[tile.cells]
-        self.filled = tile.inside
-        return self.buffers
+            buffer[:columns.start].zero_()
+            buffer[columns.stop:].zero_()
+            buffer[:, :, :rows.start].zero_()
+            buffer[:, :, rows.stop:].zero_()
+            for t, x in enumerate(maps):
+                buffer[columns, t, rows] = x[strip.cells].transpose(0, 1)
 
-    def scatter(self, tile: Tile, gradients: Sequence[Tensor], *parts: Tensor) -> None:
-        """The reverse of gather: add to the gradients of T keys and T values what the tile's cells got."""
-        frames = [frame for part in parts for frame in self.cells(part)]
-        for x, frame in zip(gradients, frames, strict=True):
-            x[tile.cells] += frame[tile.inside]
+    def clear(self) -> None:
+        for buffer in self.buffers:
+            buffer.zero_()
+
+    def add_to_maps(self, strip: Strip) -> None:
+        """The reverse of fill."""
+        rows, columns = strip.inside
+        for buffer, maps in zip(self.buffers, self.maps, strict=True):
+            for t, x in enumerate(maps):
+                x[strip.cells] += buffer[columns, t, rows].transpose(0, 1)
+
+    def seen(self, tile: Tile) -> list[Tensor]:
+        """Keys (cells, C) and values (cells, V) that a tile sees: views."""
+        per_column = self.frames * self.rows
+        start = tile.index * self.tile[1] * per_column
+        return [x[start:start + self.columns * per_column] for x in self.flat]
 
     def weights(self, pixels: Tensor, keys: Tensor) -> Tensor:
-        """pixels (th, tw, C) of a tile -> (th tw, T cells), rows that sum to 1."""
-        if pixels.shape not in self.masks:
-            mask = window_mask(self.size, *pixels.shape[:2], self.frames, pixels.dtype, pixels.device)
-            self.masks[pixels.shape] = mask if self.constant is None else torch.cat(
-                [mask, self.constant.expand(len(mask), 1)], 1)
-        return torch.addmm(self.masks[pixels.shape], pixels.flatten(0, 1), keys.t()).softmax(1)
+        """pixels (h, w, C) of a tile -> (h w, cells), rows that sum to 1, less with a constant."""
+        mask = window_mask(self.size, self.tile, tuple(pixels.shape[:2]), self.frames, pixels.dtype, pixels.device)
+        logits = torch.addmm(mask, pixels.flatten(0, 1), keys.t())
+        weights = logits.softmax(1)
+        if self.constant is not None:       # a logit more in the denominator
+            weights *= torch.sigmoid(logits.logsumexp(1, keepdim=True) - self.constant)
+        return weights
+
+
+def inside(start: int, length: int, side: int) -> tuple[slice, slice]:
+    """The part of `length` cells from `start` on that lies in a map of this side: counted in the map and from start."""
+    first, stop = max(start, 0), min(start + length, side)
+    return slice(first, stop), slice(first - start, stop - start)
 
 
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
-def window_mask(size: int, rows: int, columns: int, frames: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(rows columns, frames cells): 0 where a cell lies in the window of a pixel of the tile, else -inf."""
-    cells = torch.arange(SIDE + size - 1, device=device)
-    distances = [cells - torch.arange(n, device=device)[:, None] for n in (rows, columns)]
-    near_rows, near_columns = ((distance >= 0) & (distance < size) for distance in distances)
-    seen = near_rows[:, None, :, None] & near_columns[None, :, None, :]             # (rows, columns, cells, cells)
+def window_mask(size: int, tile: tuple[int, int], pixels: tuple[int, int], frames: int, dtype: torch.dtype,
+                device: torch.device) -> Tensor:
+    """(rows columns of pixels, cells of a tile): 0 where a cell lies in the window of a pixel, else -inf."""
+    near = []
+    for side, count in zip(tile, pixels, strict=True):
+        distance = torch.arange(side + size - 1, device=device) - torch.arange(count, device=device)[:, None]
+        near.append((distance >= 0) & (distance < size))
+    rows, columns = near
+    seen = rows[:, None, None, None, :] & columns[None, :, :, None, None]           # (.., .., columns, 1, rows)
+    seen = seen.expand(-1, -1, -1, frames, -1)
     mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, float("-inf"))
-    return mask.flatten(2).flatten(0, 1).repeat(1, frames)
+    return mask.flatten(2).flatten(0, 1)

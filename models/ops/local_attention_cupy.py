@@ -1,0 +1,259 @@
+"""Local attention on NVIDIA GPUs: launches the kernels of kernels/local_attention.cu through CuPy.
+
+The kernels read the maps of every frame where they are (a struct of pointers, passed by value), so memory is never
+stacked or copied; reading is one launch, the backward pass three. They are compiled when first used, per channels,
+window, types and device; sizes are arguments. Launches go to PyTorch's current stream, tensors come from its allocator,
+nothing waits for the GPU: a CUDA graph can capture them once a first call has compiled them.
+
+Arithmetic is in float32 whatever the maps are stored in. `read_memory` and its gradient are PyTorch operators
+(torch.library), so that torch.compile passes them through. CuPy is imported when a kernel is first built.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .local_attention_tiled import channels_last
+
+KERNELS = Path(__file__).parent / "kernels"
+TYPES = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "Bfloat"}
+FRAMES = 16                                             # MAX_FRAMES of the kernels
+PROBLEM = np.dtype([                                    # struct Problem of the kernels
+    *((name, "u8") for name in ("query", "gradient", "constant", "softmax", "delta")),
+    *((name, "u8", FRAMES) for name in ("keys", "values", "results")),
+    *((name, "i4") for name in ("height", "width", "frames", "unused"))], align=True)
+
+
+def local_attention_cupy(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], size: int,
+                         constant: Tensor | None) -> Tensor:
+    """As models.ops.local_attention, with T maps each -> (B, V, H, W), in the type of the values."""
+    channels = values[0].shape[1]
+    query, *keys = laid_out([query, *keys])
+    values = laid_out(values)
+    constant = None if constant is None else constant.float().reshape(1)
+    read, _ = read_memory(query, keys, values, size, constant)
+    return read[..., :channels].permute(0, 3, 1, 2)
+
+
+def laid_out(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Maps (B, C, H, W) -> (B, H, W, C) of one type; with channels of zeros until they fill 16 bytes."""
+    dtype = common_type(maps)
+    excess = -maps[0].shape[1] % (16 // dtype.itemsize)
+    maps = [channels_last(x.to(dtype)) for x in maps]
+    return [F.pad(x, (0, excess)) for x in maps] if excess else maps
+
+
+def common_type(maps: Sequence[Tensor]) -> torch.dtype:
+    """The type that holds what all the maps hold."""
+    dtype = maps[0].dtype
+    for x in maps[1:]:
+        dtype = torch.promote_types(dtype, x.dtype)
+    return dtype
+
+
+def cupy_problem(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> str | None:
+    """Why the CUDA kernels cannot read this memory, or None if they can."""
+    maps = [query, *keys, *values]
+    if not query.is_cuda:
+        return f"the query is on {query.device}, not on a CUDA device"
+    if any(x.device != query.device for x in maps):
+        return f"the maps are on {', '.join(sorted({str(x.device) for x in maps}))}: put them on one device"
+    for dtype in (common_type([query, *keys]), common_type(values)):
+        if dtype not in TYPES:
+            return f"the maps are {dtype}: the kernels read {', '.join(str(known) for known in TYPES)}"
+    if len(keys) > FRAMES:
+        return f"there are {len(keys)} frames in memory: the kernels read at most {FRAMES}"
+    return device_problem(query.device.index)
+
+
+@torch.compiler.assume_constant_result
+def device_problem(index: int) -> str | None:
+    """Why no kernel runs on this CUDA device, or None."""
+    return missing_cupy() or weak_device(index)
+
+
+@cache
+def missing_cupy() -> str | None:
+    if find_spec("cupy") is None:
+        return "CuPy is not installed: pip install 'cupy-cuda13x>=14,<15'"
+    try:
+        import cupy
+    except ImportError as error:
+        return f"CuPy cannot be imported: {error}"
+    if int(cupy.__version__.split(".")[0]) < 14:
+        return f"CuPy {cupy.__version__} is installed, the kernels need 14 or later"
+    return None
+
+
+@cache
+def weak_device(index: int) -> str | None:
+    major, minor = torch.cuda.get_device_capability(index)
+    if major < 8:
+        return f"the GPU has compute capability {major}.{minor}, the kernels need 8.0 or higher"
+    return None
+
+
+# Operators. Maps are (B, H, W, channels) here, contiguous, their channels a multiple of 16 bytes.
+
+
+@torch.library.custom_op("streamseg::read_memory", mutates_args=(), device_types="cuda")
+def read_memory(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], size: int,
+                constant: Tensor | None) -> tuple[Tensor, Tensor]:
+    """-> read (B, H, W, V), and for the backward pass (B, H, W, 2): largest logit, 1 / sum of exponentials."""
+    keys, values = aligned(keys), aligned(values)
+    read, softmax = shapes_of_read(query, keys, values, size, constant)
+    run = Launch(size, *aligned([query]), keys, values, constant, softmax)
+    run("read_memory", [read])
+    return read, softmax
+
+
+@read_memory.register_fake
+def shapes_of_read(query, keys, values, size, constant):
+    return torch.empty_like(values[0]), query.new_empty((*query.shape[:3], 2), dtype=torch.float32)
+
+
+@torch.library.custom_op("streamseg::read_memory_gradients", mutates_args=(), device_types="cuda")
+def read_memory_gradients(gradient: Tensor, softmax: Tensor, query: Tensor, keys: Sequence[Tensor],
+                          values: Sequence[Tensor], size: int, constant: Tensor | None) -> list[Tensor]:
+    """gradient (B, H, W, V) of the read -> those of query, T keys, T values and the constant (if there is one)."""
+    query, gradient, softmax = aligned([query, gradient, softmax])
+    keys, values = aligned(keys), aligned(values)
+    of_query, *others = [torch.empty_like(x) for x in (query, *keys, *values)]
+    of_keys, of_values = others[:len(keys)], others[len(keys):]
+    delta = softmax.new_empty(softmax.shape[:3])        # sum of weights times their gradients, per pixel
+    run = Launch(size, query, keys, values, constant, softmax, delta, gradient)
+    run("gradient_of_query", [of_query])                # writes delta, which those of the keys need
+    run("gradient_of_keys", of_keys)
+    run("gradient_of_values", of_values)
+    if constant is None:
+        return [of_query, *of_keys, *of_values]
+    weight = (constant - softmax[..., 0]).exp() * softmax[..., 1]       # of the constant, whose value is 0
+    return [of_query, *of_keys, *of_values, -(weight * delta).sum().reshape(1)]
+
+
+@read_memory_gradients.register_fake
+def shapes_of_gradients(gradient, softmax, query, keys, values, size, constant):
+    return [torch.empty_like(x) for x in (query, *keys, *values, *(() if constant is None else (constant,)))]
+
+
+def save_for_gradients(ctx, inputs, output):
+    query, keys, values, ctx.size, constant = inputs
+    ctx.frames, ctx.has_constant = len(keys), constant is not None
+    ctx.save_for_backward(output[1], query, *keys, *values, *([constant] if ctx.has_constant else []))
+
+
+def gradients_of_read(ctx, of_read, _):
+    softmax, query, *memory = ctx.saved_tensors
+    constant = memory.pop() if ctx.has_constant else None
+    keys, values = memory[:ctx.frames], memory[ctx.frames:]
+    found = read_memory_gradients(of_read.to(values[0].dtype).contiguous(), softmax, query, keys, values, ctx.size,
+                                  constant)
+    of_constant = found.pop() if ctx.has_constant else None
+    return found[0], found[1:1 + ctx.frames], found[1 + ctx.frames:], None, of_constant
+
+
+read_memory.register_autograd(gradients_of_read, setup_context=save_for_gradients)
+read_memory.register_autocast("cuda", torch.float32)    # logits are unscaled: rounding them shows
+
+
+# Launches
+
+
+class Kernel(NamedTuple):
+    """A compiled pass and the shape of its launches."""
+
+    function: object
+    threads: int
+    shared: int             # bytes of shared memory
+    height: int             # of a tile; it is 8 wide
+    blocks: int             # of channels
+
+
+class Launch:
+    """The arguments that all passes of one problem have in common."""
+
+    def __init__(self, size: int, query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor],
+                 constant: Tensor | None, softmax: Tensor, delta: Tensor | None = None,
+                 gradient: Tensor | None = None):
+        self.device, self.shape, self.frames = query.device, query.shape, len(keys)
+        self.kernels = build(query.device.index, query.shape[3], values[0].shape[3], size, TYPES[query.dtype],
+                             TYPES[values[0].dtype])
+        self.problem = np.zeros(1, PROBLEM)
+        height, width = query.shape[1:3]
+        self.set(query=query, gradient=gradient, constant=constant, softmax=softmax, delta=delta, keys=keys,
+                 values=values)
+        for name, number in (("height", height), ("width", width), ("frames", len(keys))):
+            self.problem[name] = number
+
+    def set(self, **tensors: Tensor | Sequence[Tensor] | None) -> None:
+        """Pointers to tensors, or to each of some tensors; None leaves a null pointer."""
+        for name, given in tensors.items():
+            if isinstance(given, Tensor):
+                self.problem[name] = given.data_ptr()
+            elif given is not None:
+                self.problem[name][0, :len(given)] = [x.data_ptr() for x in given]
+
+    def __call__(self, name: str, results: Sequence[Tensor]) -> None:
+        """Start the pass on the current stream. results: what it writes, one tensor or one per frame."""
+        import cupy
+        kernel, (batch, height, width, _) = self.kernels[name], self.shape
+        self.set(results=results)
+        grid = -(-width // 8), -(-height // kernel.height), batch * len(results) * kernel.blocks
+        stream = torch.cuda.current_stream(self.device)
+        with cupy.cuda.Device(self.device.index), cupy.cuda.Stream.from_external(stream):
+            kernel.function(grid, (kernel.threads,), (self.problem,), shared_mem=kernel.shared)
+
+
+def aligned(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Maps as the kernels can read them: contiguous, at addresses divisible by 16."""
+    return [x if x.data_ptr() % 16 == 0 else x.clone() for x in (x.contiguous() for x in maps)]
+
+
+@cache
+def build(device: int, key_channels: int, value_channels: int, window: int, key_type: str,
+          value_type: str) -> dict[str, Kernel]:
+    """Compile the kernels: their names and how to launch them. CuPy keeps what it compiled in a folder of its own."""
+    import cupy
+    options = options_of(key_channels, value_channels, window, key_type, value_type)
+    with cupy.cuda.Device(device):
+        module = cupy.RawModule(code=source(), options=options)
+        plans = cupy.ndarray((4, 4), np.int32, module.get_global("plans")).get().tolist()
+        return dict(kernels_of(module, plans))
+
+
+def kernels_of(module, plans: Sequence[Sequence[int]]) -> Iterator[tuple[str, Kernel]]:
+    """plans: as the module's `plans` says, in the order of the passes."""
+    names = "read_memory", "gradient_of_query", "gradient_of_keys", "gradient_of_values"
+    for name, plan in zip(names, plans, strict=True):
+        function = module.get_function(name)
+        function.max_dynamic_shared_size_bytes = plan[1]
+        yield name, Kernel(function, *plan)
+
+
+def options_of(key_channels: int, value_channels: int, window: int, key_type: str, value_type: str) -> tuple[str, ...]:
+    """Of the compiler: what a build is for."""
+    given = {"KEY_CHANNELS": key_channels, "VALUE_CHANNELS": value_channels, "WINDOW": window, "KEY": key_type,
+             "VALUE": value_type}
+    return "-std=c++17", *(f"-D{name}={value}" for name, value in given.items())
+
+
+def source() -> str:
+    """The kernels as one text: CuPy's cache does not look into included files."""
+    seen = set()
+
+    def with_included(name: str) -> str:
+        if name in seen:
+            return ""
+        seen.add(name)
+        text = (KERNELS / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
+        return re.sub(r'#include "(.*)"\n', lambda found: with_included(found[1]), text)
+    return with_included("local_attention.cu")

@@ -1,0 +1,297 @@
+"""The CUDA kernels of local attention: on a CPU, built thread by thread for it; compiled for GPUs; on a GPU, if any."""
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from kernels import (
+    Build,
+    Memory,
+    compile_by_nvrtc,
+    compile_for_gpu,
+    compile_for_host,
+    exact,
+    fake_cupy,
+    find_nvrtc,
+    run_on_host,
+)
+from models.ops import local_attention, local_attention_cupy
+from models.ops.local_attention import choose
+from models.ops.local_attention_cupy import cupy_problem
+
+needs_gxx = pytest.mark.skipif(not shutil.which("g++") and not os.environ.get("CI"), reason="no g++")
+needs_nvcc = pytest.mark.skipif(not shutil.which("nvcc"), reason="no nvcc")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+ERF, PSP101, PSP18 = Build(16, 64, 21), Build(128, 2048, 21), Build(32, 512, 21)
+HALF = Build(16, 64, 9, "Bfloat", "Half")
+ON_HOST = [      # a build and the problems it is to solve: batch, frames, height, width, constant
+    (ERF, [(1, 4, 6, 9, 0.3), (2, 1, 5, 9, None)]),
+    (Build(12, 100, 5), [(1, 2, 9, 9, None), (2, 3, 1, 3, 0.5)]),          # two parts, ragged channels
+    (Build(20, 520, 7), [(1, 2, 5, 9, 0.3)]),       # four parts, blocks of values, more channels than stay resident
+    (Build(132, 68, 3), [(2, 1, 9, 8, None)]),      # blocks of keys
+    (Build(4, 4, 31), [(1, 1, 9, 11, None), (1, 8, 2, 40, 0.2)]),           # a window of more cells than one visit has
+    (HALF, [(1, 2, 9, 11, 0.3)])]
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory):
+    """Builds for the CPU, each made once."""
+    folder, made = tmp_path_factory.mktemp("kernels"), {}
+
+    def program(build, sanitizers="address,undefined", edit=None):
+        if (build, sanitizers, edit) not in made:
+            made[build, sanitizers, edit] = compile_for_host(build, folder, sanitizers, edit)
+        return made[build, sanitizers, edit]
+    return program
+
+
+def assert_equal_to(found, expected, tolerance: float):
+    """All of them, relative to the largest number of each."""
+    assert len(found) == len(expected)
+    for number, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        error = (ours.double() - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30)
+        assert error <= tolerance, f"number {number}: {error:.1e}"      # a NaN is not within it, either
+
+
+@needs_gxx
+@pytest.mark.parametrize("build, problems", ON_HOST, ids=str)
+def test_the_kernels_on_a_cpu_are_right_clean_and_do_not_depend_on_the_order_of_threads(host, build, problems):
+    tolerance = 5e-3 if build is HALF else 1e-5
+    for *shape, constant in problems:
+        memory = Memory.random(build, *shape, constant)
+        found = [run_on_host(host(build), build, memory, backwards) for backwards in (False, True)]
+        assert_equal_to(found[0], exact(build, memory), tolerance)
+        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@needs_gxx
+def test_a_weight_of_one_gives_its_key_and_its_query_no_gradient(host):
+    build = Build(20, 520, 7)
+    memory = Memory.random(build, 1, 2, 4, 5, scale=1e3)
+    for key in memory.keys:
+        key.zero_()
+    memory.keys[1][:, :, 1, 2] = memory.query[:, :, 1, 2] = torch.full((20,), 1e3)
+    memory.query.copy_(memory.query[:, :, 1:2, 2:3])
+    _, of_query, *others = run_on_host(host(build), build, memory)
+    assert of_query.abs().max() == 0 and all(x.abs().max() == 0 for x in others[:2])
+    assert others[3].abs().max() > 0
+
+
+@needs_gxx
+@pytest.mark.parametrize("values", [8, 132])
+def test_no_thread_reads_what_another_still_writes(host, values):
+    build = Build(4, values, 3)
+    memory = Memory.random(build, 1, 2, 5, 9, 0.3)
+    assert_equal_to(run_on_host(host(build, "thread"), build, memory), exact(build, memory), 1e-5)
+
+
+@needs_gxx
+def test_a_missing_barrier_is_found(host):
+    build, edit = Build(4, 8, 3), ("hand_over(weights, 0);\n        __syncwarp();", "hand_over(weights, 0);")
+    with pytest.raises(RuntimeError, match="data race"):
+        run_on_host(host(build, "thread", edit), build, Memory.random(build, 1, 2, 5, 9))
+
+
+@needs_gxx
+def test_the_launcher_fills_the_struct_that_the_kernels_read(host):
+    places = list(map(int, subprocess.run([host(ERF), "layout"], capture_output=True, check=True).stdout.split()))
+    problem = local_attention_cupy.PROBLEM
+    assert places == [*(problem.fields[name][1] for name in problem.names), problem.itemsize]
+
+
+@pytest.fixture
+def on_cpu(host, monkeypatch):
+    """The backend as it is, but for a CuPy that runs the kernels on this CPU; the list of launches."""
+    launches = []
+    for op in (local_attention_cupy.read_memory, local_attention_cupy.read_memory_gradients):
+        op.register_kernel("cpu")(op._init_fn)
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(host(Build(4, 8, 3), ""), launches))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(sys.modules["models.ops.local_attention"], "cupy_problem", lambda *_: None)
+    local_attention_cupy.build.cache_clear()
+    yield launches
+    local_attention_cupy.build.cache_clear()
+
+
+@needs_gxx
+@pytest.mark.parametrize("constant", [None, 0.4])
+def test_the_backend_pads_launches_and_differentiates(on_cpu, constant):
+    build = Build(3, 6, 3)              # neither fills 16 bytes: the kernels are built for 4 and 8
+    memory = Memory.random(build, 2, 3, 5, 9, constant)
+    leaves = [x.clone().requires_grad_() for x in (memory.query, *memory.keys, *memory.values)]
+    more = [] if constant is None else [torch.tensor([constant], requires_grad=True)]
+    read = local_attention(leaves[0], leaves[1:4], leaves[4:], 3, *more, backend="cupy")
+    assert on_cpu == ["read_memory"], "reading is one launch"
+    found = [read, *torch.autograd.grad((read * memory.gradient).sum(), leaves + more)]
+    assert on_cpu[1:] == ["gradient_of_query", "gradient_of_keys", "gradient_of_values"]
+    assert_equal_to([x.movedim(1, -1) if x.ndim > 1 else x for x in found], exact(build, memory), 1e-5)
+    with torch.inference_mode():
+        assert torch.equal(local_attention(leaves[0], leaves[1:4], leaves[4:], 3, *more, backend="cupy"), read)
+
+
+@needs_gxx
+@pytest.mark.parametrize("constant", [None, 0.4])
+def test_pytorch_accepts_the_operators(on_cpu, constant):
+    query, *maps = [torch.randn(2, 5, 9, 4, requires_grad=True) for _ in range(3)] + [
+        torch.randn(2, 5, 9, 8, requires_grad=True) for _ in range(2)]
+    more = None if constant is None else torch.tensor([constant], requires_grad=True)
+    torch.library.opcheck(local_attention_cupy.read_memory, (query, maps[:2], maps[2:], 3, more))
+
+
+@needs_gxx
+def test_torch_compile_takes_the_backend_whole(on_cpu):
+    memory = Memory.random(Build(4, 8, 3), 1, 2, 5, 9)
+    leaves = [x.clone().requires_grad_() for x in (memory.query, *memory.keys, *memory.values)]
+
+    def read(query, *maps):
+        return local_attention_cupy.local_attention_cupy(query, maps[:2], maps[2:], 3, None)
+    compiled = torch.compile(read, backend="aot_eager", fullgraph=True)
+    for plain, whole in zip(*([f(*leaves), *torch.autograd.grad(f(*leaves).square().sum(), leaves)]
+                              for f in (read, compiled)), strict=True):
+        assert torch.equal(plain, whole)
+
+
+def test_a_backend_that_cannot_run_says_why_and_auto_takes_another():
+    x = torch.zeros(1, 4, 3, 3)
+    assert cupy_problem(x, [x], [x]) == "the query is on cpu, not on a CUDA device"
+    with pytest.raises(RuntimeError, match="backend cupy of local attention cannot be used: the query is on cpu"):
+        local_attention(x, [x], [x], 3, backend="cupy")
+    assert choose("auto", x, [x], [x]) == "tiled"
+
+
+@pytest.mark.parametrize("change, reason", [
+    ({"is_cuda": False, "device": "cpu"}, "on cpu"), ({"dtype": torch.float64}, "torch.float64: the kernels read"),
+    ({"frames": 17}, "17 frames in memory"), ({"cupy": None}, "pip install 'cupy-cuda13x"),
+    ({"capability": (7, 5)}, "compute capability 7.5")])
+def test_every_reason_is_told(change, reason, monkeypatch):
+    given = {"is_cuda": True, "device": torch.device("cuda", 0), "dtype": torch.float32, "frames": 2,
+             "cupy": SimpleNamespace(__version__="14.0"), "capability": (9, 0)} | change
+    x = SimpleNamespace(**{name: given[name] for name in ("is_cuda", "device", "dtype")})
+    monkeypatch.setitem(sys.modules, "cupy", given["cupy"])
+    monkeypatch.setattr(local_attention_cupy, "find_spec", lambda name: given["cupy"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: given["capability"])
+    for cached in (local_attention_cupy.missing_cupy, local_attention_cupy.weak_device):
+        cached.cache_clear()
+        monkeypatch.setattr(local_attention_cupy, cached.__name__, cached.__wrapped__)
+    assert reason in cupy_problem(x, [x] * given["frames"], [x] * given["frames"])
+    fine = SimpleNamespace(is_cuda=True, device=torch.device("cuda", 0), dtype=torch.bfloat16)
+    if not {"cupy", "capability"} & set(change):
+        assert cupy_problem(fine, [fine], [fine]) is None
+
+
+# Compilers for GPUs
+
+
+@needs_nvcc
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_120"])
+@pytest.mark.parametrize("build", [ERF, PSP101, PSP18], ids=str)
+def test_nvcc_compiles_them_without_spilling_a_register(build, architecture, tmp_path):
+    kernels = compile_for_gpu(build, architecture, tmp_path)
+    assert len(kernels) == 4 and {spilled for _, spilled in kernels.values()} == {0}, kernels
+    if architecture == "sm_90":         # two blocks of 256 threads on a multiprocessor
+        assert kernels["read_memory"][0] <= 128 and kernels["gradient_of_values"][0] <= 128
+
+
+@needs_nvcc
+def test_half_types_read_without_spilling_a_register(tmp_path):
+    kernels = compile_for_gpu(Build(16, 64, 21, "Bfloat", "Bfloat"), "sm_90", tmp_path)
+    assert kernels["read_memory"][1] == 0 and max(spilled for _, spilled in kernels.values()) <= 64, kernels
+
+
+def test_cupys_compiler_takes_the_source_and_keeps_what_the_launcher_looks_for():
+    library = find_nvrtc()
+    if library is None:
+        pytest.skip("no nvidia-cuda-nvrtc")
+    options = (*local_attention_cupy.options_of(*ERF), "--gpu-architecture=sm_90")
+    cubin = compile_by_nvrtc(library, local_attention_cupy.source(), options)
+    names = b"read_memory", b"gradient_of_query", b"gradient_of_keys", b"gradient_of_values", b"plans"
+    assert all(name in cubin for name in names)
+    with pytest.raises(RuntimeError, match="error"):
+        compile_by_nvrtc(library, "not a kernel", options)
+
+
+# On a GPU
+
+
+ON_GPU = [(ERF, 1, 4, 64, 128, None), (ERF, 2, 3, 61, 37, 0.3), (PSP18, 1, 2, 33, 29, None),
+          (PSP101, 1, 3, 17, 33, None), (Build(16, 64, 31), 1, 2, 9, 11, 0.5), (Build(3, 5, 7), 2, 2, 20, 9, None),
+          (Build(132, 68, 3), 1, 2, 9, 8, None),
+          *((Build(16, 64, 5), 1, frames, 23, 50, None) for frames in range(1, 9))]
+
+
+def on_gpu(memory: Memory, build: Build, dtype=torch.float32) -> list[torch.Tensor]:
+    """As `exact`, by the kernels."""
+    leaves = [x.to("cuda", dtype).requires_grad_() for x in (memory.query, *memory.keys, *memory.values)]
+    frames = len(memory.keys)
+    more = [] if memory.constant is None else [torch.tensor([memory.constant], device="cuda", requires_grad=True)]
+    read = local_attention(leaves[0], leaves[1:1 + frames], leaves[1 + frames:], build.window, *more, backend="cupy")
+    gradients = torch.autograd.grad((read * memory.gradient.to(read)).sum(), leaves + more)
+    return [(x.movedim(1, -1) if x.ndim > 1 else x).cpu() for x in (read.detach(), *gradients)]
+
+
+@needs_gpu
+@pytest.mark.parametrize("build, batch, frames, height, width, constant", ON_GPU, ids=str)
+def test_on_a_gpu_they_are_right_and_repeat_to_the_bit(build, batch, frames, height, width, constant):
+    memory = Memory.random(build, batch, frames, height, width, constant)
+    found = [on_gpu(memory, build) for _ in range(2)]
+    assert_equal_to(found[0], exact(build, memory), 1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype, kind", [(torch.float16, "Half"), (torch.bfloat16, "Bfloat")])
+def test_on_a_gpu_half_types_lose_no_more_than_their_rounding(dtype, kind):
+    build = Build(16, 64, 21, kind, kind)
+    memory = Memory.random(build, 1, 3, 25, 40)
+    assert_equal_to(on_gpu(memory, build, dtype), exact(build, memory), 1e-2)
+
+
+@needs_gpu
+def test_on_a_gpu_a_stream_of_its_own_and_a_graph_give_the_same():
+    memory = Memory.random(ERF, 1, 4, 40, 56)
+    query, *maps = [x.cuda() for x in (memory.query, *memory.keys, *memory.values)]
+
+    def read():
+        return local_attention(query, maps[:4], maps[4:], 21, backend="cupy")
+    expected = read()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(10_000_000)       # a kernel on another stream would not wait for what follows
+        query.mul_(2)
+        doubled = read()
+    torch.cuda.current_stream().wait_stream(stream)
+    query.div_(2)
+    assert torch.equal(read(), expected) and not torch.equal(doubled, expected)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = read()
+    query.mul_(2)
+    graph.replay()
+    assert torch.equal(captured, doubled)
+
+
+@needs_gpu
+def test_on_a_gpu_nothing_waits_for_it():
+    memory = Memory.random(ERF, 1, 2, 24, 24, 0.5)
+    on_gpu(memory, ERF)                     # compiled
+    query, *maps = [x.cuda().requires_grad_() for x in (memory.query, *memory.keys, *memory.values)]
+    gradient, constant = memory.gradient.cuda(), torch.zeros(1, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        local_attention(query, maps[:2], maps[2:], 21, constant).backward(gradient)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_gpu
+def test_on_a_gpu_auto_takes_the_kernels():
+    x = torch.zeros(1, 4, 3, 3, device="cuda")
+    assert choose("auto", x, [x], [x]) == "cupy"
