@@ -5,7 +5,6 @@ is handed to callbacks and consumers (log, pictures, dashboard), which main.py c
 """
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -20,7 +19,9 @@ from torch import Tensor, nn
 from utils.dist import add_up, gather, world_size
 from utils.evaluation_state import EvaluationProgress
 from utils.metrics import ConfusionMatrix, VideoConsistency
+from utils.nonfinite import restore, take_step
 from utils.padding import pad_batch
+from utils.prefetch import prefetched
 from utils.progress import Progress
 from utils.views import Views, resize_labels, resize_scores
 
@@ -97,32 +98,33 @@ class Stepper:
 
 def train_one_epoch(network: nn.Module, loader: Iterable, optimizer, schedule, progress: Progress, *,
                     device: torch.device, autocast: AbstractContextManager, scaler, size_rule,
-                    on_step: Callable[[dict[str, float]], None], flow: Flow | None = None) -> None:
+                    on_step: Callable[[dict[str, float]], None], on_skip: Callable[[str], None] | None = None,
+                    flow: Flow | None = None) -> None:
     """The rest of an epoch: `loader` begins at progress.step.
 
-    flow: a provider for methods that want flow, asked where the clips bring none of their own.
-
     network: LossModule or its DDP wrapper. on_step gets the named losses, as the mean over ranks, after each step.
-    FloatingPointError with all terms if the loss is not finite; the parameters are then still those before the step.
+    Where loss or gradients are not finite, on all ranks at once, network and optimizer stay as before the step:
+    on_skip, if there is one, is told and the epoch goes on; else FloatingPointError names all terms, as it does
+    where a whole epoch was left out. flow: a provider for methods that want flow, asked where clips bring none.
     """
     network.train()
     for clip in loader:
         schedule.before_step(progress.epoch + 1, progress.step)
         frames, labels = clip.frames.to(device, non_blocking=True), clip.labels.to(device, non_blocking=True)
         flows = clip_flows(flow, frames) if clip.flows is None else clip.flows.to(device)
+        buffers = [buffer.clone() for buffer in network.buffers()] if on_skip else ()
         with autocast:
             losses = network(*pad_batch(size_rule, frames, labels, flows))
-            loss = sum(losses.values())
         terms = mean_over_ranks(losses)
-        if not all(map(math.isfinite, terms.values())):
-            raise FloatingPointError(f"the loss is not finite in epoch {progress.epoch + 1}, step {progress.step + 1}: "
-                                     + ", ".join(f"{name} {value}" for name, value in terms.items())
-                                     + "; lower --lr-start or use --precision fp32")
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        progress.add(terms)
+        if fault := take_step(optimizer, scaler, sum(losses.values()), terms):
+            message = (f"the {fault} not finite in epoch {progress.epoch + 1}, step {progress.step + 1}: "
+                       + ", ".join(f"{name} {value:.6g}" for name, value in terms.items()))
+            if on_skip is None or progress.skipped + 1 == schedule.steps_per_epoch:
+                raise FloatingPointError(f"{message}; lower --lr-start or use --precision fp32"
+                                         + ("" if on_skip else ", or leave such steps out: --on-nonfinite skip"))
+            restore(network, buffers)
+            on_skip(message)
+        progress.add(None if fault else terms)
         on_step(terms)
 
 
@@ -175,8 +177,11 @@ def evaluate(model: nn.Module, clips: Iterable, *, num_classes: int, device: tor
         if original:
             labels = resize_labels(full, frames.shape[-2:])
         scores = resize_scores(scores, tuple(labels.shape[-2:]), model.backbone.align_corners)
-        prediction = scores.argmax(1)
-        tally.add(scores, prediction, labels, video, int(clip.index))
+        prediction = classes(scores)
+        try:
+            tally.add(scores, prediction, labels, video, int(clip.index))
+        except ValueError as error:         # the size of the frames has changed
+            raise ValueError(f"{clip.name[0]}: {error}") from error
         if original:
             tally.original.update(full, resize_labels(prediction, full.shape[-2:]))
         consume(Labelled(clip.name[0], frames[0, -1], prediction[0].to(torch.uint8), labels[0], frames[0]))
@@ -271,15 +276,34 @@ def over_ranks(confusion: ConfusionMatrix) -> dict:
 
 
 def stream(stepper: Stepper, frames: Iterable, *, device: torch.device,
-           resize: Callable[[np.ndarray], np.ndarray] | None = None) -> Iterator[tuple[object, Tensor, float]]:
+           resize: Callable[[np.ndarray], np.ndarray] | None = None,
+           ahead: bool = True) -> Iterator[tuple[object, Tensor, float]]:
     """Label a video as it comes: frames with `.image` (H, W, 3) uint8 -> (frame, prediction (H, W) uint8, seconds).
 
-    resize: brings an image to working size. The state is that of one video; another frame size begins a new one.
+    resize: brings an image to working size. ahead: the next frame is fetched and resized while the network labels this
+    one, on a thread; for a live source it would be one frame older than it need be. The state is that of one video;
+    another frame size begins a new one. The seconds are the network's, with what comes before and after it here.
     """
-    for frame in frames:
+    prepare = resize or (lambda image: image)
+    pairs = (prefetched(frames, lambda frame: prepare(frame.image)) if ahead
+             else ((frame, prepare(frame.image)) for frame in frames))
+    for frame, image in pairs:
         started = time.perf_counter()
-        image = frame.image if resize is None else resize(frame.image)
-        tensor = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float().div_(255)
-        scores = resize_scores(stepper(tensor), frame.image.shape[:2], stepper.model.backbone.align_corners)
-        prediction = scores.argmax(1)[0].to("cpu", torch.uint8)
+        scores = stepper(frame_tensor(image, device))
+        prediction = label_map(scores, frame.image.shape[:2], stepper.model.backbone.align_corners)
         yield frame, prediction, time.perf_counter() - started
+
+
+def frame_tensor(image: np.ndarray, device: torch.device) -> Tensor:
+    """image (H, W, 3) uint8 -> (1, 3, H, W) in [0, 1], channels last."""
+    return torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float().div_(255)
+
+
+def label_map(scores: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """scores (1, K, h, w) -> the best class of each pixel, (H, W) uint8 on the CPU."""
+    return classes(resize_scores(scores, size, align_corners))[0].to("cpu", torch.uint8)
+
+
+def classes(scores: Tensor) -> Tensor:
+    """scores (B, K, H, W) -> (B, H, W) int64: argmax(1), which on a CPU takes up to seven times as long."""
+    return scores.max(1).indices

@@ -4,11 +4,13 @@
     python main.py --training  --data-root CITYSCAPES --weights erfnet_pretrained.pth --savedir save/run
     python main.py --eval-mode --data-root CITYSCAPES --weights save/run/model_best.pth --savedir save/eval
     python main.py --inference --source drive.mp4 --weights save/run/model_best.pth --savedir save/drive
+    python main.py --benchmark --weights save/run/model_best.pth --savedir save/speed
 """
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -27,9 +29,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run one job. The exit code: 0, 2 for a mistake of the user's (told in one line), 128 + n after signal n."""
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
-    from utils.dist import launch, launched, leave
+    from utils.dist import launch, launched, leave, rank
     from utils.errors import USER_ERRORS, one_line, say
     from utils.loading import end_workers
+    from utils.savedir import release
     from utils.setup import check_device
     from utils.stopping import Interrupted
 
@@ -40,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
             return launch(str(Path(__file__).resolve()), argv, args.gpus)
         run(args)
     except Interrupted as stop:
-        say(str(stop))
+        if rank() == 0:         # all ranks stop together
+            say(str(stop))
         return stop.code
     except USER_ERRORS as error:
         if os.environ.get("STREAMSEG_DEBUG"):
@@ -49,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     finally:
         end_workers()
+        release()
         leave()
     return 0
 
@@ -62,12 +67,16 @@ def run(args) -> None:
     if args.job in without_device:
         return without_device[args.job](args)
     require(args)
+    from utils.allocator import keep_freed_memory
+    keep_freed_memory()
     device = begin(args)
-    from utils.dist import barrier, rank
+    from utils.dist import agree, barrier, rank
     console = Console(rank())
+    agree("options", options.shared(args))
     if args.idle:
         console.warn(f"without effect in this run: {', '.join(args.idle)}")
-    {"training": train, "evaluation": evaluate, "inference": infer}[args.job](args, device, console)
+    jobs = {"training": train, "evaluation": evaluate, "inference": infer, "benchmark": benchmark}
+    jobs[args.job](args, device, console)
     barrier()       # ranks leave together: gloo's threads may abort one whose peer is already gone
 
 
@@ -125,7 +134,7 @@ def require(args) -> None:
                            f"run `python {here / 'main.py'}` without -P and without PYTHONSAFEPATH")
     if args.inference and not args.source:
         raise ValueError("--inference needs --source: a video file, folder, glob, camera index, stream address or -")
-    if not args.training and not args.weights:
+    if not (args.training or args.benchmark) and not args.weights:
         raise ValueError(f"--{'inference' if args.inference else 'eval-mode'} needs --weights: the checkpoint to run")
 
 
@@ -135,6 +144,7 @@ def make_model(args, labels, device, console, *, complete: bool):
 
     from models import build_model
     from utils.checkpoint import load_weights
+    from utils.dist import agree, fingerprint
 
     model = build_model(args, len(labels.names))
     if args.weights:
@@ -143,7 +153,15 @@ def make_model(args, labels, device, console, *, complete: bool):
         if complete and report.classes and report.classes != labels.names:
             raise ValueError(f"the weights were trained for {', '.join(report.classes)}, not for "
                              f"{', '.join(labels.names)}: choose another --dataset")
+    agree("weights", [fingerprint(model)])
     return model.to(device, memory_format=torch.channels_last)
+
+
+def prepare(args, model):
+    """The network for labelling alone: --precision and --compile, batch norm folded. Not for training."""
+    from models.inference import for_inference
+    from utils.setup import PRECISIONS
+    return for_inference(model, dtype=PRECISIONS[args.precision], compiled=args.compile)
 
 
 def train(args, device, console) -> None:
@@ -152,7 +170,7 @@ def train(args, device, console) -> None:
     from engine import LossModule, train_one_epoch
     from utils import savedir
     from utils.dashboard import Dashboard
-    from utils.dist import rank, world_size, wrap
+    from utils.dist import agree, rank, world_size, wrap
     from utils.loading import training_loader
     from utils.recorder import Recorder
     from utils.sampler import EpochBatches
@@ -162,7 +180,9 @@ def train(args, device, console) -> None:
 
     stop, folder = StopRequest("; --resume goes on from here").listen(), Path(args.savedir)
     model = make_model(args, label_set(args), device, console, complete=False)
-    data = build_dataset(args, args.train_split, augment=True, draw=model.training_offsets)
+    data = build_dataset(args, args.train_split, augment=True, draw=model.training_offsets,
+                         with_flows=args.match_flow > 0)
+    agree("training data", [data.summary()])
     scored = [("train", args.train_split)] * args.iouTrain + [("val", args.val_split)] * args.iouVal
     scored = [(name, scoring_data(args, split, model)) for name, split in scored]
     note_gaps(args, data, console)
@@ -182,7 +202,8 @@ def train(args, device, console) -> None:
             batches.begin(epoch, progress.step)
             shown = console.progress(loader, batches.steps, f"epoch {epoch + 1}/{args.num_epochs}", progress.step)
             train_one_epoch(network, shown, state.optimizer, state.schedule, progress, scaler=state.scaler,
-                            size_rule=model.size_rule, on_step=recorder.on_step, **parts)
+                            size_rule=model.size_rule, on_step=recorder.on_step,
+                            on_skip=recorder.on_skip if args.on_nonfinite == "skip" else None, **parts)
             recorder.before_validation()
             losses = progress.means()
             scores = {name: score(args, model, split, console, views,
@@ -220,7 +241,9 @@ def set_class_weights(args, model, data, device) -> None:
 def scoring_data(args, split, model):
     """A split without augmentation: densely labelled videos to be labelled by `step`, others by clips."""
     from datasets import build_dataset
+    from utils.dist import agree
     data = build_dataset(args, split, augment=False, startup=model.startup)
+    agree(f"data to score ({split})", [data.summary()])
     return data.stepping() if data.dense else data
 
 
@@ -256,7 +279,7 @@ def evaluate(args, device, console) -> None:
     from utils.metrics import DEFINITIONS
     from utils.outputs import EvaluationOutput
     from utils.report import class_table, environment, write_results
-    from utils.setup import autocast, views_of
+    from utils.setup import views_of
     from utils.stopping import StopRequest
 
     stop, folder, labels = StopRequest("; --resume goes on from here").listen(), Path(args.savedir), label_set(args)
@@ -267,6 +290,7 @@ def evaluate(args, device, console) -> None:
     progress = EvaluationProgress(folder, recipe, args.weights, resume=args.resume)
     savedir.record(folder, args.job, recipe, model)
     savedir.remove_results(folder)
+    model = prepare(args, model)
     fps = (data.videos[0].fps or 10.0) if args.save_video and data.step else None
     output = EvaluationOutput(folder, labels.names, labels.palette, frames=-(-len(data) // world_size()),
                               pictures=-(-(len(data) if args.save_images else args.pictures) // world_size()),
@@ -274,7 +298,7 @@ def evaluate(args, device, console) -> None:
     with progress, output, Dashboard.of(args, labels) as dashboard:
         values = score(args, model, data, console, views_of(args, model),
                        each(stop, output, dashboard.watch("eval", len(data), progress.done)), device=device,
-                       autocast=autocast(args, device), progress=progress)
+                       autocast=nullcontext(), progress=progress)
         dashboard.results(values)
     if rank() == 0:
         run = {name: values.pop(name) for name in ("loss", "frames")}
@@ -318,6 +342,7 @@ def infer(args, device, console) -> None:
     recipe = options.to_recipe(args)
     finished = FinishedSources(folder, recipe, resume=args.resume)
     savedir.record(folder, args.job, recipe, model)
+    model = prepare(args, model)
     if rank() == 0:
         save_png(folder / "legend.png", legend(labels.names, labels.palette))
     with Dashboard.of(args, labels) as dashboard:
@@ -342,23 +367,21 @@ def label_source(args, spec, name, model, labels, device, console, stop, dashboa
     """One source from its first frame to its last, or to a signal: what was labelled by then is kept. Its notes."""
     from datasets.read_ahead import ReadAhead
     from datasets.source import open_source
-    from datasets.transforms import resample
     from engine import Stepper, stream
     from utils.explorer import LastFrames, explore
     from utils.outputs import InferenceOutput
-    from utils.setup import autocast, views_of
+    from utils.setup import views_of
 
-    stepper = Stepper(model, views_of(args, model), autocast(args, device))
+    stepper = Stepper(model, views_of(args, model), nullcontext())
     stepper = LastFrames(stepper) if args.explore else stepper
-    resize, notes = None, []
-    if args.work_size:
-        resize = partial(resample, size=tuple(args.work_size), interpolation=args.interpolation)
+    resize, notes = resizing(args), []
     with open_source(spec, step=args.frame_step) as source, ReadAhead(source, latest=source.live) as frames, \
             InferenceOutput(Path(args.savedir), name, args.output, source.fps, labels.palette, args.alpha) as output:
         stop.wake = source.stop
         stop.check()
         total = min(filter(None, (source.length, args.max_frames)), default=None)
-        labelled = stream(stepper, islice(frames, args.max_frames), device=device, resize=resize)
+        labelled = stream(stepper, islice(frames, args.max_frames), device=device, resize=resize,
+                          ahead=not source.live)
         count, seconds = 0, 0.0
         for frame, prediction, spent in console.progress(labelled, total, name):
             count, seconds = count + 1, seconds + spent
@@ -374,6 +397,100 @@ def label_source(args, spec, name, model, labels, device, console, stop, dashboa
         console.note(f"where does the last frame look? {args.server}:{args.port} shows it; Ctrl-C ends this")
         explore(dashboard, stepper, lambda: bool(stop))
     return notes
+
+
+def resizing(args):
+    """How an image comes to --work-size; None where it stays as it is."""
+    from datasets.transforms import resample
+    size = args.work_size
+    return partial(resample, size=tuple(size), interpolation=args.interpolation) if size else None
+
+
+def benchmark(args, device, console) -> None:
+    """Time every stage of an inference: benchmark.json, benchmark.txt."""
+    from tempfile import TemporaryDirectory
+
+    import torch
+
+    from datasets import label_set
+    from engine import Stepper, frame_tensor
+    from utils import benchmark as speed
+    from utils import savedir
+    from utils.setup import views_of
+
+    folder, labels = Path(args.savedir), label_set(args)
+    model = make_model(args, labels, device, console, complete=True).eval()
+    savedir.claim(folder, args)
+    savedir.record(folder, args.job, options.to_recipe(args), model)
+    parameters = sum(p.numel() for p in model.parameters())
+    args.max_frames = args.max_frames or speed.FRAMES
+    with TemporaryDirectory() as temporary:
+        spec = (args.source or [str(Path(temporary) / "video.mp4")])[0]
+        if not args.source:
+            speed.write_test_video(Path(spec), tuple(args.work_size or (512, 1024)), args.max_frames)
+        size, frame = first_image(args, spec)
+        flops = speed.step_flops(model, model_input(model, frame_tensor(frame, device)))
+        stepper = Stepper(prepare(args, model), views_of(args, model), nullcontext())
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        warm_up = max(speed.WARM_UP, 1 - min(model.offsets, default=0))
+        result = speed.summary(one_after_another(args, spec, stepper, labels, device, temporary), warm_up)
+        stepper.reset()
+        overlapped = speed.throughput(overlapping(args, spec, stepper, labels, device, temporary), warm_up)
+    result |= {"size": size, "work_size": frame.shape[:2], "overlapped_fps": overlapped, "parameters": parameters,
+               "flops": flops, "peak_memory": speed.peak_memory(device), "options": vars(args),
+               "environment": speed.machine()}
+    speed.write(folder, result)
+    console.note(speed.table(result))
+
+
+def first_image(args, spec):
+    """(H, W) of a source's frames, and its first image at working size."""
+    from datasets.source import open_source
+    resize = resizing(args)
+    with open_source(spec, step=args.frame_step) as source:
+        image = next(iter(source)).image
+    return image.shape[:2], image if resize is None else resize(image)
+
+
+def model_input(model, frame):
+    """frame (1, 3, H, W) padded to a size the network takes."""
+    from utils.views import pad_edges
+    return pad_edges(frame, model.size_rule)
+
+
+def one_after_another(args, spec, stepper, labels, device, folder) -> dict[str, list[float]]:
+    """Seconds of each stage on each frame of a source."""
+    from datasets.source import open_source
+    from engine import frame_tensor, label_map
+    from utils.benchmark import measure
+    from utils.outputs import InferenceOutput
+
+    resize, align_corners = resizing(args), stepper.model.backbone.align_corners
+    with open_source(spec, step=args.frame_step) as source, \
+            InferenceOutput(Path(folder), "stages", args.output, source.fps, labels.palette, args.alpha) as output:
+        stages = {
+            "pre-process": lambda f: (f, frame_tensor(f.image if resize is None else resize(f.image), device)),
+            "network": lambda pair: (pair[0], stepper(pair[1])),
+            "post-process": lambda pair: (pair[0], label_map(pair[1], pair[0].image.shape[:2], align_corners)),
+            "write": lambda pair: output.write(pair[0].image, pair[0].name, pair[1].numpy()),
+        }
+        return measure(islice(source, args.max_frames), stages, device)
+
+
+def overlapping(args, spec, stepper, labels, device, folder):
+    """The same frames as --inference labels them; yields after each."""
+    from datasets.read_ahead import ReadAhead
+    from datasets.source import open_source
+    from engine import stream
+    from utils.outputs import InferenceOutput
+
+    with open_source(spec, step=args.frame_step) as source, ReadAhead(source, latest=source.live) as frames, \
+            InferenceOutput(Path(folder), "overlapped", args.output, source.fps, labels.palette, args.alpha) as output:
+        for frame, prediction, _ in stream(stepper, islice(frames, args.max_frames), device=device,
+                                           resize=resizing(args), ahead=not source.live):
+            output.write(frame.image, frame.name, prediction.numpy())
+            yield frame.name
 
 
 def tell(fresh: list[str], told: list[str], console) -> None:

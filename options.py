@@ -113,7 +113,7 @@ CLASS_WEIGHTS = ("none", "lma", "lma-shallow", "swnet", "etc", "balanced")
 
 MEMORY = ("corr_size", "stm_queue_size", "win_size", "model_struct", "local_correlation", "learnable_constant",
           "memorize_first", "fusion_strategy", "memory_strategy", "align_weights", "always_decode", "imitate",
-          "soft_keys", "baseline_mode")
+          "soft_keys", "match_flow", "baseline_mode")
 
 # Options that act only with certain values of another one; given with others they are refused.
 NEEDS = {
@@ -184,6 +184,14 @@ def seed(text: str) -> int:
     return value
 
 
+def weight(text: str) -> float:
+    """Of a loss: not negative."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"a weight is 0 or more, got {text}")
+    return value
+
+
 def share(text: str) -> float:
     """A number from 0 to 1."""
     value = float(text)
@@ -223,13 +231,17 @@ def make_parser() -> Parser:
                      help="print the files that an evaluation with these options reads, relative to --data-root")
     job.add_argument("--replay", type=path, default=None, metavar="SAVEDIR",
                      help="show a run that is over on the visdom server, from what it left in its savedir")
+    job.add_argument("--benchmark", action="store_true", help="time every stage of labelling --source (default: a "
+                     "video made for it), with --weights or without")
 
     run = parser.add_argument_group("run")
     run.add_argument("--savedir", type=path, help="folder for logs, checkpoints, results and pictures (required)")
     run.add_argument("--resume", action="store_true", help="go on where the run in --savedir stopped")
     run.add_argument("--overwrite", action="store_true", help="start anew in a --savedir that holds a checkpoint")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
-    run.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="autocast of the network")
+    run.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the network: training "
+                     "by autocast; evaluation and inference keep narrow layers and LMANet's keys in float32")
+    run.add_argument("--compile", action="store_true", help="evaluation, inference: torch.compile encoder and decoder")
     run.add_argument("--gpus", type=positive, default=1, help="processes, one per GPU (on a CPU: gloo ranks)")
     run.add_argument("--num-workers", type=int, default=2, help="loader processes per rank")
     run.add_argument("--threads", type=positive, default=None, help="CPU threads per rank (default: torch's choice)")
@@ -324,8 +336,12 @@ def make_parser() -> Parser:
                        help="lma: decode every frame of a clip, and learn from all labels in it")
     train.add_argument("--soft-keys", action="store_true", help="lma: keys begin ten times smaller and learn more "
                        "slowly, so that attention stays soft")
+    train.add_argument("--match-flow", type=weight, default=0.0, help="lma: weight of a loss that tells attention "
+                       "where things were; needs data with optical flow (synthetic)")
     train.add_argument("--imitate", type=share, default=0.0, help="lma: share of the loss that pulls fused features to "
                        "the frame's own; 1, which needs no labels, is a quick start for a new memory")
+    train.add_argument("--on-nonfinite", choices=("stop", "skip"), default="stop",
+                       help="a step whose loss or gradients are not finite ends the run, or is left out and counted")
     train.add_argument("--iouTrain", action=switch, default=False, help="mIoU on the training split too")
     train.add_argument("--iouVal", action=switch, help="validate after each epoch "
                        "(camvid: off, its val part is a test; the last epoch then counts as best)")
@@ -395,7 +411,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         args.class_weights = "lma-shallow"
     check(parser, args, *rows)
     jobs = {"training": args.training, "evaluation": args.eval_mode, "inference": args.inference,
-            "replay": args.replay, "data check": args.check_data, "file list": args.needed_frames}
+            "benchmark": args.benchmark, "replay": args.replay, "data check": args.check_data,
+            "file list": args.needed_frames}
     args.job = next(job for job, chosen in jobs.items() if chosen)
     args.offsets = rows[-1].offsets(args)
     args.idle = sorted(flag(dest) for dest in given(argv) & idle(args))
@@ -421,8 +438,12 @@ def idle(args: argparse.Namespace) -> set[str]:
                   if group.title.startswith(("training", "augmentation"))}
     if not args.eval_mode:
         found |= {"save_labels", "pictures", "save_images", "save_video"}
-    if not args.inference:
+    if not (args.inference or args.benchmark):
         found |= {"output", "frame_step", "max_frames", "alpha"}
+    if args.training:
+        found.add("compile")
+    if args.benchmark:
+        found |= {"resume", "val_split", "score_size", "use_orig_res"}
     if not (args.visualize or args.replay):
         found |= {"server", "port"}
     if args.inference:
@@ -479,12 +500,14 @@ def check(parser: Parser, args: argparse.Namespace, dataset: Dataset, backbone: 
     for option, split in (("--train-split", args.train_split), ("--val-split", args.val_split)):
         if split not in dataset.splits:
             parser.error(f"{option} {split}: --dataset {args.dataset} has {', '.join(dataset.splits)}")
-    if not args.savedir and (args.training or args.eval_mode or args.inference):
+    if not args.savedir and (args.training or args.eval_mode or args.inference or args.benchmark):
         parser.error("--savedir is required: the folder for what the run leaves")
     if args.explore and not (args.inference and args.visualize and len(args.source) == 1):
         parser.error("--explore goes with --inference, --visualize and one --source")
-    if args.source and not args.inference:
-        parser.error("--source goes with --inference")
+    if args.source and not (args.inference or args.benchmark):
+        parser.error("--source goes with --inference or --benchmark")
+    if args.benchmark and (len(args.source) > 1 or args.gpus > 1):
+        parser.error("--benchmark measures one --source in one process: drop --gpus and other sources")
     if args.resume and args.overwrite:
         parser.error("--resume goes on and --overwrite starts anew: choose one")
     if args.eval_stride and not args.eval_crop:
@@ -522,10 +545,20 @@ def check_memory(parser: Parser, args: argparse.Namespace) -> None:
                      "--memorize-first nor --memory-strategy skip_*")
     if args.imitate and (args.baseline_mode or args.model_struct == "mem_only"):
         parser.error("--imitate is about fused features: it goes with neither --baseline-mode nor mem_only")
+    if args.match_flow and args.dataset != "synthetic":
+        parser.error(f"--match-flow needs optical flow, which --dataset {args.dataset} does not bring: synthetic does")
+    if args.match_flow and not args.local_correlation:
+        parser.error("--match-flow is about the window of local attention: it does not go with --no-local-correlation")
     if args.baseline_mode and (args.memorize_first or args.model_struct != "original"):
         parser.error("--baseline-mode switches memory off: drop --memorize-first and --model-struct")
     if args.baseline_mode and args.training and not (args.train_encoder or args.train_decoder):
         parser.error("--baseline-mode leaves nothing to train: add --train-encoder or --train-decoder")
+
+
+def shared(args: argparse.Namespace) -> list[str]:
+    """The options that must be the same on all ranks: not paths and what suits a machine."""
+    own = ("--data-root", "--weights", "--num-workers", "--threads", "--gpus")
+    return [line for line in to_recipe(args).splitlines() if not line.startswith(own)] + ["--resume"] * args.resume
 
 
 def to_recipe(args: argparse.Namespace) -> str:

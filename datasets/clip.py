@@ -7,6 +7,7 @@ A data set's own file lists its videos (datasets/camvid.py, cityscapes.py, folde
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -100,6 +101,11 @@ class ClipDataset(torch.utils.data.Dataset):
         """Whether every frame of every video has a label: such data is evaluated by `step`."""
         return all(len(video.labelled) == len(video) for video in self.videos)
 
+    def summary(self) -> str:
+        """What tells this data set from another: how much there is, and a checksum of the names."""
+        names = "\n".join(f"{video.name} {len(video)}" for video in self.videos)
+        return f"{len(self)} clips of {len(self.videos)} videos (names {zlib.crc32(names.encode()):08x})"
+
     def __len__(self) -> int:
         return len(self.samples)
 
@@ -113,8 +119,17 @@ class ClipDataset(torch.utils.data.Dataset):
         else:
             offsets = self.startup(i) if self.startup else ()
         indices = [min(max(i + offset, 0), len(video) - 1) for offset in (*offsets, 0)]
-        raw = self.transform(self.read(video, indices), rng)
-        return to_clip(raw, f"{video.name}/{video.frame_name(i)}", v, i)
+        raw, name = self.read(video, indices), f"{video.name}/{video.frame_name(i)}"
+        try:
+            return to_clip(self.transform(raw, rng), name, v, i)
+        except ValueError as error:
+            odd = next((j for j, frame in zip(indices, raw.frames, strict=True)
+                        if frame.shape != raw.frames[-1].shape), None)
+            if odd is None:
+                raise
+            (height, width), (own_height, own_width) = video.frame(odd).shape[:2], raw.frames[-1].shape[:2]
+            raise ValueError(f"{video.name}/{video.frame_name(odd)} is {height}x{width} (HxW), but {name} of the same "
+                             f"clip {own_height}x{own_width}: give them one size, or choose a --work-size") from error
 
     def draw_inside(self, rng: random.Random, index: int, length: int) -> tuple[int, ...]:
         """Offsets that stay inside the video, if a few draws find such."""

@@ -1,8 +1,8 @@
 """What a cheap camera on a bad day does to a frame: noise, motion blur, flicker and short sensor dropouts.
 
 Half of the rides are by night, which a camera brightens until its noise is strong: that, not the colour of the light,
-is what night means here. All of it changes colours only, never labels or flow, and depends on the video's seed and the frame alone, so frames
-may be asked for in any order.
+is what night means here. All of it changes colours only, never labels or flow, and depends on the video's seed and the
+frame alone, so frames may be asked for in any order.
 """
 from __future__ import annotations
 

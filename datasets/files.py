@@ -129,8 +129,9 @@ class FileVideo:
             raise ValueError(f"frame {index} of video {self.name} has no label")
         raw = read_label(path)
         if raw.shape != (size := image_size(frame)):
+            turned = " (a rotation by EXIF is not applied to frames that have labels)" * (raw.shape == size[::-1])
             raise ValueError(f"the label {path} is {raw.shape[0]}x{raw.shape[1]} (HxW), but its frame {frame} is "
-                             f"{size[0]}x{size[1]}: give both one size")
+                             f"{size[0]}x{size[1]}: give both one size{turned}")
         label = raw if self.remap is None else self.remap[raw]
         wrong = (label >= self.num_classes) & (label != IGNORE)
         if wrong.any():

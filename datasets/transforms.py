@@ -80,7 +80,7 @@ def resize(clip: RawClip, size: Size, interpolation: str, labels: bool = True) -
     """Frames and flows, and with `labels` the labels, at size (H, W); the clip itself where it has that size."""
     check("interpolation", interpolation, ("pil", "cv2"))
     height, width = clip.frames[-1].shape[:2]
-    if (height, width) == tuple(size):
+    if all(frame.shape[:2] == tuple(size) for frame in clip.frames):
         return clip
     stretch = np.diag([size[1] / width, size[0] / height])
 

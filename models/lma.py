@@ -29,13 +29,17 @@ from torch import Tensor, nn
 from .backbones.backbone import Features
 from .fusion import FUSIONS
 from .keymaps import LMANET
+from .matching import matching_loss
 from .method import History, WindowMethod, split_rates
 from .ops import attention_map, global_attention, local_attention
 
 # --soft-keys. Products of keys are not scaled down: of keys as convolutions commonly begin they are hundreds apart on
 # ERFNet's features, and attention that looks at one cell hardly learns, for one-hot weights have no gradient. So keys
-# begin smaller, and learn more slowly, than the rest.
-KEY_SCALE, KEY_RATE = 0.1, 0.03
+# begin smaller, and learn more slowly, than the rest: (scale, rate), alone and where flow tells them (--match-flow).
+SOFT, SOFT_AND_TOLD = (0.1, 0.03), (0.03, 0.3)
+# Without labels the batch norm of the fused map grows from 1 to the scale of the features: at the common rate that
+# alone takes thousands of steps.
+SCALE_RATE = 10.0
 
 
 class KeyValue(nn.Module):
@@ -61,21 +65,24 @@ class MemoryRead(nn.Module):
 
     def forward(self, query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
         """query (B, C, h, w), T keys (B, C, h, w), T values (B, V, h, w) -> read (B, V, h, w)."""
-        if self.size is None:
-            return global_attention(query, keys, values, self.const)
+        if self.size is None:               # in the type of the keys, which may be wider than that of the values
+            wide = [value.to(query.dtype) for value in values]
+            return global_attention(query, keys, wide, self.const).to(values[0].dtype)
         return local_attention(query, keys, values, self.size, self.const)
 
 
 class Visit(NamedTuple):
     """What became of one frame: its features, those fused with what was read, its value and the read (B, V, h, w).
 
-    Where memory was empty nothing was read (None), and the fused features are the frame's own.
+    looked: the frame's key, and those it was compared with. Where memory was empty nothing was read (None), and the
+    fused features are the frame's own.
     """
 
     features: Features
     fused: Features
     value: Tensor | None = None
     read: Tensor | None = None
+    looked: tuple[Tensor, tuple[Tensor, ...]] | None = None
 
 
 class LMANet(WindowMethod):
@@ -85,14 +92,14 @@ class LMANet(WindowMethod):
                  corr_size: int = 21, struct: str = "original", local: bool = True, learnable_constant: bool = False,
                  memorize_first: bool = False, align_weights: bool = True, always_decode: bool = False,
                  random_memory: tuple[int, int] | None = None, head_lr: float = 1.0, imitate: float = 0.0,
-                 soft_keys: bool = False):
+                 soft_keys: bool = False, match_flow: float = 0.0):
         """offsets: of the frames in memory; without any, and not memorize_first, this is the single-frame network.
 
         local=False: global attention. align_weights: query keys begin equal to memory keys. always_decode: training
         decodes every frame of a clip and learns from all labels. random_memory (N, W): a training clip has N frames in
         memory, drawn among the last W. head_lr: learning rate of the memory relative to the backbone's. imitate:
-        share of a loss that needs no labels (see `imitation`). soft_keys: see KEY_SCALE. ValueError where the channels
-        do not divide.
+        share of a loss that needs no labels (see `imitation`). soft_keys: see SOFT. match_flow: weight of
+        `matching_loss` where clips bring flow. ValueError where the channels do not divide.
         """
         super().__init__(backbone, offsets)
         channels, strategy = backbone.channels, FUSIONS[fusion]
@@ -104,13 +111,14 @@ class LMANet(WindowMethod):
         # keys and values of the second frame of a clip of two; decoders where there is no loss on labels
         self.has_unused_parameters = struct in ("mem_only", "original_kv_fusion") or imitate == 1
         self.random_memory, self.head_lr, self.imitate, self.soft_keys = random_memory, head_lr, imitate, soft_keys
+        self.match_flow, (key_scale, self.key_rate) = match_flow, SOFT_AND_TOLD if match_flow else SOFT
         key_channels, value_channels = channels // strategy.key_part, channels // strategy.value_part
         convolved = value_channels if strategy.value_part > 1 else None
         self.kv_M_r4 = KeyValue(channels, key_channels, convolved)
         self.kv_Q_r4 = KeyValue(channels, key_channels, None if struct == "mem_only" else convolved)
         if soft_keys:
             for part in (self.kv_M_r4, self.kv_Q_r4):
-                nn.init.uniform_(part.Key.weight, -(bound := KEY_SCALE * part.Key.weight[0].numel() ** -0.5), bound)
+                nn.init.uniform_(part.Key.weight, -(bound := key_scale * part.Key.weight[0].numel() ** -0.5), bound)
         if align_weights:
             self.kv_Q_r4.Key.load_state_dict(self.kv_M_r4.Key.state_dict())
         self.memory_name = "memory_module_local" if local else "memory_module"
@@ -129,7 +137,7 @@ class LMANet(WindowMethod):
                    "local": args.local_correlation, "learnable_constant": args.learnable_constant,
                    "memorize_first": args.memorize_first, "align_weights": args.align_weights,
                    "always_decode": args.always_decode, "random_memory": args.random_memory, "head_lr": args.head_lr,
-                   "imitate": args.imitate, "soft_keys": args.soft_keys}
+                   "imitate": args.imitate, "soft_keys": args.soft_keys, "match_flow": args.match_flow}
         if args.model_struct == "original_kv_fusion":
             return RecurrentLMANet(backbone, args.offsets, queue=args.stm_queue_size, **options)
         return cls(backbone, args.offsets, **options)
@@ -162,7 +170,7 @@ class LMANet(WindowMethod):
         key, value = self.kv_Q_r4(features.last)
         read = self.memory(key, keys, values)                                       # (B, V, h, w)
         fused = features if self.struct == "mem_only" else features._replace(last=self.memory_fusion(value, read))
-        return Visit(features, fused, value, read)
+        return Visit(features, fused, value, read, (key, keys))
 
     def label(self, visit: Visit) -> Tensor:
         """-> logits (B, K, h, w)."""
@@ -211,13 +219,17 @@ class LMANet(WindowMethod):
     def losses(self, clip, labels, flows=None):
         """Cross entropy of the last frame, or with always_decode of all; aux_mem_loss: half of it from the read.
 
-        imitate gives part of the weight, or all of it, to `imitation`.
+        imitate gives part of the weight, or all of it, to `imitation`; match_flow adds `matching_loss` for attention
+        of the last frame.
         """
         visits = self.visit(self.readable(clip), self.always_decode)
         terms = self.label_losses(visits, labels) if self.imitate < 1 else {}
         terms = {name: (1 - self.imitate) * loss for name, loss in terms.items()}
         if self.imitate:
             terms["imitation"] = self.imitate * torch.stack([imitation(visit) for visit in visits]).mean()
+        if self.match_flow and flows is not None and visits[-1].looked:
+            key, keys = visits[-1].looked                   # with memorize_first the last key is the frame's own
+            terms["match"] = self.match_flow * matching_loss(key, keys[:flows.shape[1]], flows, self.memory.size)
         return terms
 
     def label_losses(self, visits: list[Visit], labels: Tensor) -> dict[str, Tensor]:
@@ -230,10 +242,16 @@ class LMANet(WindowMethod):
 
     def parameter_groups(self, lr, weight_decay):
         slow = [p for name, p in self.named_parameters() if self.soft_keys and ".Key." in name]
-        return split_rates(self, [(self.backbone.parameters(), 1.0), (slow, self.head_lr * KEY_RATE)], lr, self.head_lr,
-                           weight_decay)
+        fast = [p for name, p in self.named_parameters() if self.imitate == 1 and name.startswith("memory_fusion.bn.")]
+        rates = [(self.backbone.parameters(), 1.0), (slow, self.head_lr * self.key_rate),
+                 (fast, self.head_lr * SCALE_RATE)]
+        return split_rates(self, rates, lr, self.head_lr, weight_decay)
 
     # For others
+
+    def exact_parts(self) -> list[nn.Module]:
+        """What half precision leaves in float32: keys, since their products are not scaled down."""
+        return [module.Key for module in self.modules() if isinstance(module, KeyValue)]
 
     @torch.no_grad()
     def attention(self, frame: Tensor, state: History, yx: tuple[int, int]) -> Tensor:

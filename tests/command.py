@@ -1,10 +1,15 @@
 """Runs the real command line, as a user does."""
 from __future__ import annotations
 
+import io
 import os
+import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+
+from utils import log
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("--method single --dataset synthetic --synthetic-size 32 64 --synthetic-videos 2 1 1 --synthetic-length 8 "
@@ -25,6 +30,42 @@ def run(*words, timeout: float = 300, **options) -> subprocess.CompletedProcess:
     process = start(*words, **options)
     out, err = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def call(*words) -> subprocess.CompletedProcess:
+    """The same without a process: `main.main`, with what it changes in its own put back."""
+    import main
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    logger, out, err = log.get_logger(), io.StringIO(), io.StringIO()
+    before = logger.handlers[:], logger.level, logger.propagate
+    log.warn_once.cache_clear()
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main.main([str(word) for word in words])
+    except SystemExit as end:
+        code = end.code
+    finally:
+        logger.handlers[:], logger.propagate = before[0], before[2]
+        logger.setLevel(before[1])
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+def perform(*words) -> subprocess.CompletedProcess:
+    """`call` of what must succeed."""
+    done = call(*words)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
+
+
+def assert_one_line(done: subprocess.CompletedProcess, message: str, *absent: Path) -> None:
+    """A mistake of the user's, told as it should be: exit code 2, one line, no traceback, and no file at `absent`."""
+    assert done.returncode == 2, f"exit code {done.returncode}: {done.stderr[-2000:]}"
+    lines = [line for line in done.stderr.replace("\r", "\n").splitlines() if "main.py: error:" in line]
+    assert len(lines) == 1 and message in lines[0], done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [path for path in absent if path.exists()], "nothing is half-written"
 
 
 def succeed(*words, **options) -> subprocess.CompletedProcess:

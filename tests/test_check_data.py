@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from command import run, succeed
+from command import call, perform, succeed
 from trees import make_camvid, make_cityscapes
 
 
@@ -15,7 +15,7 @@ def camvid(tmp_path):
 
 
 def checked(root, *words, dataset: str = "camvid"):
-    return run("--check-data", "--dataset", dataset, "--data-root", root, *words)
+    return call("--check-data", "--dataset", dataset, "--data-root", root, *words)
 
 
 def test_a_sound_data_set_has_no_problems_and_is_described(camvid):
@@ -71,7 +71,7 @@ def test_needed_frames_are_exactly_the_files_an_evaluation_opens(tmp_path):
         (sparse / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / path, sparse / path)
     words[3] = sparse
-    assert succeed("--needed-frames", *words).stdout.split() == listed, "the sparse copy needs no more"
+    assert perform("--needed-frames", *words).stdout.split() == listed, "the sparse copy needs no more"
     import main
     from datasets import build_dataset
     args = main.parse_args(["--eval-mode", "--savedir", "unused", *map(str, words), "--work-size", "32", "64"])
@@ -84,7 +84,7 @@ def test_needed_frames_are_exactly_the_files_an_evaluation_opens(tmp_path):
 
 
 def test_densely_labelled_videos_need_every_frame_and_rendered_ones_none(camvid):
-    listed = succeed("--needed-frames", "--dataset", "camvid", "--data-root", camvid).stdout.split()
+    listed = perform("--needed-frames", "--dataset", "camvid", "--data-root", camvid).stdout.split()
     assert len(listed) == 2 * len(list((camvid / "val").iterdir()))
-    done = run("--needed-frames", "--dataset", "synthetic")
+    done = call("--needed-frames", "--dataset", "synthetic")
     assert done.returncode == 2 and "nothing needs to be fetched" in done.stderr

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import main
-from command import ROOT, SINGLE, TINY, TRAIN, run, start, succeed
+from command import ROOT, SINGLE, TINY, TRAIN, call, perform, run, start, succeed
 from datasets import build_dataset
 from trees import make_camvid, make_folder
 from utils import checkpoint, log
@@ -49,7 +49,7 @@ def test_checkpoints_hold_tensors_and_plain_values_under_bare_keys(trained):
 
 
 def test_the_validation_mIoU_of_the_best_epoch_is_that_of_an_evaluation(trained, tmp_path):
-    succeed("--eval-mode", *TINY, "--weights", trained / "model_best.pth", "--savedir", tmp_path)
+    perform("--eval-mode", *TINY, "--weights", trained / "model_best.pth", "--savedir", tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
     best = max(log.read(trained / "automated_log.txt"), key=lambda row: row.val_miou)
     assert results["metrics"]["mIoU"] == pytest.approx(best.val_miou, abs=1e-6)
@@ -63,13 +63,13 @@ def test_balanced_class_weights_are_counted_before_workers_start(tmp_path):
 
 
 def test_args_txt_repeats_the_run(trained, tmp_path):
-    succeed(f"@{trained / 'args.txt'}", "--savedir", tmp_path)
+    perform(f"@{trained / 'args.txt'}", "--savedir", tmp_path)
     first, second = (checkpoint.read(folder / "model_best.pth") for folder in (trained, tmp_path))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_evaluation_writes_results_pictures_labels_and_videos(trained, tmp_path):
-    succeed("--eval-mode", *TINY, "--weights", trained / "model_best.pth", "--savedir", tmp_path, "--save-labels",
+    perform("--eval-mode", *TINY, "--weights", trained / "model_best.pth", "--savedir", tmp_path, "--save-labels",
             "--save-video", "--pictures", "3")
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["frames"] == 8 and set(results["definitions"]) == set(results["metrics"])
@@ -100,7 +100,7 @@ def test_flip_scales_and_windows_run_and_change_the_scores(trained, tmp_path):
     for i, words in enumerate(([], ["--flip"], ["--scales", "0.75", "1.25"], ["--eval-crop", "24", "40", "--flip"],
                                ["--eval-crop", "24", "40", "--average", "logits"], ["--work-size", "24", "48"],
                                ["--work-size", "24", "48", "--score-size", "work"], ["--precision", "bf16"])):
-        succeed("--eval-mode", *TINY, "--weights", trained / "model_best.pth", "--savedir", tmp_path / str(i),
+        perform("--eval-mode", *TINY, "--weights", trained / "model_best.pth", "--savedir", tmp_path / str(i),
                 "--pictures", "0", *words)
         results = json.loads((tmp_path / str(i) / "results.json").read_text())
         scores.add(results["metrics"]["pixel_accuracy"])
@@ -122,7 +122,7 @@ def frames(tmp_path_factory):
 
 
 def test_inference_labels_a_folder_and_begins_anew_when_the_size_changes(trained, tmp_path, frames):
-    succeed("--inference", *SINGLE, "--source", frames, "--weights", trained / "model_best.pth", "--savedir", tmp_path,
+    perform("--inference", *SINGLE, "--source", frames, "--weights", trained / "model_best.pth", "--savedir", tmp_path,
             "--output", "overlay", "labels", "side-by-side")
     labels = sorted((tmp_path / "drive_labels").glob("*.png"))
     assert [path.stem for path in labels] == [str(i) for i in range(10)]
@@ -183,7 +183,7 @@ def test_inference_stopped_by_sigterm_keeps_what_it_has(trained, tmp_path, frame
 
 def test_an_evaluation_beside_a_training_leaves_the_training_s_record_alone(trained, tmp_path):
     before = (trained / "args.txt").read_text()
-    succeed("--eval-mode", *TINY, "--weights", trained / "model_best.pth", "--savedir", trained, "--pictures", "1")
+    perform("--eval-mode", *TINY, "--weights", trained / "model_best.pth", "--savedir", trained, "--pictures", "1")
     assert (trained / "args.txt").read_text() == before
     assert (trained / "args_evaluation.txt").read_text().startswith("--eval-mode")
     assert len(list((trained / "pictures").rglob("*.png"))) == 1
@@ -206,8 +206,8 @@ def test_weights_that_name_other_classes_are_refused(tmp_path):
     for weights in (SHIPPED, None):
         if weights is None:
             weights = tmp_path / "t" / "model_best.pth.tar"
-            succeed(*TRAIN, "--num-epochs", "1", "--savedir", tmp_path / "t")
-        done = run("--eval-mode", *SINGLE, "--dataset", "camvid", "--data-root", root, "--weights", weights,
+            perform(*TRAIN, "--num-epochs", "1", "--savedir", tmp_path / "t")
+        done = call("--eval-mode", *SINGLE, "--dataset", "camvid", "--data-root", root, "--weights", weights,
                    "--savedir", tmp_path / "s")
         assert done.returncode == 2 and "were trained for road, sidewalk" in done.stderr
         assert not (tmp_path / "s").exists()
@@ -228,12 +228,12 @@ def test_training_on_new_classes_starts_from_the_rest_of_the_weights(tmp_path):
 
 
 def test_a_training_that_is_not_validated_says_so(tmp_path):
-    done = succeed(*TRAIN, "--num-epochs", "1", "--no-iouVal", "--savedir", tmp_path)
+    done = perform(*TRAIN, "--num-epochs", "1", "--no-iouVal", "--savedir", tmp_path)
     assert "not validated" in done.stdout and (tmp_path / "model_best.pth").exists()
 
 
 def test_batch_norm_without_a_batch_is_explained(tmp_path):
-    done = run(*TRAIN, "--backbone", "psp18", "--batch-size", "1", "--savedir", tmp_path)
+    done = call(*TRAIN, "--backbone", "psp18", "--batch-size", "1", "--savedir", tmp_path)
     assert done.returncode == 2 and "raise --batch-size" in done.stderr
 
 

@@ -1,199 +1,206 @@
-"""What goes wrong at a user's: one line that says what came and what to do, exit code 2, nothing half-written."""
+"""The fault table: what can go wrong, what is said, the exit code, what is left, and the tests that hold it.
+
+One line that begins `main.py: error:` goes with exit code 2 throughout; "-" where nothing is wrong in the end. Tests
+marked slow (`python -m pytest -m slow`) have a fast representative in the same row.
+"""
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
+import ast
+from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-import main
-from command import ROOT, TINY, run
-from models import build_model
-from trees import make_camvid
-from utils import checkpoint
+HERE = Path(__file__).resolve().parent
 
 
-def model(*words, classes: int = 11):
-    return build_model(main.parse_args(["--training", "--method", "single", "--savedir", "unused", *words]), classes)
+class Row(NamedTuple):
+    fault: str
+    line: str       # what the user reads
+    code: str       # exit code
+    left: str       # on the disk
+    tests: str      # "FILE: test, test; FILE: test", files without test_ and .py, tests without test_
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """Good weights and a good tiny CamVid tree; tests copy and break them."""
-    root = tmp_path_factory.mktemp("world")
-    checkpoint.save(root / "good.pth", model().state_dict())
-    checkpoint.save(root / "psp18.pth", model("--backbone", "psp18").state_dict())
-    checkpoint.save(root / "seven.pth", model(classes=7).state_dict())
-    (root / "cut.pth").write_bytes((root / "good.pth").read_bytes()[:50000])
-    (root / "text.pth").write_text("no weights")
-    torch.save({"run": ExecutesCode()}, root / "evil.pth")
-    make_camvid(root / "camvid")
-    return root
+TABLE = [
+    # Kills
+    Row("kill -9 of a training, between saves and in a save", "-", "137", "the last checkpoint; resumed bit for bit",
+        "faults_kills: a_training_killed_in_a_save_and_between_saves_ends_with_the_same_weights, "
+        "a_training_killed_at_20_moments_and_20_disk_operations_ends_with_the_same_weights; "
+        "resume: kill_9_at_random_moments_costs_nothing, kill_9_during_a_save_costs_nothing; "
+        "checkpoint: a_crash_at_any_step_costs_no_checkpoint; log: kill_9_at_any_moment_leaves_a_whole_log"),
+    Row("kill -9 of two ranks", "-", "137", "the same", "faults_kills: "
+        "two_ranks_killed_together_end_with_the_same_weights, "
+        "two_ranks_killed_at_20_moments_end_with_the_same_weights; "
+        "resume: two_ranks_killed_with_their_launcher_resume_to_the_same_weights"),
+    Row("kill -9 of an evaluation", "-", "137", "its sums; resumed to the same numbers and files", "faults_kills: "
+        "an_evaluation_killed_in_a_save_and_between_saves_ends_with_the_same_numbers, "
+        "an_evaluation_killed_at_20_moments_ends_with_the_same_numbers, "
+        "an_evaluation_by_two_ranks_killed_at_20_moments_ends_with_the_same_numbers; "
+        "resume_jobs: an_evaluation_killed_again_and_again_ends_with_the_same_numbers"),
+    Row("kill -9 of an inference", "-", "137", "the sources that were done; resumed to the same files",
+        "faults_kills: an_inference_killed_in_a_save_and_between_saves_leaves_the_same_files, "
+        "an_inference_killed_at_20_moments_leaves_the_same_files; resume_jobs: "
+        "inference_skips_the_sources_that_are_done; video: "
+        "a_run_that_is_killed_outright_leaves_nothing_under_the_final_name"),
+    Row("one rank is killed", "rank 1 was ended by SIGKILL: if nobody did that, memory was short", "137",
+        "the last checkpoint", "faults_runs: a_rank_that_is_killed_is_named_by_the_launcher"),
+    Row("SIGTERM, Ctrl-C", "stopped by SIGTERM; --resume goes on from here", "143, 130", "a checkpoint of this moment",
+        "faults_runs: a_signal_saves_names_itself_and_costs_nothing, "
+        "a_signal_to_one_of_two_ranks_stops_both_with_one_line; resume: sigterm_saves_and_exits_143_and_resumes; "
+        "resume_jobs: sigterm_and_resume_through_the_command_line; cli: "
+        "inference_stopped_by_sigterm_keeps_what_it_has; "
+        "video: a_killed_run_leaves_a_readable_video; visualize: exploring_goes_on_until_ctrl_c"),
+    Row("a loader worker dies", "a loader worker died (...): if nobody killed it, memory was short: lower ...", "2",
+        "the last checkpoint", "faults_runs: a_loader_worker_that_dies_is_told_and_the_run_goes_on_later"),
+
+    # Training
+    Row("loss or gradients NaN or Inf at step k",
+        "the loss is not finite in epoch 1, step 5: ce nan, aux 1.2; lower ...",
+        "2", "the last good checkpoint", "faults_runs: "
+        "a_loss_that_is_not_finite_stops_the_run_which_can_go_on_from_the_last_good_state, "
+        "all_terms_of_a_loss_that_is_not_finite_are_named"),
+    Row("the same with --on-nonfinite skip", "left out: the loss is not finite in ...; 1 of 8 steps were left out", "0",
+        "what the other steps made, on all ranks", "faults_runs: "
+        "a_step_that_is_left_out_changes_nothing_and_is_counted, what_was_left_out_is_still_counted_after_a_resume, "
+        "two_ranks_leave_a_step_out_together, in_half_precision_the_scaler_leaves_steps_out_by_itself, "
+        "an_epoch_of_which_every_step_would_be_left_out_stops_the_run"),
+    Row("the clock jumps back", "-", "0", "the same", "faults_runs: "
+        "nothing_depends_on_a_clock_that_runs_backwards, nobody_asks_for_the_time_of_day, "
+        "every_file_of_the_program_is_looked_at"),
+    Row("ranks with different options, data or weights", "the ranks have different options: rank 0 --batch-size 2, ...",
+        "2", "nothing", "faults_runs: ranks_with_different_options_are_told, ranks_with_different_data_are_told, "
+        "ranks_with_different_weights_are_told; ranks: a_mistake_under_two_ranks_is_told_once_with_exit_code_2"),
+    Row("a batch larger than the data set", "the training set has 16 clips, fewer than one batch of 99 ...", "2",
+        "nothing", "faults_settings: a_batch_larger_than_the_data_set_is_told; cli: "
+        "batch_norm_without_a_batch_is_explained"),
+
+    # Weights and checkpoints
+    Row("weights: missing, truncated, no weights, of another method, backbone or class count",
+        "FILE does not fit the model: ...; is it of another --backbone, --method or option?", "2", "nothing",
+        "faults_files: wrong_weights_are_refused_before_anything_is_written, "
+        "the_exit_code_and_the_line_are_those_of_the_process; load_weights: "
+        "a_bad_file_is_one_helpful_line_and_leaves_the_model_alone, "
+        "weights_for_other_classes_or_of_other_backbones_are_called_so; cli: "
+        "weights_that_name_other_classes_are_refused"),
+    Row("a malicious pickle", "FILE holds pickled objects (posix.system), which could run code and are refused", "2",
+        "nothing, and nothing was run", "checkpoint: a_malicious_file_is_refused_and_does_nothing; faults_files: "
+        "of_a_checkpoint_that_holds_code_the_previous_one_is_used"),
+    Row("the newest checkpoint is truncated, at any offset",
+        "FILE is damaged or no checkpoint (...); went on with FILE.previous", "0", "the same as without",
+        "faults_files: of_a_truncated_checkpoint_the_previous_one_is_used_and_named, "
+        "without_any_whole_checkpoint_nothing_begins; checkpoint: "
+        "truncation_anywhere_is_noticed_and_the_previous_file_used; resume: "
+        "a_truncated_checkpoint_is_named_and_the_one_before_serves"),
+    Row("the record of what an inference has done is damaged", "FILE is damaged: leave --resume out to start anew", "2",
+        "what was there", "faults_files: a_damaged_list_of_finished_sources_is_named"),
+    Row("--resume with other options", "FILE was trained with --backbone erf, not psp18: resume with ...", "2",
+        "what was there", "resume: resuming_with_other_options_is_refused_and_nothing_changes; resume_jobs: "
+        "sums_of_other_weights_are_not_added_to"),
+
+    # Savedir and disk
+    Row("a savedir that holds a training", "FOLDER holds a checkpoint: --resume goes on from it, --overwrite ...", "2",
+        "what was there", "faults_files: a_savedir_with_a_checkpoint_is_not_overwritten_unasked"),
+    Row("two runs in one savedir", "--savedir FOLDER is in use by another run (process 123): wait for its end, or ...",
+        "2", "the other run's", "faults_files: a_savedir_in_use_is_refused_until_its_run_is_gone_however_it_went, "
+        "of_two_runs_that_start_together_one_has_the_savedir"),
+    Row("a savedir that is a file, below a file, read-only",
+        "cannot write into --savedir FOLDER: Read-only file system",
+        "2", "nothing", "faults_files: a_savedir_that_is_a_file_or_lies_below_one_is_told, "
+        "a_read_only_savedir_is_told, a_savedir_that_may_not_be_written_is_told; "
+        "video: a_file_in_place_of_the_folder_is_an_error"),
+    Row("the disk fills up or becomes read-only", "could not save FILE: No space left on device; is there space, ...",
+        "2", "the last checkpoint; nothing half-written", "faults_files: "
+        "a_training_whose_file_finds_no_room_says_which_and_goes_on_later, "
+        "an_evaluation_whose_file_finds_no_room_says_which, an_inference_whose_label_finds_no_room_says_which, "
+        "a_limit_on_file_size_is_told_and_nothing_half_written_stays, "
+        "a_full_disk_is_told_and_the_checkpoint_before_stays; checkpoint: a_full_disk_at_any_step_costs_no_checkpoint; "
+        "video: a_disk_that_is_filling_stops_the_run_and_keeps_the_video, "
+        "frames_that_do_not_reach_the_disk_are_an_error"),
+
+    # Data sets
+    Row("images of 16 bits, palette, alpha, CMYK; turned by EXIF: not applied, for labels have none", "-", "0",
+        "results", "faults_data: an_unusual_image_is_read; files: any_kind_of_image_is_read_as_rgb, "
+        "sixteen_bits_become_eight, the_exif_orientation_is_not_applied"),
+    Row("images or labels truncated, of zero bytes, missing, of another size, of floats; ids out of range",
+        "FILE cannot be read as an image ...; the label FILE holds the id 77, which is none of the 11 classes ...", "2",
+        "no results", "faults_data: an_image_that_cannot_serve_is_named, "
+        "training_data_broken_in_a_worker_is_named, frames_of_several_sizes_in_a_training_are_named; "
+        "files: a_file_cut_short_is_named, an_unknown_id_is_named_as_it_is_in_the_file; "
+        "check_data: every_fault_is_named_and_the_rest_is_still_checked"),
+    Row("missing or odd neighbours", "FILE does not exist; clip/1 is 16x16 (HxW), but clip/2 of the same clip 24x32",
+        "2",
+        "no results", "faults_data: a_missing_neighbour_is_named, "
+        "a_neighbour_of_another_size_is_named_or_brought_to_the_work_size; "
+        "cityscapes: a_missing_neighbour_is_an_error_when_it_is_needed"),
+    Row("an empty data set, a missing split", "no clips in FOLDER: expected <clip>/images/*.png or ...", "2", "nothing",
+        "faults_data: a_data_set_without_content_is_told, a_missing_validation_split_is_told_before_training"),
+    Row("duplicate names", "A.jpg and A.png are one frame twice: remove one of them", "2", "no results",
+        "faults_data: an_image_that_cannot_serve_is_named; faults_video: "
+        "a_source_named_twice_or_like_another_overwrites_nothing; cityscapes: "
+        "files_with_strange_names_are_told_or_left_alone; source_names: names_of_several_sources_differ"),
+
+    # Sources
+    Row("images of a source: any kind, turned as EXIF says", "-", "0", "labels", "faults_data: "
+        "images_of_a_source_are_turned_as_exif_says_and_may_be_of_any_kind; source_images: "
+        "every_kind_of_pixel_becomes_rgb, images_are_turned_as_their_exif_says"),
+    Row("a damaged image among a source's", "2.png cannot be read as an image (...)", "2", "the frames before it",
+        "source_images: a_damaged_image_is_an_error_that_names_it, an_image_that_vanishes_is_an_error_that_names_it"),
+    Row("a video of odd sides, one frame, alpha, changing size, 0 frames a second",
+        "FILE says 0 frames a second: 25 assumed", "0", "labels and overlay of every frame",
+        "faults_video: an_unusual_video_is_labelled_whole; source: an_impossible_rate_becomes_25_with_a_note"),
+    Row("a truncated video", "FILE ended after 20 of 221 frames", "0, or 2 without any frame", "the frames there are",
+        "faults_video: a_truncated_video_is_labelled_as_far_as_it_goes_and_said_to_be_cut; source: "
+        "a_video_cut_short_gives_what_there_is_and_a_note, a_video_of_which_no_frame_is_left_is_an_error"),
+    Row("a stream that drops and comes back", "ADDRESS dropped after 6 frames, reconnected (attempt 2)", "0",
+        "all frames that came", "faults_video: a_stream_that_drops_is_told_and_labelled_on; source_streams: "
+        "a_stream_reconnects_when_it_drops_and_gives_up_in_the_end, a_stream_that_drops_again_and_again_is_given_up"),
+    Row("a camera that is not there", "camera 77 cannot be opened: is it connected, and free of other programs?", "2",
+        "no output", "faults_video: a_camera_that_is_not_there_is_told; source_streams: "
+        "a_camera_that_is_not_there_is_one_line"),
+    Row("one bad source of several", "1 of 3 sources failed: ...", "2", "the others' output", "faults_video: "
+        "one_bad_source_of_several_is_named_and_the_others_are_done; cli: "
+        "a_failing_source_of_one_rank_does_not_stop_the_other_rank"),
+    Row("a pipe that ends inside an image", "standard input ended inside image 3: 2 came whole", "0", "those",
+        "source_pipe: a_pipe_that_ends_inside_an_image_keeps_what_came_whole"),
+
+    # Settings and surroundings
+    Row("a setting that cannot work", "--data-root /nowhere is not a folder: ...; --precision fp16 needs a GPU ...",
+        "2",
+        "nothing", "faults_settings: a_setting_that_cannot_work_is_told, "
+        "a_job_without_weights_or_source_says_which_option_is_missing, a_foreign_package_named_datasets_is_noticed"),
+    Row("a visdom server that is absent, hangs or dies", "the dashboard at ... cannot be reached: ...", "0",
+        "the record, for --replay", "visualize: "
+        "without_a_server_there_is_one_warning_and_a_replay_shows_it_later; feed: "
+        "a_server_that_hangs_costs_one_warning_and_no_time"),
+]
 
 
-class ExecutesCode:
-    def __reduce__(self):
-        return os.system, ("touch executed",)
+def named(row: Row) -> list[tuple[str, str]]:
+    """(file, test) of a row."""
+    parts = [part.strip().split(": ") for part in row.tests.split(";")]
+    return [(f"test_{file}.py", f"test_{test.strip()}") for file, tests in parts for test in tests.split(",")]
 
 
-def camvid(world, tmp_path, break_it):
-    """--data-root of a copy of the tree in which something is broken."""
-    root = tmp_path / "camvid"
-    shutil.copytree(world / "camvid", root)
-    break_it(root)
-    return ["--method", "single", "--dataset", "camvid", "--data-root", root, "--device", "cpu", "--num-workers", "1"]
+def cases_in(file: Path) -> dict[str, bool]:
+    """Its tests, and whether all their cases are slow."""
+    functions = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)]
+    return {node.name: any(ast.unparse(mark) == "pytest.mark.slow" for mark in node.decorator_list)
+            for node in functions if node.name.startswith("test_")}
 
 
-def replace(path: str, content):
-    """A breaker of one file: bytes, an array that becomes an image, or None to delete it."""
-    def break_it(root):
-        if content is None:
-            (root / path).unlink()
-        elif isinstance(content, bytes):
-            (root / path).write_bytes(content)
-        elif isinstance(content, str):
-            (root / path).write_bytes((root / path).read_bytes()[:300])
-        else:
-            Image.fromarray(content).save(root / path)
-    return break_it
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.fault)
+def test_every_row_is_held_by_tests_that_exist_and_one_is_fast(row):
+    slow = [cases_in(HERE / file)[test] for file, test in named(row)]
+    assert not all(slow)
 
 
-WRONG_SIZE = np.zeros((20, 32), np.uint8)
-WRONG_ID = np.full((24, 32), 77, np.uint8)
-COLOUR = np.zeros((24, 32, 3), np.uint8)
-DATA = {
-    "truncated image": (replace("val/0001TP_000060.png", "truncate"), "0001TP_000060.png"),
-    "empty image": (replace("val/0001TP_000060.png", b""), "0001TP_000060.png"),
-    "label of another size": (replace("valannot/0001TP_000060.png", WRONG_SIZE), "20"),
-    "label id out of range": (replace("valannot/0001TP_000060.png", WRONG_ID), "77"),
-    "label in colours": (replace("valannot/0001TP_000060.png", COLOUR), "0001TP_000060.png"),
-    "label missing": (replace("valannot/0001TP_000060.png", None), "0001TP_000060"),
-    "image missing": (replace("val/0001TP_000060.png", None), "0001TP_000060"),
-    "split missing": (lambda root: shutil.rmtree(root / "valannot"), "--data-root"),
-    "no frames": (lambda root: [path.unlink() for path in (root / "valannot").iterdir()], "val"),
-}
-WEIGHTS = {
-    "missing file": ("missing.pth", "no checkpoint"),
-    "a folder": (".", "a folder"),
-    "truncated": ("cut.pth", "damaged"),
-    "not a checkpoint": ("text.pth", "no checkpoint"),
-    "pickled code": ("evil.pth", "could run code"),
-    "another backbone": ("psp18.pth", "--backbone"),
-    "another class count": ("seven.pth", "classes"),
-}
-WORDS = {
-    "no data root": (["--method", "single", "--dataset", "camvid"], "--data-root"),
-    "data root is no folder": (["--method", "single", "--dataset", "camvid", "--data-root", "/nowhere/camvid"],
-                               "/nowhere/camvid"),
-    "no classes.txt": (["--method", "single", "--dataset", "folder", "--data-root", "."], "classes.txt"),
-    "no GPU": (["--device", "cuda"], "--device cuda"),
-    "fp16 on a CPU": (["--precision", "fp16", "--device", "cpu"], "needs a GPU"),
-}
-if torch.cuda.is_available():
-    del WORDS["no GPU"]
+def test_every_test_of_a_fault_is_in_the_table():
+    known = {place for row in TABLE for place in named(row)}
+    missing = [(file.name, test) for file in HERE.glob("test_faults_*.py") for test in cases_in(file)
+               if (file.name, test) not in known]
+    assert not missing
 
 
-def assert_one_line(done, message: str, *absent) -> None:
-    assert done.returncode == 2, f"exit code {done.returncode}: {done.stderr[-2000:]}"
-    lines = [line for line in done.stderr.replace("\r", "\n").splitlines() if "main.py: error:" in line]
-    assert len(lines) == 1 and message in lines[0], done.stderr
-    assert "Traceback" not in done.stderr
-    assert not [path for path in absent if path.exists()], "nothing is half-written"
-
-
-@pytest.mark.parametrize("name", DATA)
-def test_broken_data_is_named_in_one_line(world, tmp_path, name):
-    break_it, message = DATA[name]
-    done = run("--eval-mode", *camvid(world, tmp_path, break_it), "--weights", world / "good.pth", "--savedir",
-               tmp_path / "save")
-    assert_one_line(done, message, tmp_path / "save" / "results.json")
-
-
-@pytest.mark.parametrize("name", WEIGHTS)
-def test_wrong_weights_are_refused_before_anything_is_written(world, tmp_path, name):
-    file, message = WEIGHTS[name]
-    done = run("--eval-mode", *TINY, "--weights", world / file, "--savedir", tmp_path / "save", cwd=tmp_path)
-    assert_one_line(done, message, tmp_path / "save", tmp_path / "executed")
-
-
-@pytest.mark.parametrize("name", WORDS)
-def test_a_setting_that_cannot_work_is_told(world, tmp_path, name):
-    words, message = WORDS[name]
-    done = run("--eval-mode", *words, "--weights", world / "good.pth", "--savedir", tmp_path / "save", cwd=tmp_path)
-    assert_one_line(done, message, tmp_path / "save")
-
-
-@pytest.mark.parametrize("job", ["--eval-mode", "--inference"])
-def test_a_job_without_weights_or_source_says_which_option_is_missing(tmp_path, job):
-    assert_one_line(run(job, "--savedir", tmp_path / "s"), "--source" if job == "--inference" else "--weights",
-                    tmp_path / "s")
-
-
-def test_training_data_broken_in_a_worker_is_named_in_one_line(world, tmp_path):
-    broken = camvid(world, tmp_path, replace("train/0001TP_000090.png", "truncate"))
-    done = run("--training", *broken, "--batch-size", "2", "--num-epochs", "1", "--savedir", tmp_path / "save")
-    assert_one_line(done, "0001TP_000090.png", tmp_path / "save" / "checkpoint.pth.tar")
-
-
-def test_a_missing_validation_split_is_told_before_training(world, tmp_path):
-    broken = camvid(world, tmp_path, lambda root: shutil.rmtree(root / "valannot"))
-    done = run("--training", *broken, "--batch-size", "2", "--iouVal", "--savedir", tmp_path / "save")
-    assert_one_line(done, "--data-root", tmp_path / "save")
-
-
-def test_a_savedir_with_a_checkpoint_is_not_overwritten_unasked(tmp_path):
-    (tmp_path / "checkpoint.pth.tar").write_bytes(b"precious")
-    assert_one_line(run("--training", *TINY, "--savedir", tmp_path), "--resume goes on from it")
-    assert (tmp_path / "checkpoint.pth.tar").read_bytes() == b"precious"
-    assert_one_line(run("--training", *TINY, "--savedir", tmp_path / "new", "--resume"), "--resume: there is no",
-                    tmp_path / "new")
-
-
-def test_a_savedir_that_is_a_file_is_told(tmp_path, world):
-    (tmp_path / "file").write_text("mine")
-    done = run("--eval-mode", *TINY, "--weights", world / "good.pth", "--savedir", tmp_path / "file")
-    assert_one_line(done, "is a file")
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_a_batch_larger_than_the_data_set_is_told(tmp_path):
-    assert_one_line(run("--training", *TINY, "--batch-size", "99", "--savedir", tmp_path / "s"), "--batch-size",
-                    tmp_path / "s")
-
-
-def test_a_loss_that_is_not_finite_stops_with_all_terms_and_keeps_the_last_good_state(tmp_path):
-    words = ["--training", *TINY, "--batch-size", "2", "--num-epochs", "9", "--steps-save", "1", "--savedir", tmp_path]
-    done = run(*words, "--optimizer", "sgd", "--momentum", "0", "--lr-start", "1e30", "--lr-strategy", "constant")
-    assert_one_line(done, "the loss is not finite in epoch 1")
-    assert "ce " in done.stderr and "lower --lr-start" in done.stderr
-    assert checkpoint.read(tmp_path / "checkpoint.pth.tar")["progress"]["step"] >= 1
-
-
-def test_a_full_disk_is_told_and_the_last_checkpoint_stays(tmp_path):
-    """A file-size limit stands for the full disk: the same error reaches the same place."""
-    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000)); import signal; " \
-            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); sys.argv = sys.argv[1:]; import main; sys.exit(main.main())"
-    words = ["--training", *TINY, "--batch-size", "2", "--num-epochs", "1", "--savedir", str(tmp_path / "s")]
-    done = subprocess.run([sys.executable, "-c", limit, "main.py", *words], cwd=ROOT, capture_output=True, text=True)
-    assert_one_line(done, "could not save", tmp_path / "s" / "checkpoint.pth.tar")
-    assert not list((tmp_path / "s").glob(".checkpoint*"))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no folders, not even root's")
-def test_a_savedir_that_may_not_be_written_is_told(world):
-    done = run("--eval-mode", *TINY, "--weights", world / "good.pth", "--savedir", "/proc/streamseg")
-    assert_one_line(done, "cannot write into --savedir /proc/streamseg")
-
-
-def test_a_foreign_package_named_datasets_is_noticed(tmp_path):
-    (tmp_path / "datasets").mkdir()
-    (tmp_path / "datasets" / "__init__.py").write_text("")
-    done = subprocess.run([sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); import datasets; "
-                           "sys.path.insert(0, '.'); import main; sys.exit(main.main())", str(tmp_path),
-                           "--eval-mode", "--weights", "w", "--savedir", "s"], cwd=ROOT, capture_output=True, text=True)
-    assert_one_line(done, "is hidden by")
+def test_the_table_names_each_fault_once():
+    assert len({row.fault for row in TABLE}) == len(TABLE)

@@ -255,3 +255,38 @@ def test_soft_keys_begin_small_and_learn_slowly():
     assert rates[id(soft.kv_M_r4.Key.weight)] == pytest.approx(0.03) and rates[id(soft.kv_M_r4.Value.weight)] == 1.0
     assert len(rates) == len([p for p in soft.parameters() if p.requires_grad]), "each parameter is in one group"
     assert {group["lr"] for group in plain.parameter_groups(1.0, 0.0)} == {1.0}
+
+
+def test_keys_that_are_told_where_things_were_begin_smaller_and_learn_faster():
+    plain, told = network(), network("--soft-keys --match-flow 0.1")
+    assert told.kv_M_r4.Key.weight.std().item() == pytest.approx(0.03 * plain.kv_M_r4.Key.weight.std().item(), rel=0.05)
+    rates = {id(p): group["lr"] for group in told.parameter_groups(1.0, 0.0) for p in group["params"]}
+    assert rates[id(told.kv_M_r4.Key.weight)] == pytest.approx(0.3)
+
+
+def test_without_labels_the_scale_of_the_fused_map_is_found_faster():
+    model = network("--imitate 1")
+    rates = {id(p): group["lr"] for group in model.parameter_groups(1.0, 0.0) for p in group["params"]}
+    fusion = model.memory_fusion
+    assert rates[id(fusion.bn.weight)] == 10.0 and rates[id(fusion.conv_layer_1.weight)] == 1.0
+
+
+@pytest.mark.parametrize("words", ["", "--memorize-first", "--model-struct original_kv_fusion", "--imitate 1"])
+def test_flow_teaches_the_keys_where_to_look(words):
+    model = network(f"--match-flow 0.5 {words}")
+    clip, labels = clip_and_labels(model)
+    flows = torch.zeros(len(clip), clip.shape[1] - 1, 2, *clip.shape[-2:])
+    terms = model.losses(clip, labels, flows)
+    assert terms["match"] > 0 and "match" not in model.losses(clip, labels)
+    terms["match"].backward()
+    assert all(part.Key.weight.grad.abs().sum() > 0 for part in (model.kv_M_r4, model.kv_Q_r4))
+    model.match_flow = 1.0
+    assert model.losses(clip, labels, flows)["match"].item() == pytest.approx(2 * terms["match"].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("words, said", [("--dataset camvid", "optical flow"), ("--no-local-correlation", "window"),
+                                         ("--match-flow -1", "0 or more")])
+def test_matching_is_refused_where_it_cannot_be(words, said, capsys):
+    with pytest.raises(SystemExit):
+        main.parse_args(f"--training --savedir x --dataset synthetic --match-flow 0.1 {words}".split())
+    assert said in capsys.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from command import ROOT, TINY, run, succeed
+from kills import Ranks
 from utils.checkpoint import read
 from utils.dist import launch
 from utils.loading import evaluation_loader
@@ -100,11 +101,12 @@ def test_gpus_2_on_a_cpu_trains_and_both_ranks_end_with_one_model(tmp_path):
 
 
 def test_parts_that_are_not_trained_do_not_stop_two_ranks(tmp_path):
-    words = ["--training", *TINY, "--num-epochs", "1", "--batch-size", "2", "--gpus", "2", "--no-iouVal"]
-    succeed(*words, "--backbone-nobn", "--savedir", tmp_path / "nobn")
-    succeed(*words, "--backbone", "psp18", "--aux-weight", "0", "--savedir", tmp_path / "aux")
+    words = ["--training", *TINY, "--num-epochs", "1", "--batch-size", "4", "--num-workers", "0", "--no-iouVal"]
+    Ranks(tmp_path, *words, "--backbone-nobn", "--savedir", tmp_path / "nobn").succeed()
+    Ranks(tmp_path, *words, "--backbone", "psp18", "--aux-weight", "0", "--savedir", tmp_path / "aux").succeed()
 
 
+@pytest.mark.slow
 def test_torchrun_works_as_well(tmp_path):
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", ROOT / "main.py",
              "--training", *TINY, "--num-epochs", "1", "--batch-size", "2", "--savedir", tmp_path]

@@ -7,9 +7,9 @@ import signal
 import time
 
 import pytest
-import torch
 
-from command import TRAIN, run, start, succeed
+from command import TRAIN, call, perform, run, start, succeed
+from kills import assert_same, assert_same_training
 from utils import checkpoint
 from utils.training_state import CHECKPOINT
 
@@ -18,28 +18,6 @@ STEPWISE = [*TRAIN, "--steps-save", "2"]
 
 def state(folder) -> dict:
     return checkpoint.read(folder / CHECKPOINT)
-
-
-def assert_same(one, other, path: str = "") -> None:
-    """Bit for bit, through dicts and lists."""
-    assert type(one) is type(other), path
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-    if isinstance(one, (dict, list, tuple)):
-        for key in one if isinstance(one, dict) else range(len(one)):
-            assert_same(one[key], other[key], f"{path}/{key}")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), path
-    else:
-        assert one == other or one != one and other != other, f"{path}: {one} and {other}"
-
-
-def assert_same_run(one, other) -> None:
-    assert_same(state(one), state(other))
-    assert_same(checkpoint.read(one / "model_best.pth"), checkpoint.read(other / "model_best.pth"))
-    for name in ("automated_log.txt", "best.txt"):
-        assert (one / name).read_text() == (other / name).read_text()
-    assert not list(other.glob(".*")), "no temporary file is left"
 
 
 def kill_until_done(folder, words, moment, kills: int) -> int:
@@ -65,6 +43,7 @@ def uninterrupted(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_costs_nothing(tmp_path, uninterrupted):
     rng = random.Random(os.environ.get("PYTEST_SEED", "7"))
 
@@ -76,9 +55,10 @@ def test_kill_9_at_random_moments_costs_nothing(tmp_path, uninterrupted):
             return True
 
     kill_until_done(tmp_path, STEPWISE, moment, kills=3)
-    assert_same_run(uninterrupted, tmp_path)
+    assert_same_training(uninterrupted, tmp_path)
 
 
+@pytest.mark.slow
 def test_kill_9_during_a_save_costs_nothing(tmp_path, uninterrupted):
     def moment(folder, process):
         while process.poll() is None:
@@ -88,9 +68,10 @@ def test_kill_9_during_a_save_costs_nothing(tmp_path, uninterrupted):
         return False
 
     assert kill_until_done(tmp_path, STEPWISE, moment, kills=2) == 2
-    assert_same_run(uninterrupted, tmp_path)
+    assert_same_training(uninterrupted, tmp_path)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_143_and_resumes(tmp_path, uninterrupted):
     process = start(*STEPWISE, "--savedir", tmp_path)
     for line in process.stdout:
@@ -102,9 +83,10 @@ def test_sigterm_saves_and_exits_143_and_resumes(tmp_path, uninterrupted):
     assert err.strip().splitlines()[-1] == "main.py: error: stopped by SIGTERM; --resume goes on from here"
     assert state(tmp_path)["progress"]["step"] + 8 * state(tmp_path)["progress"]["epoch"] >= 4
     succeed(*STEPWISE, "--savedir", tmp_path, "--resume")
-    assert_same_run(uninterrupted, tmp_path)
+    assert_same_training(uninterrupted, tmp_path)
 
 
+@pytest.mark.slow
 def test_two_ranks_killed_with_their_launcher_resume_to_the_same_weights(tmp_path):
     words = [*STEPWISE, "--gpus", "2", "--batch-size", "1", "--num-epochs", "2"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -118,9 +100,10 @@ def test_two_ranks_killed_with_their_launcher_resume_to_the_same_weights(tmp_pat
         return process.poll() is None
 
     kill_until_done(killed, words, moment, kills=2)
-    assert_same_run(whole, killed)
+    assert_same_training(whole, killed)
 
 
+@pytest.mark.slow
 def test_a_truncated_checkpoint_is_named_and_the_one_before_serves(tmp_path, uninterrupted):
     for path in uninterrupted.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -137,7 +120,7 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_serves(tmp_path, uni
     (["--synthetic-videos", "3", "1", "1"], "clips in the training set: 16")])
 def test_resuming_with_other_options_is_refused_and_nothing_changes(uninterrupted, words, message):
     before = {path.name: path.stat().st_mtime_ns for path in uninterrupted.iterdir()}
-    done = run(*STEPWISE, *words, "--savedir", uninterrupted, "--resume")
+    done = (run if "--gpus" in words else call)(*STEPWISE, *words, "--savedir", uninterrupted, "--resume")
     assert done.returncode == 2 and message in done.stderr, done.stderr
     assert {path.name: path.stat().st_mtime_ns for path in uninterrupted.iterdir()} == before
 
@@ -145,8 +128,8 @@ def test_resuming_with_other_options_is_refused_and_nothing_changes(uninterrupte
 def test_more_epochs_go_on_from_a_finished_run(tmp_path, uninterrupted):
     for path in uninterrupted.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    assert "are done" in succeed(*STEPWISE, "--savedir", tmp_path, "--resume").stdout
-    succeed(*STEPWISE, "--num-epochs", "4", "--savedir", tmp_path, "--resume")
+    assert "are done" in perform(*STEPWISE, "--savedir", tmp_path, "--resume").stdout
+    perform(*STEPWISE, "--num-epochs", "4", "--savedir", tmp_path, "--resume")
     assert len((tmp_path / "automated_log.txt").read_text().splitlines()) == 5
 
 
@@ -154,7 +137,7 @@ def test_overwrite_leaves_nothing_of_the_earlier_run(tmp_path, uninterrupted):
     for path in uninterrupted.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "model-003.pth").write_bytes(b"old")
-    succeed(*TRAIN, "--num-epochs", "1", "--no-iouVal", "--savedir", tmp_path, "--overwrite")
+    perform(*TRAIN, "--num-epochs", "1", "--no-iouVal", "--savedir", tmp_path, "--overwrite")
     assert len((tmp_path / "automated_log.txt").read_text().splitlines()) == 2
     assert not (tmp_path / "model-003.pth").exists()
     assert not (tmp_path / "best.txt").exists(), "nothing was validated"

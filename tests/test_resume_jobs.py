@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import main
-from command import SINGLE, run, start, succeed
+from command import SINGLE, call, perform, run, start, succeed
 from datasets import build_dataset
 from engine import evaluate
 from models.single import SingleFrame
@@ -118,12 +118,12 @@ def test_inference_skips_the_sources_that_are_done(tmp_path, weights):
     words = ["--inference", *SINGLE, "--method", "lma", "--corr-size", "5", "--weights", weights, "--output", "labels",
              "--savedir", tmp_path / "out", "--source", tmp_path / "one", tmp_path / "two"]
     (tmp_path / "two" / "1.png").write_bytes(b"broken")
-    assert run(*words).returncode == 2
+    assert call(*words).returncode == 2
     stamp = (tmp_path / "out" / "one_labels" / "0.png").stat().st_mtime_ns
     Image.fromarray(np.full((32, 48, 3), 60, np.uint8)).save(tmp_path / "two" / "1.png")
-    done = succeed(*words, "--resume")
+    done = perform(*words, "--resume")
     assert "one: labelled before" in done.stdout + done.stderr
     assert (tmp_path / "out" / "one_labels" / "0.png").stat().st_mtime_ns == stamp
     assert len(list((tmp_path / "out" / "two_labels").glob("*.png"))) == 3
-    anew = succeed(*words)
+    anew = perform(*words)
     assert "labelled before" not in anew.stdout + anew.stderr, "without --resume all is done again"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from command import ROOT, TINY, TRAIN, run, start, succeed
+from command import ROOT, TINY, TRAIN, call, perform, run, start, succeed
 from visdom_server import VisdomServer, free_port, wait_for, windows
 from watched import assert_curves, steps
 
@@ -37,7 +37,7 @@ def test_a_resumed_training_shows_its_whole_log(server, trained):
 
 def test_an_evaluation_shows_what_is_in_its_results(server, trained, tmp_path):
     folder = tmp_path / "scored"
-    succeed("--eval-mode", *TINY, "--method", "lma", "--backbone", "erf", "--weights", trained / "model_best.pth",
+    perform("--eval-mode", *TINY, "--method", "lma", "--backbone", "erf", "--weights", trained / "model_best.pth",
             "--visualize", "--port", server.port, "--savedir", folder)
     results = json.loads((folder / "results.json").read_text())
     (trace,) = windows(server.port, "graphs scored")["iou_eval"]["content"]["data"]
@@ -75,17 +75,17 @@ def test_exploring_goes_on_until_ctrl_c(server, trained, tmp_path):
     (("--inference", "--source", "a", "b", "--explore", "--visualize"), "one --source"),
     (("--training", "--explore", "--visualize"), "--inference")])
 def test_exploring_needs_an_inference_of_one_source_and_a_dashboard(words, told, tmp_path):
-    done = run(*words, "--savedir", tmp_path)
+    done = call(*words, "--savedir", tmp_path)
     assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_method_without_attention_cannot_be_explored(tmp_path):
     Image.new("RGB", (64, 32)).save(tmp_path / "frame.png")
-    done = run(*LABEL, "--method", "single", "--source", tmp_path / "frame.png", "--visualize", "--explore",
+    done = call(*LABEL, "--method", "single", "--source", tmp_path / "frame.png", "--visualize", "--explore",
                "--weights", ROOT / "trained_models" / "erfnet_synthetic.pth", "--savedir", tmp_path / "s")
     assert done.returncode == 2 and "no attention" in done.stderr
 
 
 def test_a_run_needs_a_savedir_and_a_replay_does_not(tmp_path):
-    assert "--savedir is required" in run("--training").stderr
-    assert "automated_log.txt" in run("--replay", tmp_path).stderr
+    assert "--savedir is required" in call("--training").stderr
+    assert "automated_log.txt" in call("--replay", tmp_path).stderr

@@ -13,6 +13,7 @@ import os
 import pickle
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,11 +52,14 @@ def save(path: str | Path, content: dict, *, keep: bool = True) -> None:
             os.replace(old, previous(path))
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:        # torch's writer turns some of the former into the latter
-        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        full = isinstance(error, RuntimeError) and shutil.disk_usage(path.parent).free < 1 << 20
+        number = errno.ENOSPC if full else getattr(error, "errno", None)
+        why = os.strerror(number) if number else error
         raise OSError(f"could not save {path}: {why}; is there space, and may this folder be written to?") from error
     finally:
-        fresh.unlink(missing_ok=True)
-        old.unlink(missing_ok=True)
+        with suppress(OSError):         # nothing can be removed where nothing may be written
+            fresh.unlink(missing_ok=True)
+            old.unlink(missing_ok=True)
 
 
 def previous(path: str | Path) -> Path:
@@ -196,7 +200,8 @@ def load_weights(model: nn.Module, paths: str | Path | list[str | Path], *, comp
     needed = [name for name in new if not name.endswith(UNCOUNTED) and not AUXILIARY.fullmatch(name)]
     if complete and needed:
         raise ValueError(f"{', '.join(map(str, paths)) or 'no file'}: the model is not complete without "
-                         f"{_some(needed)}; give the weights of the whole network, not of a part of it")
+                         f"{_some(needed)}; give the weights of the whole network, not of a part of it or of another "
+                         "--method")
     with torch.no_grad():
         for name, tensor in loaded.items():
             targets[name].copy_(tensor)             # casts: published files may be in half precision

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import uuid
+import zlib
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -20,7 +21,7 @@ import torch.distributed as dist
 
 from .batch_norm import share_batch_norms
 
-INTERRUPTED = 128 + signal.SIGTERM      # the exit code of a run that SIGTERM ended
+OUT_OF_MEMORY = ": if nobody did that, memory was short"
 
 
 def rank() -> int:
@@ -42,14 +43,21 @@ def launch(script: str, argv: Sequence[str], processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)      # a rank that fails says why itself
+    for name in ("torch.distributed", "torch.distributed.elastic.agent.server.api"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)      # a rank that fails says why itself
     config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex,
                           rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.1)
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
     try:
         elastic_launch(config, sys.executable)(script, *argv)
     except ChildFailedError as error:
-        return error.get_first_failure()[1].exitcode
+        number, failure = error.get_first_failure()
+        if failure.exitcode >= 0:
+            return failure.exitcode
+        name = signal.Signals(-failure.exitcode).name       # it could not say so itself
+        print(f"main.py: error: rank {number} was ended by {name}{OUT_OF_MEMORY * (name == 'SIGKILL')}",
+              file=sys.stderr, flush=True)
+        return 128 - failure.exitcode
     except SignalException as error:
         return 128 + error.sigval
     return 0
@@ -104,6 +112,26 @@ def gather(value: Any) -> list[Any]:
     values = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def agree(what: str, value: Sequence[str]) -> None:
+    """ValueError, on all ranks, unless all have the same words: else they would wait for each other for ever, or add up
+    what does not belong together."""
+    first, *others = gather(list(value))
+    for number, other in enumerate(others, 1):
+        if other != first:
+            ours, theirs = (", ".join(word for word in a if word not in b)[:200] or "none of that"
+                            for a, b in ((first, other), (other, first)))
+            raise ValueError(f"the ranks have different {what}: rank 0 {ours}, rank {number} {theirs}; start all of "
+                             "them with the same")
+
+
+def fingerprint(module: torch.nn.Module) -> str:
+    """A checksum of all that its state dict holds; it takes a while, and ranks alone ask for it."""
+    total = 0
+    for tensor in module.state_dict().values() if world_size() > 1 else ():
+        total = zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), total)
+    return f"those of checksum {total:08x}"
 
 
 def share_buffers(module: torch.nn.Module) -> None:

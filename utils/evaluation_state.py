@@ -80,9 +80,12 @@ class FinishedSources:
     def __init__(self, folder: Path, recipe: str, *, resume: bool):
         self.path, self.recipe, self.names = own_file(folder, "inference", ".json"), recipe, []
         if resume and self.path.exists():
-            stored = json.loads(self.path.read_text())
-            same_run(recipe, stored["recipe"], self.path)
-            self.names = stored["finished"]
+            try:
+                stored = json.loads(self.path.read_text())
+                written, self.names = stored["recipe"], stored["finished"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"--resume: {self.path} is damaged: leave --resume out to start anew") from error
+            same_run(recipe, written, self.path)
         else:
             self.write()
 

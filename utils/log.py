@@ -16,7 +16,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +28,10 @@ HEADER = "\t".join(COLUMNS)
 # Files
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a kill or a full disk leaves the previous one as it was."""
+    """Write a file whole or not at all: a kill or a full disk leaves the previous one as it was.
+
+    OSError names the file, which the system's own error does not where the disk is full.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -37,9 +40,11 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with suppress(OSError):         # nothing can be removed where nothing may be written
+            temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{path} cannot be written ({error.strerror or error}): is there space, and may "
+                                   "this folder be written to?") from error
 
 
 def write_text(path: Path, text: str) -> None:

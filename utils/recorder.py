@@ -41,6 +41,10 @@ class Recorder:
         else:
             self.console.note(f"resuming at epoch {progress.epoch + 1}, step {progress.step + 1} of {self.steps}")
 
+    def on_skip(self, message: str) -> None:
+        """A step that --on-nonfinite skip leaves out."""
+        self.console.warn(f"left out: {message}")
+
     def on_step(self, terms: dict[str, float]) -> None:
         """After each optimizer step: print, save, and stop if any rank was asked to."""
         progress = self.state.progress
@@ -94,6 +98,8 @@ class Recorder:
             write_best(self.folder, self.state.progress.best_epoch, self.state.progress.best)
             told = f"val loss {row.val_loss:.4f}, val mIoU {100 * row.val_miou:.2f}"
             told += ", the best so far" if better else ""
+        if self.state.progress.skipped:
+            told += f"; {self.state.progress.skipped} of {self.steps} steps were left out"
         self.console.note(f"epoch {row.epoch}: train loss {row.train_loss:.4f}, {told}")
 
 

@@ -1,31 +1,73 @@
-"""The folder a run writes into: what it must not hold yet, and the record of what was run."""
+"""The folder a run writes into: one run at a time, what it must not hold yet, and the record of what was run."""
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from .dist import barrier, rank
-from .log import LOG_NAME, write_text
+from .log import LOG_NAME, get_logger, write_text
 from .training_state import CHECKPOINT
 
 OF_A_TRAINING = (f"{CHECKPOINT}*", "model_best.pth*", "model-*.pth", LOG_NAME, "best.txt", "curves.png", "tensorboard",
                  "graphs *.json", "images *.json")
+LOCK = ".lock"
+held: list[tuple[Path, int]] = []       # locks of this process and their descriptors; it has one at a time
 TEMPORARY = re.compile(r"\..+\.(?:(\d+)\.(?:new|old)|tmp)")      # a checkpoint's with the process that writes it
 
 
 def claim(folder: Path, args) -> None:
     """Judge and make --savedir, once for all ranks. ValueError / OSError say what to do; then nothing has changed.
 
-    A training clears what a killed run left half-written, and with --overwrite what an earlier training left.
+    It belongs to this run until `release`. What a killed run left half-written is cleared, and with --overwrite what
+    an earlier training left.
     """
     if rank() == 0:
         judge(folder, training=args.training, resume=args.resume, overwrite=args.overwrite)
-        if args.training:
-            clear(folder, args.overwrite)
+        lock(folder)
+        clear(folder, args.training and args.overwrite)
     barrier()
+
+
+def lock(folder: Path) -> None:
+    """Take the folder for this process. ValueError where another run has it.
+
+    A record lock ends with its process however that ends, and loader workers do not inherit it.
+    """
+    path = folder / LOCK
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(descriptor, 20).decode(errors="replace")
+            os.close(descriptor)
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise ValueError(f"--savedir {folder} is in use by another run (process {owner or 'unknown'}): wait "
+                                 "for its end, or give another folder") from error
+            get_logger().warning(f"{folder} cannot be locked ({error.strerror}): start no second run there")
+            return
+        with suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                break
+        os.close(descriptor)        # the run before has removed the file in between
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    held.append((path, descriptor))
+
+
+def release() -> None:
+    """The run is over: others may have its folder."""
+    while held:
+        path, descriptor = held.pop()
+        with suppress(OSError):         # the disk may have become read-only
+            path.unlink()
+        os.close(descriptor)
 
 
 def judge(folder: Path, *, training: bool, resume: bool, overwrite: bool) -> None:

@@ -8,6 +8,8 @@ import torch
 from .dist import join
 from .views import Views
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def begin(args) -> torch.device:
     """Seed, choose the device and join the other ranks. ValueError if the device asked for is not there."""
@@ -39,9 +41,9 @@ def choose_device(name: str) -> torch.device:
 
 
 def autocast(args, device: torch.device) -> AbstractContextManager:
-    """--precision as a context that may be entered again and again."""
-    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[args.precision]
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+    """--precision of a training, as a context that may be entered again and again."""
+    dtype = PRECISIONS[args.precision]
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def views_of(args, model: torch.nn.Module) -> Views:

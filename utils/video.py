@@ -11,6 +11,7 @@ import errno
 import math
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -149,8 +150,12 @@ class LabelWriter:
         try:
             Image.fromarray(labels).save(temporary, format="PNG")
             temporary.replace(path)
+        except OSError as error:
+            raise OSError(error.errno, f"{path} cannot be written ({error.strerror or error}): is the disk full?"
+                          ) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):     # nothing can be removed where nothing may be written
+                temporary.unlink(missing_ok=True)
         return path
 
 

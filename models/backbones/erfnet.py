@@ -19,6 +19,14 @@ from .backbone import Backbone, Features, SizeRule
 EPS = 1e-3                              # of every batch norm of this network
 
 
+def halve(x: Tensor) -> Tensor:
+    """F.max_pool2d(x, 2); without gradients as a maximum of slices, which for three channels takes a CPU a tenth."""
+    if torch.is_grad_enabled():
+        return F.max_pool2d(x, 2)
+    rows = torch.maximum(x[..., ::2, :], x[..., 1::2, :])
+    return torch.maximum(rows[..., ::2], rows[..., 1::2])
+
+
 class Down(nn.Module):
     """x (B, in, h, w) -> (B, out, h/2, w/2): a strided convolution beside a pooling; h and w even."""
 
@@ -29,7 +37,7 @@ class Down(nn.Module):
         self.use_bn = use_bn
 
     def forward(self, x: Tensor) -> Tensor:
-        out = torch.cat([self.conv(x), F.max_pool2d(x, 2)], dim=1)
+        out = torch.cat([self.conv(x), halve(x)], dim=1)
         return F.relu(self.bn(out) if self.use_bn else out, inplace=True)
 
 

@@ -1,0 +1,197 @@
+"""A network prepared for prediction gives the plain network's numbers."""
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import main
+from laws import assert_stream_equals_clip, video
+from models import build_model
+from models.cuda_graphs import GraphedStep
+from models.inference import fold_batch_norm, for_inference
+
+BACKBONES = ("erf", "psp18", "r50v1c")          # one of each family
+STRUCTURES = ("original", "mem_only", "original_kv_fusion")
+
+
+def network(*words: str) -> nn.Module:
+    """A network of these options whose batch norms are not trivial, as after a training."""
+    torch.manual_seed(0)
+    model = build_model(main.parse_args(["--inference", "--savedir", "unused", *words]), 19)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            module.running_mean.normal_(std=0.2)
+            module.running_var.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+@torch.no_grad()
+def stream(model, frames: torch.Tensor) -> torch.Tensor:
+    """frames (B, T, 3, H, W) -> logits (T, B, K, h, w)."""
+    state, found = model.start(), []
+    for frame in frames.unbind(1):
+        logits, state = model.step(frame, state)
+        found.append(logits.float())
+    return torch.stack(found)
+
+
+def assert_same(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+    two = theirs.topk(2, -3).values
+    decided = two.select(-3, 0) - two.select(-3, 1) > 2e-5 * theirs.abs().max()     # no tie in either
+    assert decided.float().mean() > 0.99
+    assert torch.equal(ours.argmax(-3)[decided], theirs.argmax(-3)[decided])
+
+
+@pytest.mark.parametrize("method", ["single", "lma"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_prepared_network_gives_the_same_logits_on_a_stream_and_on_a_clip(backbone, method):
+    plain = network("--method", method, "--backbone", backbone)
+    ready = for_inference(copy.deepcopy(plain))
+    frames = video(plain, 4, seed=1, size=(24, 40))
+    assert_same(stream(ready, frames), stream(plain, frames))
+    with torch.no_grad():
+        clip = frames[:, :3]
+        assert_same(ready(clip), plain(clip))
+    assert not any(isinstance(m, nn.BatchNorm2d) for name, m in ready.backbone.named_modules()
+                   if "aux" not in name and not name.endswith(("initial_block.bn", "layers.0.bn", "layers.6.bn")))
+
+
+@pytest.mark.parametrize("struct", STRUCTURES)
+def test_every_structure_of_lmanet_can_be_prepared_and_keeps_the_law(struct):
+    plain = network("--backbone", "erf", "--model-struct", struct)
+    ready = for_inference(copy.deepcopy(plain))
+    frames = video(plain, 5, seed=2)
+    assert_same(stream(ready, frames), stream(plain, frames))
+    assert_stream_equals_clip(ready, size=(16, 24))
+
+
+@pytest.mark.parametrize("words", [["--shallow-dec"], ["--backbone-nobn"], ["--no-local-correlation"],
+                                   ["--learnable-constant", "--memorize-first"]], ids=" ".join)
+def test_options_that_change_the_network_do_not_change_that(words):
+    plain = network("--backbone", "erf", *words)
+    frames = video(plain, 4, seed=3)
+    assert_same(stream(for_inference(copy.deepcopy(plain)), frames), stream(plain, frames))
+
+
+class Fork(nn.Module):
+    """A convolution that is read by a batch norm and beside it; one whose batch norm reads another one too."""
+
+    offsets, size_rule = (), None
+
+    def __init__(self):
+        super().__init__()
+        self.both, self.one, self.other, self.alone = (nn.Conv2d(3, 3, 1) for _ in range(4))
+        self.bn1, self.bn2, self.bn3 = (nn.BatchNorm2d(3) for _ in range(3))
+
+    def start(self):
+        return None
+
+    def step(self, frame, state):
+        x = self.both(frame)
+        y = self.bn2(self.one(frame)) + self.bn2(self.other(frame))
+        return x + self.bn1(x) + y + self.bn3(self.alone(frame)), None
+
+
+def test_only_a_convolution_that_nothing_else_reads_is_folded(monkeypatch):
+    monkeypatch.setattr("models.inference.probe", lambda model, frames: iter([torch.rand(1, 3, 4, 4)]))
+    model = Fork().eval()
+    for norm in (model.bn1, model.bn2, model.bn3):
+        norm.running_var.uniform_(0.5, 2)
+        norm.running_mean.normal_()
+    frame = torch.rand(2, 3, 5, 5)
+    before = model.step(frame, None)[0]
+    assert fold_batch_norm(model) == 1
+    assert [isinstance(norm, nn.Identity) for norm in (model.bn1, model.bn2, model.bn3)] == [False, False, True]
+    torch.testing.assert_close(model.step(frame, None)[0], before)
+
+
+@pytest.mark.parametrize("backbone, words", [
+    *((backbone, words) for backbone in BACKBONES for words in (["--method", "single"], [])),
+    ("erf", ["--no-local-correlation", "--learnable-constant"]), ("erf", ["--model-struct", "original_kv_fusion"])])
+def test_half_precision_rounds_convolutions_but_neither_keys_nor_what_gives_the_logits(backbone, words):
+    plain = network("--backbone", backbone, *words)
+    ready = for_inference(copy.deepcopy(plain), dtype=torch.bfloat16)
+    frames = video(plain, 3, seed=4, size=(24, 40))
+    ours, theirs = stream(ready, frames), stream(plain, frames)
+    assert 0 < (ours - theirs).abs().mean() < 0.1 * theirs.abs().mean()
+    types = {name: m.weight.dtype for name, m in ready.named_modules() if isinstance(m, nn.Conv2d)}
+    assert torch.bfloat16 in types.values()
+    assert all(types[name] == torch.float32 for name in types if name.endswith(".Key"))
+    if words == []:
+        state = ready.start()
+        _, state = ready.step(frames[:, 0], state)
+        key, value = state.entries[-1]
+        assert (key.dtype, value.dtype) == (torch.float32, torch.bfloat16)
+
+
+def recorded(compute):
+    """A replay on a CPU: what a CUDA graph does, writing into the same outputs each time."""
+    from torch.utils._pytree import tree_leaves
+    logits, state = compute()
+    fixed = [logits, *tree_leaves(state.entries if state is not None else ())]
+
+    def replay():
+        logits, state = compute()
+        fresh = [logits, *tree_leaves(state.entries if state is not None else ())]
+        for old, new in zip(fixed, fresh, strict=True):
+            old.copy_(new)
+    return replay, (logits, state)
+
+
+@pytest.mark.parametrize("words", [["--method", "single"], [], ["--model-struct", "original_kv_fusion"]], ids=" ".join)
+def test_replayed_steps_keep_state_a_value_so_two_videos_may_be_stepped_in_turns(words):
+    model = network("--backbone", "erf", "--shallow-dec", *words)
+    captured = []
+
+    def capture(compute):
+        captured.append(compute)
+        return recorded(compute)
+    step = GraphedStep(model.step, capture)
+    videos = [video(model, 7, seed, batch=1) for seed in (5, 6)]
+    states, found = [model.start(), model.start()], [[], []]
+    for t in range(7):
+        for v in (0, 1):
+            logits, states[v] = step(videos[v][:, t], states[v])
+            found[v].append(logits)
+    for v in (0, 1):
+        assert torch.equal(torch.stack(found[v]), stream(model, videos[v]))
+    assert captured and states[0] is None or states[0].seen == 7
+
+
+def test_sizes_and_states_that_cannot_be_captured_are_stepped_as_they_are():
+    def capture(compute):
+        raise AssertionError("captured")
+    step = GraphedStep(lambda frame, state, flow, key: (frame, (state or 0) + 1), capture)
+    state = 0
+    for _ in range(3):
+        _, state = step(torch.rand(1, 3, 8, 8), state)
+    assert state == 3
+
+
+@pytest.mark.parametrize("strip", [0, 12_000])
+@pytest.mark.parametrize("wide", [0, 256])
+def test_strips_and_tiles_of_any_size_read_the_same_and_have_the_same_gradients(monkeypatch, strip, wide):
+    """The constants of the tiled form are chosen for speed alone."""
+    from models.ops import local_attention, local_attention_tiled
+    generator = torch.Generator().manual_seed(0)
+
+    def maps(channels):
+        return torch.randn(2, channels, 13, 37, generator=generator, dtype=torch.float64, requires_grad=True)
+    query, keys, values = maps(3), [maps(3), maps(3)], [maps(4), maps(4)]
+    constant = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
+
+    def outcome(backend):
+        read = local_attention(query, keys, values, 7, constant, backend=backend)
+        weights = torch.linspace(0, 1, read.numel(), dtype=read.dtype).view_as(read)
+        return read, *torch.autograd.grad((read * weights).sum(), [query, *keys, *values, constant])
+    expected = outcome("reference")
+    monkeypatch.setattr(local_attention_tiled, "STRIP", strip)
+    monkeypatch.setattr(local_attention_tiled, "WIDE", wide)
+    for ours, theirs in zip(outcome("tiled"), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
