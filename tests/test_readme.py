@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import main
-from command import ROOT, succeed
+from command import ROOT, perform
 from models import build_model
 from trees import make_camvid, make_cityscapes, make_folder
 from utils import checkpoint
@@ -42,6 +42,8 @@ def quicken(words: list[str]) -> list[str]:
         words += QUICK["synthetic"]
     if args.dataset == "cityscapes" and (args.training or args.eval_mode):
         words += ["--work-size", "65", "129", "--gpus", "1"]
+    if args.benchmark:
+        words += ["--work-size", "32", "64", "--max-frames", "4"]
     if args.training:
         words += QUICK["training"]
         if args.random_crop:
@@ -85,7 +87,7 @@ def test_every_command_of_the_readme_runs_in_its_order(place, monkeypatch):
         if "--source -" in command or "--replay" in command:
             main.parse_args(words_of(command))      # frames come from ffmpeg, and a server is started before
             continue
-        succeed(*quicken(words_of(command)), cwd=place)
+        perform(*quicken(words_of(command)))
 
 
 def test_the_readme_names_only_options_that_exist():
@@ -104,7 +106,7 @@ def test_every_recipe_runs(recipe, place, tmp_path, monkeypatch):
         words += ["--data-root", args.dataset.upper()]
     if args.eval_mode and not args.weights:
         words += ["--weights", f"trained_models/lmanet_{args.backbone}_best.pth"]
-    succeed(*quicken(words), cwd=place)
+    perform(*quicken(words))
 
 
 def test_links_in_the_readme_point_to_files():
