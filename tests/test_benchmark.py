@@ -110,8 +110,8 @@ import resource, sys, torch
 from utils.allocator import keep_freed_memory
 done = keep_freed_memory() if sys.argv[1] == "keep" else None
 torch.set_num_threads(1)
-x = torch.ones(6_000_000)                                   # 24 MB
-for _ in range(3): y = x * 2; del y
+x = torch.ones(16_000_000)        # 64 MB: above what glibc ever learns to keep
+for _ in range(8): y = x * 2; del y
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10): y = x * 2; assert y[-1] == 2; del y
 print(done, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)

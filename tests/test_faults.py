@@ -52,7 +52,8 @@ TABLE = [
         "inference_stopped_by_sigterm_keeps_what_it_has; "
         "video: a_killed_run_leaves_a_readable_video; visualize: exploring_goes_on_until_ctrl_c"),
     Row("a loader worker dies", "a loader worker died (...): if nobody killed it, memory was short: lower ...", "2",
-        "the last checkpoint", "faults_runs: a_loader_worker_that_dies_is_told_and_the_run_goes_on_later"),
+        "the last checkpoint", "faults_runs: a_loader_worker_that_dies_is_told_and_the_run_goes_on_later, "
+        "a_loader_worker_that_dies_while_it_hands_over_a_batch_is_told_too"),
 
     # Training
     Row("loss or gradients NaN or Inf at step k",

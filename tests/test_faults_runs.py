@@ -240,6 +240,15 @@ def test_a_loader_worker_that_dies_is_told_and_the_run_goes_on_later(tmp_path, t
     assert_same_training(trained, tmp_path / "run")
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError(),
+                                   FileNotFoundError(2, "No such file or directory", "/tmp/listener")])
+def test_a_loader_worker_that_dies_while_it_hands_over_a_batch_is_told_too(tmp_path, monkeypatch, error):
+    def broken(self):
+        raise error
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", broken)
+    assert_one_line(call(*TRAIN, "--num-workers", "1", "--savedir", tmp_path), "a loader worker died")
+
+
 def test_a_rank_that_is_killed_is_named_by_the_launcher(tmp_path, capfd):
     """The launcher alone, on a script that needs no torch."""
     (tmp_path / "job.py").write_text("import os, signal, time\n"

@@ -42,10 +42,22 @@ def collate(clips: list) -> tuple:
     return type(first)(**fields)
 
 
+class Loader(DataLoader):
+    """Tells of a worker that died while it handed over a batch, as torch does of others: RuntimeError."""
+
+    def __iter__(self) -> Iterator[tuple]:
+        try:
+            yield from super().__iter__()
+        except (ConnectionError, EOFError, FileNotFoundError) as error:
+            if not self.num_workers or "in DataLoader worker process" in str(error):       # its own, whole
+                raise
+            raise RuntimeError(f"DataLoader worker (pid unknown) is gone: {error}") from error
+
+
 def training_loader(dataset, batches: EpochBatches, workers: int, device: str) -> DataLoader:
     """A loader that follows `batches`, epoch after epoch."""
-    return DataLoader(dataset, batch_sampler=batches, pin_memory=device == "cuda", persistent_workers=workers > 0,
-                      **common(workers))
+    return Loader(dataset, batch_sampler=batches, pin_memory=device == "cuda", persistent_workers=workers > 0,
+                  **common(workers))
 
 
 def evaluation_loader(dataset, workers: int, rank: int = 0, ranks: int = 1, start: int = 0) -> DataLoader:
@@ -57,7 +69,7 @@ def evaluation_loader(dataset, workers: int, rank: int = 0, ranks: int = 1, star
         mine = [i for i, (video, _) in enumerate(dataset.samples) if video % ranks == rank]
     else:
         mine = list(range(rank, len(dataset), ranks))
-    return DataLoader(dataset, sampler=InOrder(mine[start:]), batch_size=1, **common(workers))
+    return Loader(dataset, sampler=InOrder(mine[start:]), batch_size=1, **common(workers))
 
 
 @functools.cache
