@@ -136,3 +136,12 @@ def test_what_does_not_fit_is_refused(frame, labels):
     for call in wrong:
         with pytest.raises(ValueError):
             call()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (4, 6), (7, 2)])
+def test_colours_are_those_of_the_palette_whatever_the_size(size):
+    palette = np.random.default_rng(0).integers(0, 256, (11, 3), np.uint8)
+    labels = np.random.default_rng(1).choice([*range(11), 60, 255], size).astype(np.uint8)
+    known = np.where((labels < 11)[..., None], palette[np.minimum(labels, 10)], 0)
+    assert np.array_equal(colourise(labels, palette), known)
+    assert np.array_equal(colourise(labels.T, palette), known.transpose(1, 0, 2))
