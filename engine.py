@@ -21,7 +21,6 @@ from utils.evaluation_state import EvaluationProgress
 from utils.metrics import ConfusionMatrix, VideoConsistency
 from utils.nonfinite import restore, take_step
 from utils.padding import pad_batch
-from utils.prefetch import prefetched
 from utils.progress import Progress
 from utils.views import Views, resize_labels, resize_scores
 
@@ -275,21 +274,16 @@ def over_ranks(confusion: ConfusionMatrix) -> dict:
     return total.compute()
 
 
-def stream(stepper: Stepper, frames: Iterable, *, device: torch.device,
-           resize: Callable[[np.ndarray], np.ndarray] | None = None,
-           ahead: bool = True) -> Iterator[tuple[object, Tensor, float]]:
-    """Label a video as it comes: frames with `.image` (H, W, 3) uint8 -> (frame, prediction (H, W) uint8, seconds).
+def stream(stepper: Stepper, frames: Iterable, *, device: torch.device) -> Iterator[tuple[object, Tensor, float]]:
+    """Label a video as it comes: frames -> (frame, prediction (H, W) uint8, seconds).
 
-    resize: brings an image to working size. ahead: the next frame is fetched and resized while the network labels this
-    one, on a thread; for a live source it would be one frame older than it need be. The state is that of one video;
-    another frame size begins a new one. The seconds are the network's, with what comes before and after it here.
+    A frame has `.image` (H, W, 3) uint8, and in `.work` the same at working size, or None where that is its own. The
+    state is that of one video; another frame size begins a new one. The seconds are the network's, with what comes
+    before and after it here.
     """
-    prepare = resize or (lambda image: image)
-    pairs = (prefetched(frames, lambda frame: prepare(frame.image)) if ahead
-             else ((frame, prepare(frame.image)) for frame in frames))
-    for frame, image in pairs:
+    for frame in frames:
         started = time.perf_counter()
-        scores = stepper(frame_tensor(image, device))
+        scores = stepper(frame_tensor(frame.image if frame.work is None else frame.work, device))
         prediction = label_map(scores, frame.image.shape[:2], stepper.model.backbone.align_corners)
         yield frame, prediction, time.perf_counter() - started
 

@@ -181,7 +181,7 @@ def train(args, device, console) -> None:
     stop, folder = StopRequest("; --resume goes on from here").listen(), Path(args.savedir)
     model = make_model(args, label_set(args), device, console, complete=False)
     data = build_dataset(args, args.train_split, augment=True, draw=model.training_offsets,
-                         with_flows=args.match_flow > 0)
+                         with_flows=model.wants_flows)
     agree("training data", [data.summary()])
     scored = [("train", args.train_split)] * args.iouTrain + [("val", args.val_split)] * args.iouVal
     scored = [(name, scoring_data(args, split, model)) for name, split in scored]
@@ -374,14 +374,14 @@ def label_source(args, spec, name, model, labels, device, console, stop, dashboa
 
     stepper = Stepper(model, views_of(args, model), nullcontext())
     stepper = LastFrames(stepper) if args.explore else stepper
-    resize, notes = resizing(args), []
-    with open_source(spec, step=args.frame_step) as source, ReadAhead(source, latest=source.live) as frames, \
+    notes = []
+    with open_source(spec, step=args.frame_step) as source, \
+            ReadAhead(source, latest=source.live, resize=resizing(args)) as frames, \
             InferenceOutput(Path(args.savedir), name, args.output, source.fps, labels.palette, args.alpha) as output:
         stop.wake = source.stop
         stop.check()
         total = min(filter(None, (source.length, args.max_frames)), default=None)
-        labelled = stream(stepper, islice(frames, args.max_frames), device=device, resize=resize,
-                          ahead=not source.live)
+        labelled = stream(stepper, islice(frames, args.max_frames), device=device)
         count, seconds = 0, 0.0
         for frame, prediction, spent in console.progress(labelled, total, name):
             count, seconds = count + 1, seconds + spent
@@ -485,10 +485,10 @@ def overlapping(args, spec, stepper, labels, device, folder):
     from engine import stream
     from utils.outputs import InferenceOutput
 
-    with open_source(spec, step=args.frame_step) as source, ReadAhead(source, latest=source.live) as frames, \
+    with open_source(spec, step=args.frame_step) as source, \
+            ReadAhead(source, latest=source.live, resize=resizing(args)) as frames, \
             InferenceOutput(Path(folder), "overlapped", args.output, source.fps, labels.palette, args.alpha) as output:
-        for frame, prediction, _ in stream(stepper, islice(frames, args.max_frames), device=device,
-                                           resize=resizing(args), ahead=not source.live):
+        for frame, prediction, _ in stream(stepper, islice(frames, args.max_frames), device=device):
             output.write(frame.image, frame.name, prediction.numpy())
             yield frame.name
 

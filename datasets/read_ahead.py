@@ -1,9 +1,11 @@
-"""Decoding ahead: a source read on a thread of its own, while the network labels what came before."""
+"""Decoding and resizing ahead: a source read on a thread of its own, while the network labels what came before."""
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+import numpy as np
 
 from .source import Frame, Source
 from .source_names import printable
@@ -13,16 +15,18 @@ class ReadAhead:
     """Decodes a source on a background thread, `depth` frames ahead; iterate it like the source.
 
     latest: of a live source, keep the newest frame alone (`dropped` counts the others), so that a slow consumer
-    lags by one frame and not by a queue. An error of the source is raised where it would have come. Closing ends
-    the thread and closes the source, however far the consumer came.
+    lags by one frame and not by a queue. resize: brings each image (H, W, 3) to working size, as `frame.work`. An error
+    of either is raised where it would have come. Closing ends the thread and closes the source, however far the
+    consumer came.
     """
 
-    def __init__(self, source: Source, depth: int = 4, *, latest: bool = False):
+    def __init__(self, source: Source, depth: int = 4, *, latest: bool = False,
+                 resize: Callable[[np.ndarray], np.ndarray] | None = None):
         if depth < 1:
             raise ValueError(f"reading ahead needs a depth of at least 1, got {depth}")
         if latest and not source.live:
             raise ValueError(f"only live sources may drop frames; {printable(source.spec)} is a {source.kind}")
-        self.source, self.latest, self.dropped = source, latest, 0
+        self.source, self.latest, self.dropped, self.resize = source, latest, 0, resize
         self._frames: deque[Frame] = deque()
         self._depth = 1 if latest else depth
         self._change = threading.Condition()
@@ -34,6 +38,8 @@ class ReadAhead:
     def _work(self) -> None:
         try:
             for frame in self.source:
+                if self.resize:
+                    frame = frame._replace(work=self.resize(frame.image))
                 with self._change:
                     if self.latest:
                         self.dropped += len(self._frames)

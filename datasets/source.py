@@ -44,6 +44,7 @@ class Frame(NamedTuple):
     image: np.ndarray       # (H, W, 3) uint8 RGB
     name: str               # for files made of it: the stem of an image, 000042 in a video
     index: int              # among the source's own frames, those that the step skips included
+    work: np.ndarray | None = None      # the image at working size, where it was brought to one ahead (ReadAhead)
 
 
 class Source:

@@ -111,7 +111,8 @@ class LMANet(WindowMethod):
         # keys and values of the second frame of a clip of two; decoders where there is no loss on labels
         self.has_unused_parameters = struct in ("mem_only", "original_kv_fusion") or imitate == 1
         self.random_memory, self.head_lr, self.imitate, self.soft_keys = random_memory, head_lr, imitate, soft_keys
-        self.match_flow, (key_scale, self.key_rate) = match_flow, SOFT_AND_TOLD if match_flow else SOFT
+        self.match_flow, self.wants_flows = match_flow, match_flow > 0
+        key_scale, self.key_rate = SOFT_AND_TOLD if match_flow else SOFT
         key_channels, value_channels = channels // strategy.key_part, channels // strategy.value_part
         convolved = value_channels if strategy.value_part > 1 else None
         self.kv_M_r4 = KeyValue(channels, key_channels, convolved)

@@ -42,6 +42,7 @@ class Method(nn.Module):
 
     recurrent = True                    # whether a read depends on all frames since the start of the video
     has_unused_parameters = False       # whether `losses` may leave a trained parameter without a gradient
+    wants_flows = False                 # whether `losses` learns from the flow that clips bring
 
     def __init__(self, backbone: nn.Module, offsets: tuple[int, ...] = ()):
         """offsets: which past frames a read uses, oldest first, in frame steps of the data set: (-3, -2, -1)."""

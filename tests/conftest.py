@@ -44,3 +44,16 @@ def logged(own_logger, caplog):
     """What was logged so far."""
     caplog.set_level(logging.INFO, logger="streamseg")
     return lambda: [record.getMessage() for record in caplog.records]
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """A file with the weights of a fresh single-frame ERFNet for the synthetic world."""
+    import main
+    from command import SINGLE
+    from models import build_model
+    from utils import checkpoint
+    path = tmp_path_factory.mktemp("weights") / "single.pth"
+    args = main.parse_args(["--training", *SINGLE, "--savedir", "unused"])
+    checkpoint.save(path, build_model(args, 11).state_dict())
+    return path

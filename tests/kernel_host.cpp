@@ -152,11 +152,10 @@ UNWATCHED static void resume(Fiber &fiber)
     (void)kept;
 }
 
-// All `count` fibers meet; what each did before, all see after.
-UNWATCHED static void meet(Gate &gate, unsigned count)
+// The running fiber waits until `count` of them are here.
+UNWATCHED static void gather(Gate &gate, unsigned count)
 {
     const unsigned generation = gate.generation;
-    TSAN(__tsan_release(&gate.marks[generation % 2]));
     if (++gate.arrived == count) {
         gate.arrived = 0;
         ++gate.generation;
@@ -165,6 +164,14 @@ UNWATCHED static void meet(Gate &gate, unsigned count)
         running->generation = generation;
         leave();
     }
+}
+
+// All `count` fibers meet; what each did before, all see after.
+UNWATCHED static void meet(Gate &gate, unsigned count)
+{
+    const unsigned generation = gate.generation;
+    TSAN(__tsan_release(&gate.marks[generation % 2]));
+    gather(gate, count);
     TSAN(__tsan_acquire(&gate.marks[generation % 2]));
 }
 
@@ -177,16 +184,7 @@ UNWATCHED static const unsigned *exchange(unsigned x)
 {
     unsigned *slots = warp().slots[running->shuffles++ % 2];
     slots[running->thread.x % 32] = x;
-    Gate &gate = warp().gate;
-    const unsigned generation = gate.generation;
-    if (++gate.arrived == 32) {
-        gate.arrived = 0;
-        ++gate.generation;
-    } else {
-        running->waits = &gate;
-        running->generation = generation;
-        leave();
-    }
+    gather(warp().gate, 32);
     return slots;
 }
 

@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -15,7 +14,6 @@ import torch
 
 from command import ROOT, run, succeed
 from utils import benchmark
-from utils.prefetch import prefetched
 
 CPU = torch.device("cpu")
 KINDS = {"decode", "pre-process", "network", "post-process", "write", "total"}
@@ -70,37 +68,6 @@ def test_what_cannot_be_measured_is_refused_in_one_line(tmp_path):
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     with pytest.raises(ValueError, match="no frames"):
         benchmark.measure([], {}, CPU)
-
-
-# What overlaps
-
-def test_the_next_item_is_prepared_while_the_consumer_is_busy_and_order_is_kept():
-    busy = threading.Event()
-    prepared = []
-
-    def prepare(item):
-        prepared.append((item, busy.is_set()))
-        return -item
-    found = []
-    for item, result in prefetched(range(5), prepare):
-        busy.set()
-        time.sleep(0.02)
-        busy.clear()
-        found.append((item, result))
-    assert found == [(i, -i) for i in range(5)]
-    assert all(while_busy for _, while_busy in prepared[1:])
-
-
-def test_an_error_comes_where_its_item_would_have_come():
-    def prepare(item):
-        if item == 2:
-            raise ValueError("item 2")
-        return item
-    found = []
-    with pytest.raises(ValueError, match="item 2"):
-        for _, result in prefetched(range(5), prepare):
-            found.append(result)
-    assert found == [0, 1]
 
 
 # The allocator

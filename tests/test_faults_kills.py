@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import main
 from command import SINGLE, TINY, call
 from frames import write_video
 from kills import Forked, Ranks, assert_same_training, at_disk_operation
-from models import build_model
-from utils import checkpoint, evaluation_state
+from utils import evaluation_state
 from utils.training_state import CHECKPOINT
 
 TRAIN = ["--training", *TINY, "--batch-size", "2", "--num-epochs", "2", "--steps-save", "2"]
@@ -97,14 +95,6 @@ def test_two_ranks_killed_together_end_with_the_same_weights(tmp_path, trained):
 
 
 # Evaluation and inference
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "single.pth"
-    args = main.parse_args(["--training", *SINGLE, "--savedir", "unused"])
-    checkpoint.save(path, build_model(args, 11).state_dict())
-    return path
-
 
 def contents(folder) -> dict[str, bytes]:
     """What a run left, without what says when it was or where."""

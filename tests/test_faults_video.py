@@ -7,24 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import main
 from command import SINGLE, assert_one_line, call
 from datasets import source
 from frames import flat, write_video
-from models import build_model
 from test_source_streams import motion_jpeg, serve
-from utils import checkpoint
 from utils.video import probe
 
 __all__ = ["serve"]         # a fixture
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "single.pth"
-    args = main.parse_args(["--training", *SINGLE, "--savedir", "unused"])
-    checkpoint.save(path, build_model(args, 11).state_dict())
-    return path
 
 
 @pytest.fixture

@@ -280,6 +280,7 @@ def test_flow_teaches_the_keys_where_to_look(words):
     assert terms["match"] > 0 and "match" not in model.losses(clip, labels)
     terms["match"].backward()
     assert all(part.Key.weight.grad.abs().sum() > 0 for part in (model.kv_M_r4, model.kv_Q_r4))
+    assert model.wants_flows and not network(words).wants_flows
     model.match_flow = 1.0
     assert model.losses(clip, labels, flows)["match"].item() == pytest.approx(2 * terms["match"].item(), rel=1e-5)
 

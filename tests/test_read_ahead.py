@@ -75,6 +75,33 @@ def test_an_error_comes_where_it_happened_and_once():
             next(frames)
 
 
+def test_images_are_resized_ahead_and_kept_as_they_were():
+    resized_by = []
+
+    def double(image):
+        resized_by.append(threading.current_thread())
+        return image.repeat(2, 0).repeat(2, 1)
+    with ReadAhead(Counting(5), resize=double) as frames:
+        until(lambda: len(resized_by) == 5)                 # nobody has asked for a frame yet
+        found = list(frames)
+    assert [frame.image.shape for frame in found] == [(1, 1, 3)] * 5
+    assert all((frame.work == frame.image).all() and frame.work.shape == (2, 2, 3) for frame in found)
+    assert threading.current_thread() not in resized_by
+    with ReadAhead(Counting(1)) as frames:
+        assert next(frames).work is None
+
+
+def test_an_image_that_cannot_be_resized_is_told_in_its_turn():
+    def third_fails(image):
+        if image[0, 0, 0] == 3:
+            raise ValueError("frame 3")
+        return image
+    with ReadAhead(Counting(5), resize=third_fails) as frames:
+        assert [next(frames).index for _ in range(2)] == [0, 1]
+        with pytest.raises(ValueError, match="frame 3"):
+            next(frames)
+
+
 @pytest.mark.parametrize("taken", [0, 1, 7])
 def test_closing_early_leaves_no_thread(taken):
     before = set(threading.enumerate())
