@@ -20,15 +20,24 @@ import options
 SLOWEST = 5.0       # frames a second below which frames are pictures of different things: no video metrics
 
 
-def parse_args(argv: list[str] | None = None):
-    """Words (default: the command line) to options; judges words, not the disk."""
-    return options.parse(sys.argv[1:] if argv is None else argv)
+def parse_args(argv: list[str] | None = None, of_weights: dict | None = None):
+    """Words (default: the command line) to options; judges words, not the disk. of_weights: see options.parse."""
+    return options.parse(sys.argv[1:] if argv is None else argv, of_weights)
+
+
+def options_of_weights(argv: list[str]) -> dict:
+    """What the weights that are to run were trained with, where their files say so."""
+    weights = options.weights_to_run(argv)
+    if not weights:
+        return {}
+    from utils.checkpoint import network_of
+    return network_of(weights)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one job. The exit code: 0, 2 for a mistake of the user's (told in one line), 128 + n after signal n."""
     argv = sys.argv[1:] if argv is None else argv
-    args = parse_args(argv)
+    args = parse_args(argv, options_of_weights(argv))
     from utils.dist import launch, launched, leave, rank
     from utils.errors import USER_ERRORS, one_line, say
     from utils.loading import end_workers
@@ -73,6 +82,8 @@ def run(args) -> None:
     from utils.dist import agree, barrier, rank
     console = Console(rank())
     agree("options", options.shared(args))
+    if args.of_weights:
+        console.note(f"the weights say {' '.join(args.of_weights)}")
     if args.idle:
         console.warn(f"without effect in this run: {', '.join(args.idle)}")
     jobs = {"training": train, "evaluation": evaluate, "inference": infer, "benchmark": benchmark}

@@ -1,8 +1,9 @@
 """Every option of the tool: groups, defaults per method, backbone and data set, recipes, checks of combinations.
 
 Imports no torch, so `python main.py --help` is instant and works on a bare machine. Values come, later ones
-winning, from: the common defaults below, the rows of the chosen data set, backbone and method, the words of the
-command line in their order. `@file` reads words from a recipe; `#` starts a comment there.
+winning, from: the common defaults below, the rows of the chosen data set, backbone and method, what the weights that
+are to run were trained with, the words of the command line in their order. `@file` reads words from a recipe; `#`
+starts a comment there.
 """
 from __future__ import annotations
 
@@ -114,6 +115,11 @@ CLASS_WEIGHTS = ("none", "lma", "lma-shallow", "swnet", "etc", "balanced")
 MEMORY = ("corr_size", "stm_queue_size", "win_size", "model_struct", "local_correlation", "learnable_constant",
           "memorize_first", "fusion_strategy", "memory_strategy", "align_weights", "always_decode", "imitate",
           "soft_keys", "match_flow", "baseline_mode")
+
+# What a network must be built with for its weights to mean what they meant: kept beside them.
+OF_NETWORK = ("method", "backbone", "dataset", "void_class", "backbone_nobn", "shallow_dec", "corr_size",
+              "stm_queue_size", "win_size", "model_struct", "local_correlation", "learnable_constant",
+              "memorize_first", "fusion_strategy", "memory_strategy", "baseline_mode")
 
 # Options that act only with certain values of another one; given with others they are refused.
 NEEDS = {
@@ -391,17 +397,20 @@ def make_parser() -> Parser:
     return parser
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
-    """Words to options, with the defaults of the chosen rows, `offsets` derived, and combinations judged."""
-    parser = make_parser()
-    chosen, _ = names_only().parse_known_args(argv)
+def parse(argv: list[str], of_weights: dict[str, object] | None = None) -> argparse.Namespace:
+    """Words to options, with the defaults of the chosen rows, `offsets` derived, and combinations judged.
+
+    of_weights: what `network` gave for the weights that are to run; the words count more.
+    """
+    parser, known = make_parser(), words_of(of_weights or {})
+    chosen, _ = names_only().parse_known_args([*known, *argv])
     rows = (DATASETS[chosen.dataset], BACKBONES[chosen.backbone], METHODS[chosen.method])
     defaults = dict(COMMON)
     for row in rows:
         defaults |= row.defaults
     defaults |= rows[-1].published.get((chosen.backbone, chosen.dataset), {})
     parser.set_defaults(**defaults | {"method": chosen.method, "backbone": chosen.backbone, "dataset": chosen.dataset})
-    args = parser.parse_args(argv)
+    args = parser.parse_args([*known, *argv])
     for dest in given([word for word in argv if not word.startswith("@")]) & set(NEEDS):
         other, values = NEEDS[dest]
         if getattr(args, other) not in values:
@@ -417,7 +426,36 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args.offsets = rows[-1].offsets(args)
     args.idle = sorted(flag(dest) for dest in given(argv) & idle(args))
     args.random_memory = ((args.stm_queue_size - 1, lma_window(args)) if args.memory_strategy == "random" else None)
+    args.network, args.of_weights = network(args), known
     return args
+
+
+def weights_to_run(argv: list[str]) -> list[str]:
+    """The files that evaluation, inference or --benchmark will run; none for other jobs."""
+    parser = Parser(prog="main.py", add_help=False, fromfile_prefix_chars="@", allow_abbrev=False)
+    for job in ("--eval-mode", "--inference", "--benchmark"):
+        parser.add_argument(job, action="store_true", dest="runs")
+    parser.add_argument("--weights", nargs="+", type=path, default=[])
+    found, _ = parser.parse_known_args(argv)
+    return found.weights if found.runs else []
+
+
+def network(args: argparse.Namespace) -> dict[str, object]:
+    """The options that go with the weights, by dest: those of OF_NETWORK that act."""
+    return {dest: getattr(args, dest) for dest in OF_NETWORK if dest not in idle(args)}
+
+
+def words_of(of_weights: dict[str, object]) -> list[str]:
+    """What `network` gave, as words. Nothing else comes through: a file that strangers wrote chooses nothing more."""
+    words = []
+    for dest in OF_NETWORK:
+        value = of_weights.get(dest)
+        if isinstance(value, bool):
+            negated = ["--no-local-correlation"] if dest == "local_correlation" else []     # others are off by default
+            words += [flag(dest)] if value else negated
+        elif value is not None:
+            words.append(f"{flag(dest)}={value}")
+    return words
 
 
 def given(argv: list[str]) -> set[str]:

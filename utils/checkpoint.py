@@ -3,8 +3,8 @@
     save(path, content)             a temporary file, then renamed; the file before it stays as NAME.previous
     read(path)                      whatever a torch file holds, tensors and plain values only
     read_latest(path)               the newest complete one of NAME and NAME.previous
-    load_weights(model, paths)      weights that fit, under our own names or those of a published file:
-                                    tables with name, rename(keys), must_hold(key) from `model.key_maps()`
+    load_weights(model, paths)      weights that fit, under our own names or those of a published file (fitting.py)
+    network_of(paths)               the options of the network that weights are for, where files say so
 """
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ import pickle
 import re
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .fitting import AUXILIARY, UNCOUNTED, best_fit, some
+
 PLAIN = (bool, int, float, str, bytes, type(None))
-AUXILIARY = re.compile(r"(?:.*\.)?(?:aux|auxiliary_head)\..+")      # heads that only training uses
-UNCOUNTED = "num_batches_tracked"                                   # files of old torch versions lack it
 UNSUPPORTED = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)    # not every file system can
 
 
@@ -160,6 +159,25 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
 
 # Loading weights
 
+def network_of(paths: list[str]) -> dict[str, Any]:
+    """What files say about the network their weights are for ("network", by option); the last counts.
+
+    Files that say nothing, or cannot be read, add nothing: `load_weights` tells what is wrong with them.
+    """
+    found = {}
+    for path in paths:
+        with suppress(OSError, ValueError):
+            content = read(path)
+            found |= content["network"] if isinstance(content, dict) and _is_plain(content.get("network")) else {}
+    return found
+
+
+def _is_plain(network: Any) -> bool:
+    """Whether this is a table of options: values by name."""
+    return isinstance(network, dict) and all(type(key) is str and type(value) in (bool, int, str)
+                                             for key, value in network.items())
+
+
 @dataclass(frozen=True)
 class Report:
     """What `load_weights` did."""
@@ -173,8 +191,8 @@ class Report:
 
     def __str__(self) -> str:
         sources = ", ".join(f"{file} ({name})" for file, name in zip(self.files, self.maps, strict=True))
-        new = f"; new: {_some(self.new)}" if self.new else ""
-        unused = f"; not used: {_some(self.unused)}" if self.unused else ""
+        new = f"; new: {some(self.new)}" if self.new else ""
+        unused = f"; not used: {some(self.unused)}" if self.unused else ""
         return f"loaded {self.loaded} of {self.loaded + len(self.new)} entries from {sources}{new}{unused}"
 
 
@@ -191,7 +209,7 @@ def load_weights(model: nn.Module, paths: str | Path | list[str | Path], *, comp
     paths = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     targets, contents = model.state_dict(), [read(path) for path in paths]
     outputs = model.backbone.num_outputs if new_classes else None   # of layers: a constant output has none
-    fits = [_best_fit(model, targets, weights_of(content, path), path, outputs)
+    fits = [best_fit(model, targets, weights_of(content, path), path, outputs)
             for content, path in zip(contents, paths, strict=True)]
     classes = next((tuple(content["classes"]) for content in contents
                     if isinstance(content, dict) and isinstance(content.get("classes"), list)), ())
@@ -200,7 +218,7 @@ def load_weights(model: nn.Module, paths: str | Path | list[str | Path], *, comp
     needed = [name for name in new if not name.endswith(UNCOUNTED) and not AUXILIARY.fullmatch(name)]
     if complete and needed:
         raise ValueError(f"{', '.join(map(str, paths)) or 'no file'}: the model is not complete without "
-                         f"{_some(needed)}; give the weights of the whole network, not of a part of it or of another "
+                         f"{some(needed)}; give the weights of the whole network, not of a part of it or of another "
                          "--method")
     with torch.no_grad():
         for name, tensor in loaded.items():
@@ -231,92 +249,3 @@ def weights_of(content: Any, path: str | Path) -> dict[str, Tensor]:
                 raise ValueError(f"{path} holds {name} twice, with and without `module.`: save one network alone")
             weights[name] = tensor
     return weights
-
-
-class _OwnNames:
-    """The table of our own checkpoints: a part of the model that is in the file at all must be there whole."""
-
-    name = "our names"
-
-    def __init__(self, targets: dict[str, Tensor], weights: dict[str, Tensor]):
-        self.targets = targets
-        self.parts = {key.split(".")[0] for key in weights}
-
-    def rename(self, keys) -> SimpleNamespace:
-        return SimpleNamespace(ours={key: key for key in keys}, unused=(), unexpected=())
-
-    def must_hold(self, key: str) -> bool:
-        return key.split(".")[0] in self.parts and not AUXILIARY.fullmatch(key)
-
-
-@dataclass
-class _Fit:
-    """A file read by one table."""
-
-    name: str
-    tensors: dict[str, Tensor] = field(default_factory=dict)        # our names
-    unused: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    shapes: list[tuple[str, tuple, tuple]] = field(default_factory=list)   # published name, of the file, of the model
-
-    @property
-    def good(self) -> bool:
-        return bool(self.tensors) and not (self.unexpected or self.missing or self.shapes)
-
-
-def _fit(key_map, targets: dict[str, Tensor], weights: dict[str, Tensor], outputs: int | None) -> _Fit:
-    """Read `weights` by `key_map`, a KeyMap or _OwnNames, without judging. outputs: ours, if they may be new."""
-    has_auxiliary = any(map(AUXILIARY.fullmatch, targets))
-    renamed = key_map.rename(weights)
-    fit = _Fit(key_map.name, unused=list(renamed.unused), unexpected=list(renamed.unexpected))
-    for name, key in renamed.ours.items():
-        if name not in targets:
-            (fit.unused if AUXILIARY.fullmatch(name) and not has_auxiliary else fit.unexpected).append(key)
-        elif outputs and _differ_in_outputs(targets[name].shape, weights[key].shape, outputs):
-            fit.unused.append(key)
-        elif targets[name].shape != weights[key].shape:
-            fit.shapes.append((key, tuple(weights[key].shape), tuple(targets[name].shape)))
-        else:
-            fit.tensors[name] = weights[key]
-    fit.missing = [name for name in targets if name not in renamed.ours
-                   and not name.endswith(UNCOUNTED) and key_map.must_hold(name)]
-    return fit
-
-
-def _differ_in_outputs(ours: torch.Size, theirs: torch.Size, outputs: int) -> bool:
-    """Whether two shapes differ in one dimension alone, which is that of our outputs."""
-    differing = [side for side, other in zip(ours, theirs, strict=False) if side != other]
-    return len(ours) == len(theirs) and differing == [outputs]
-
-
-def _best_fit(model: nn.Module, targets: dict[str, Tensor], weights: dict[str, Tensor], path: Path,
-              outputs: int | None) -> _Fit:
-    """The first table of those that fit without a remainder and match most; ValueError if there is none."""
-    tables = [_OwnNames(targets, weights), *(model.key_maps() if hasattr(model, "key_maps") else ())]
-    fits = (_fit(table, targets, weights, outputs) for table in tables)
-    best = max(fits, key=lambda fit: (fit.good, len(fit.tensors)))
-    if best.good:
-        return best
-    raise ValueError(f"{path} does not fit the model: {_problems(best, len(weights))}")
-
-
-def _problems(fit: _Fit, size: int) -> str:
-    """What keeps a file of `size` entries from being loaded, and what to do: one line."""
-    shapes = [f"{key} is {list(theirs)}, not {list(ours)}" for key, theirs, ours in fit.shapes]
-    found = [_some(items, what) for items, what in ((shapes, " of another shape"), (fit.missing, " missing"),
-                                                    (fit.unexpected, " unknown to the model")) if items]
-    outputs = {(theirs[0], ours[0]) for _, theirs, ours in fit.shapes if len(theirs) == len(ours) == 1}
-    advice = "is it of another --backbone, --method or option?"
-    if len(outputs) == 1 and not fit.unexpected and not fit.missing:
-        theirs, ours = outputs.pop()
-        advice = (f"it has {theirs} outputs (classes), the model {ours}: choose the data set it was trained for, or "
-                  "start from it with --training --new-classes")
-    elif fit.missing and not fit.unexpected and not fit.shapes:
-        advice = "it is incomplete: get the whole file"
-    return f"of its {size} entries, read as {fit.name}, {', '.join(found)}; {advice}"
-
-
-def _some(names: list | tuple, what: str = "") -> str:
-    """"3 what (a, b, ...)": how many, and the first few."""
-    return f"{len(names)}{what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

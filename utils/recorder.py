@@ -86,7 +86,8 @@ class Recorder:
         if better:
             checkpoint.save(self.folder / "model_best.pth", weights, keep=False)
             checkpoint.save(self.folder / "model_best.pth.tar", {"epoch": row.epoch, "state_dict": weights,
-                            "best": row.val_miou, "classes": self.state.classes}, keep=False)
+                            "best": row.val_miou, "classes": self.state.classes,
+                            "network": self.state.args.network}, keep=False)
         if self.epochs_save and row.epoch % self.epochs_save == 0:
             checkpoint.save(self.folder / f"model-{row.epoch:03d}.pth", weights, keep=False)
         self.log.write(*row)

@@ -49,7 +49,7 @@ class TrainingState:
                 "progress": self.progress.state(), "state_dict": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
                 "scaler": self.scaler.state_dict(), "random": random, "fixed": self.fixed,
-                "classes": self.classes})
+                "classes": self.classes, "network": self.args.network})
         barrier()
 
     def load(self, folder: Path) -> str | None:
