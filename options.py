@@ -245,8 +245,9 @@ def make_parser() -> Parser:
     run.add_argument("--resume", action="store_true", help="go on where the run in --savedir stopped")
     run.add_argument("--overwrite", action="store_true", help="start anew in a --savedir that holds a checkpoint")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
-    run.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the network: training "
-                     "by autocast; evaluation and inference keep narrow layers and LMANet's keys in float32")
+    run.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp16"), default="fp32", help="of the network: "
+                     "training by autocast; evaluation and inference keep narrow layers and LMANet's keys in float32; "
+                     "tf32, fp16: GPUs only")
     run.add_argument("--compile", action="store_true", help="evaluation, inference: torch.compile encoder and decoder")
     run.add_argument("--gpus", type=positive, default=1, help="processes, one per GPU (on a CPU: gloo ranks)")
     run.add_argument("--num-workers", type=int, default=2, help="loader processes per rank")

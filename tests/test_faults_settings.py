@@ -21,7 +21,8 @@ SETTINGS = {
                                "/nowhere/camvid"),
     "no classes.txt": (["--method", "single", "--dataset", "folder", "--data-root", "."], "classes.txt"),
     "no GPU": (["--device", "cuda"], "--device cuda"),
-    "fp16 on a CPU": (["--precision", "fp16", "--device", "cpu"], "needs a GPU"),
+    "fp16 on a CPU": (["--precision", "fp16", "--device", "cpu"], "--precision fp16 needs a GPU"),
+    "tf32 on a CPU": (["--precision", "tf32", "--device", "cpu"], "--precision tf32 needs a GPU"),
 }
 if torch.cuda.is_available():
     del SETTINGS["no GPU"]
