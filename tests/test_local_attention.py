@@ -4,7 +4,7 @@ import torch
 from torch.autograd import gradcheck
 
 from models.ops import attention_map, global_attention, local_attention
-from models.ops.local_attention import local_weights
+from models.ops.local_attention import local_weights, shifted
 from models.ops.local_attention_tiled import SIDE
 
 SHAPES = [  # B, C, V, T, H, W, P
@@ -99,6 +99,36 @@ def test_maps_may_come_as_one_tensor_or_one_by_one_in_any_memory_format():
     formats = [x.contiguous(memory_format=torch.channels_last) for x in k.unbind(2)]
     assert torch.equal(stacked, local_attention(q, formats, list(v.unbind(2)), 5))
     assert torch.equal(stacked, local_attention(q.transpose(2, 3).contiguous().transpose(2, 3), k, v, 5))
+
+
+@pytest.mark.parametrize("channels, size", [(8, 5), (300, 7)])      # both shapes of tiles
+def test_values_in_bfloat16_are_multiplied_in_it_and_nothing_else_is(channels, size):
+    """As if weights and values alone were rounded; what is summed in float32 is rounded once."""
+    q, k, v = tensors((2, 4, channels, 3, 11, 19, size), dtype=torch.float32)
+    v = v.bfloat16()
+    weights = local_weights(q, k, size).bfloat16().float()                          # (B, T, P^2, H, W)
+    taps = torch.stack([torch.stack(list(shifted(value.float(), size)), 1) for value in v.unbind(2)], 1)
+    expected = torch.einsum("btphw,btpvhw->bvhw", weights, taps)
+    read = local_attention(q, k, v, size, backend="tiled")
+    assert read.dtype == torch.bfloat16
+    torch.testing.assert_close(read.float(), expected, rtol=2 ** -8, atol=1e-5)
+    unrounded = local_attention(q, k, v.float(), size, backend="tiled")
+    assert (expected - unrounded).abs().max() > 1e-4, "rounding the weights shows: else nothing is tested"
+
+
+def test_gradients_of_values_in_bfloat16_are_those_of_the_same_values_in_float32():
+    q, k, v = tensors((2, 4, 8, 3, 11, 19, 5), dtype=torch.float32)
+    v, g = v.bfloat16(), torch.randn(2, 8, 11, 19).bfloat16()
+    found = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        leaves = [x.detach().clone().requires_grad_() for x in (q, k, v.to(dtype))]
+        local_attention(*leaves, 5, backend="tiled").backward(g.to(dtype))
+        found[dtype] = [x.grad for x in leaves]
+    *exact, rounded = found[torch.bfloat16]
+    assert rounded.dtype == torch.bfloat16
+    for one, other in zip(exact, found[torch.float32], strict=False):
+        assert torch.equal(one, other)
+    torch.testing.assert_close(rounded.float(), found[torch.float32][2], rtol=2 ** -8, atol=1e-6)
 
 
 def test_autocast_does_not_round_the_logits_and_half_types_come_back_as_they_were():

@@ -46,7 +46,10 @@ class Strip(NamedTuple):
 
 def local_attention_tiled(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], size: int,
                           constant: Tensor | None) -> Tensor:
-    """As models.ops.local_attention, with T maps each -> (B, V, H, W)."""
+    """As models.ops.local_attention, with T maps each -> (B, V, H, W).
+
+    Values may be of a narrower type than queries and keys: weights are then rounded to it. Gradients are wide.
+    """
     return TiledAttention.apply(size, constant, query, *keys, *values)
 
 
@@ -64,8 +67,11 @@ class TiledAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         *maps, constant = ctx.saved_tensors if ctx.has_constant else (*ctx.saved_tensors, None)
-        of_constant, gradients = differentiate_tiles(ctx.size, constant, channels_last(gradient), *maps)
-        return None, of_constant, *(x.permute(0, 3, 1, 2) for x in gradients)
+        wide = maps[0].dtype
+        of_constant, gradients = differentiate_tiles(ctx.size, constant, channels_last(gradient).to(wide),
+                                                     *(x.to(wide) for x in maps))
+        return None, of_constant, *(found.permute(0, 3, 1, 2).to(x.dtype)
+                                    for found, x in zip(gradients, maps, strict=True))
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -75,14 +81,15 @@ def channels_last(x: Tensor) -> Tensor:
 
 def read_tiles(size: int, constant: Tensor | None, query: Tensor, *memory: Tensor) -> Tensor:
     """query (B, H, W, C), T keys (B, H, W, C), T values (B, H, W, V) -> read (B, H, W, V)."""
-    read = query.new_empty(*query.shape[:3], memory[-1].shape[-1])
+    read = memory[-1].new_empty(memory[-1].shape)
     windows = Windows(size, constant, memory)
     for strip in windows.strips():
         windows.fill(strip)
         for tile in strip.tiles:
             keys, values = windows.seen(tile)
             pixels = query[tile.pixels]                                             # (h, w, C)
-            read[tile.pixels] = (windows.weights(pixels, keys) @ values).view(*pixels.shape[:2], -1)
+            weights = windows.weights(pixels, keys).to(values.dtype)
+            read[tile.pixels] = (weights @ values).view(*pixels.shape[:2], -1)
     return read
 
 
@@ -125,13 +132,12 @@ class Windows:
         self.shape = memory[0].shape[:3]
         self.tile = (SIDE // 2 if memory[-1].shape[-1] <= WIDE else SIDE, SIDE)
         self.rows, self.columns = (side + size - 1 for side in self.tile)           # that a tile sees
-        channels = [maps[0].shape[-1] for maps in self.maps]
-        column = self.frames * self.rows * sum(channels) * memory[0].element_size()
+        column = self.frames * self.rows * sum(maps[0].shape[-1] * maps[0].element_size() for maps in self.maps)
         fit = max((STRIP // column - size + 1) // self.tile[1], 1)
         self.per_strip = min(fit, -(-self.shape[2] // self.tile[1]))
         width = self.per_strip * self.tile[1] + size - 1
-        self.buffers = [memory[0].new_zeros(width, self.frames, self.rows, c) for c in channels]
-        self.flat = [buffer.view(-1, c) for buffer, c in zip(self.buffers, channels, strict=True)]
+        self.buffers = [maps[0].new_zeros(width, self.frames, self.rows, maps[0].shape[-1]) for maps in self.maps]
+        self.flat = [buffer.flatten(0, 2) for buffer in self.buffers]
 
     def strips(self) -> Iterator[Strip]:
         """All strips, in a fixed order."""
