@@ -146,6 +146,7 @@ class Parser(argparse.ArgumentParser):
     """Reads recipes too: `@file` holds words as on the command line, `#` starts a comment."""
 
     nested = 0      # recipes that are being read, one named by the other
+    origin = ""     # of the words, where it is not the command line: begins a message
 
     def convert_arg_line_to_args(self, line):
         try:
@@ -166,7 +167,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """One line and exit code 2; argparse's own usage would be a screenful."""
-        self.exit(2, f"{self.prog}: error: {message} (--help lists all options)\n")
+        self.exit(2, f"{self.prog}: error: {self.origin}{message} (--help lists all options)\n")
 
 
 def path(text: str) -> str:
@@ -404,6 +405,7 @@ def parse(argv: list[str], of_weights: dict[str, object] | None = None) -> argpa
     of_weights: what `network` gave for the weights that are to run; the words count more.
     """
     parser, known = make_parser(), words_of(of_weights or {})
+    given(known, "what the weights say of their network cannot be: ")
     chosen, _ = names_only().parse_known_args([*known, *argv])
     rows = (DATASETS[chosen.dataset], BACKBONES[chosen.backbone], METHODS[chosen.method])
     defaults = dict(COMMON)
@@ -459,9 +461,10 @@ def words_of(of_weights: dict[str, object]) -> list[str]:
     return words
 
 
-def given(argv: list[str]) -> set[str]:
+def given(argv: list[str], origin: str = "") -> set[str]:
     """The options (by dest) that words name, recipes among them included."""
     parser = make_parser()
+    parser.origin = origin
     for action in parser._actions:
         action.default, action.required = argparse.SUPPRESS, False
     parser._mutually_exclusive_groups[0].required = False

@@ -87,6 +87,9 @@ TABLE = [
     Row("a malicious pickle", "FILE holds pickled objects (posix.system), which could run code and are refused", "2",
         "nothing, and nothing was run", "checkpoint: a_malicious_file_is_refused_and_does_nothing; faults_files: "
         "of_a_checkpoint_that_holds_code_the_previous_one_is_used"),
+    Row("weights that name a network that cannot be, or more than a network",
+        "what the weights say of their network cannot be: argument --backbone: invalid choice: ...", "2", "nothing",
+        "weights_options: a_file_of_strangers_sets_nothing_but_the_network, files_that_say_nothing_change_nothing"),
     Row("the newest checkpoint is truncated, at any offset",
         "FILE is damaged or no checkpoint (...); went on with FILE.previous", "0", "the same as without",
         "faults_files: of_a_truncated_checkpoint_the_previous_one_is_used_and_named, "
@@ -167,8 +170,7 @@ TABLE = [
 
     # Settings and surroundings
     Row("a setting that cannot work", "--data-root /nowhere is not a folder: ...; --precision fp16 needs a GPU ...",
-        "2",
-        "nothing", "faults_settings: a_setting_that_cannot_work_is_told, "
+        "2", "nothing", "faults_settings: a_setting_that_cannot_work_is_told, "
         "a_job_without_weights_or_source_says_which_option_is_missing, a_foreign_package_named_datasets_is_noticed"),
     Row("a visdom server that is absent, hangs or dies", "the dashboard at ... cannot be reached: ...", "0",
         "the record, for --replay", "visualize: "
