@@ -6,6 +6,9 @@ At ERFNet's shape (64x128, 16 + 64 channels, T = 4, window 21). Every way is fir
 map, ours to 1e-5 of the largest value, others to 1e-4: adding 1764 exponentials one by one loses more; then all are
 timed in turns. Tables: wall time and process CPU time, medians over the rounds; times relative to ours; extra peak
 memory, each way in a process of its own. On a machine that does other things too, trust CPU time on one thread.
+With --device cuda there is one more table, at PSPNet101's shape (129x257, 128 + 2048 channels, T = 3): ours exactly, by
+tensor cores as tf32 and of bfloat16 maps, beside the others. A way that rounds is held to what its type allows, against
+float64 of the maps that it is given.
 --keep-memory: freed memory is kept, as main.py runs; ways that make large tensors gain most by it. --quick: a quarter
 of the map, three rounds.
 """
@@ -17,7 +20,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -31,8 +36,18 @@ from utils.allocator import keep_freed_memory
 from utils.benchmark import machine
 
 GATE, GATE_OF_OTHERS = 1e-5, 1e-4
+GATE_OF_TF32, GATE_OF_BF16 = 1e-3, 1e-2
 SHAPES = {"full": (64, 128, 16, 64, 4, 21), "quick": (32, 64, 16, 64, 4, 21), "tiny": (8, 11, 3, 4, 2, 5)}
 SMALL = (13, 27, 16, 64, 2, 21)         # H, W, C, V, T, window: odd, and with a window larger than the map
+PSP101, SMALL_PSP101 = (129, 257, 128, 2048, 3, 21), (13, 27, 128, 2048, 2, 21)
+
+
+class Way(NamedTuple):
+    """A way to read a memory, the error that it may make, and the type of the maps that it is given."""
+
+    read: Callable
+    gate: float = GATE_OF_OTHERS
+    dtype: torch.dtype = torch.float32
 
 
 def ours(query, keys, values, size):
@@ -43,12 +58,24 @@ def with_backend(name: str):
     return lambda query, keys, values, size: local_attention(query, keys, values, size, backend=name)
 
 
+def as_tf32(query, keys, values, size):
+    switches = torch.backends.cuda.matmul
+    before, switches.fp32_precision = switches.fp32_precision, "tf32"
+    try:
+        return ours(query, keys, values, size)
+    finally:
+        switches.fp32_precision = before
+
+
+PACKAGES = {"flex": Way(ways.flex), "natten": Way(ways.natten), "correlation only": Way(ways.correlation_only)}
 WAYS = {
-    "cpu": {"tiled": with_backend("tiled"), "unfold": ways.unfold, "shifts": ways.shifts, "flex": ways.flex,
-            "sdpa": ways.sdpa, "natten": ways.natten, "correlation only": ways.correlation_only},
-    "cuda": {"auto": ours, "unfused": unfused_cuda.unfused, "flex": ways.flex, "natten": ways.natten,
-             "correlation only": ways.correlation_only},
+    "cpu": {"tiled": Way(with_backend("tiled"), GATE), "unfold": Way(ways.unfold), "shifts": Way(ways.shifts),
+            "sdpa": Way(ways.sdpa), **PACKAGES},
+    "cuda": {"auto": Way(ours, GATE), "unfused": Way(unfused_cuda.unfused), **PACKAGES},
 }
+WAYS_AT_PSP101 = {"auto": Way(ours, GATE), "auto, tf32": Way(as_tf32, GATE_OF_TF32),
+                  "auto, bf16": Way(ours, GATE_OF_BF16, torch.bfloat16), "unfused": Way(unfused_cuda.unfused),
+                  **PACKAGES}
 BACKWARD = {"cpu": {"tiled": with_backend("tiled"), "shifts, autograd": with_backend("reference")},
             "cuda": {"auto": ours}}
 
@@ -65,23 +92,25 @@ def inputs(shape, device: str, dtype=torch.float32, grad: bool = False):
     return maps(key), [maps(key) for _ in range(frames)], [maps(value) for _ in range(frames)], size
 
 
-def error(way, shape, device: str) -> float:
-    """max |way - float64| / max |float64|."""
-    exact = local_attention(*inputs(shape, device, torch.float64), backend="reference")
-    return float((way(*inputs(shape, device)).double() - exact).abs().max() / exact.abs().max())
+def error(way: Way, shape, device: str) -> float:
+    """max |way - float64| / max |float64|, of the same maps."""
+    query, keys, values, size = inputs(shape, device, way.dtype)
+    exact = local_attention(query.double(), [x.double() for x in keys], [x.double() for x in values], size,
+                            backend="reference")
+    return float((way.read(query, keys, values, size).double() - exact).abs().max() / exact.abs().max())
 
 
-def gated(table: dict, shape, device: str) -> tuple[dict, dict]:
+def gated(table: dict[str, Way], shape, device: str) -> tuple[dict[str, Way], dict]:
     """Ways that can run and are right -> (those, their rows); the reasons of the others go into the rows."""
     usable, rows = {}, {}
     for name, way in table.items():
         try:
             if name == "correlation only":
-                way(*inputs(shape, device))
+                way.read(*inputs(shape, device))
                 rows[name] = {}
             else:
                 rows[name] = {"error": error(way, shape, device)}
-            wrong = rows[name].get("error", 0.0) > (GATE if name in ("tiled", "auto") else GATE_OF_OTHERS)
+            wrong = not rows[name].get("error", 0.0) <= way.gate
         except Exception as problem:            # whatever a package that is missing or too old may raise
             rows[name], wrong = {"not run": f"{type(problem).__name__}: {str(problem).splitlines()[0][:90]}"}, True
         if wrong:
@@ -128,9 +157,22 @@ def relative(rows: dict[str, dict]) -> dict[str, dict]:
 def forward(table: dict, shape, small, rounds: int, device: str) -> dict[str, dict]:
     with torch.inference_mode():
         usable, rows = gated(table, small, device)
-        arguments = inputs(shape, device)
-        timed = interleaved({name: lambda way=way: way(*arguments) for name, way in usable.items()}, rounds, device)
+        arguments = {dtype: inputs(shape, device, dtype) for dtype in {way.dtype for way in usable.values()}}
+        timed = interleaved({name: lambda way=way: way.read(*arguments[way.dtype]) for name, way in usable.items()},
+                            rounds, device)
     return relative({name: row | timed.get(name, {}) for name, row in rows.items()})
+
+
+def at_psp101(skipped: list[str], rounds: int, device: str) -> dict[str, dict]:
+    """The table of PSPNet101 on a GPU; none where its maps do not fit."""
+    table = {name: way for name, way in WAYS_AT_PSP101.items() if name not in skipped}
+    try:
+        found = forward(table, PSP101, SMALL_PSP101, rounds, device)
+    except torch.OutOfMemoryError as problem:
+        print(f"\nforward, PSPNet101's shape: not run: {str(problem).splitlines()[0]}")
+        return {}
+    show(f"forward, H, W, C, V, T, window = {PSP101}", found)
+    return found
 
 
 def backward(table: dict, shape, rounds: int, device: str) -> dict[str, dict]:
@@ -202,7 +244,7 @@ def run(argv: list[str] | None = None) -> dict:
     if args.memory_of:
         torch.set_num_threads(1)
         with torch.inference_mode():
-            print(peak(lambda: table[args.memory_of](*inputs(shape, args.device)), args.device))
+            print(peak(lambda: table[args.memory_of].read(*inputs(shape, args.device)), args.device))
         return {}
     if args.keep_memory:
         keep_freed_memory()
@@ -220,6 +262,8 @@ def run(argv: list[str] | None = None) -> dict:
         found = backward(BACKWARD[args.device], shape, rounds if args.shape == "tiny" else 3, args.device)
         show(f"forward and backward, {threads} threads", found)
         result["backward"][str(threads)] = found
+    if args.device == "cuda" and args.shape == "full":
+        result["psp101"] = at_psp101(args.skip, rounds, args.device)
     if args.shape != "tiny":
         timed = [name for name, row in result["forward"][str(args.threads[0])].items() if "wall_ms" in row]
         result["extra_peak_mib"] = memory(timed, args.shape, args.device)

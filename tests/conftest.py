@@ -57,3 +57,37 @@ def weights(tmp_path_factory):
     args = main.parse_args(["--training", *SINGLE, "--savedir", "unused"])
     checkpoint.save(path, build_model(args, 11).state_dict())
     return path
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory):
+    """Builds of the CUDA kernels for the CPU, each made once."""
+    from kernels import compile_for_host
+    folder, made = tmp_path_factory.mktemp("kernels"), {}
+
+    def program(build, sanitizers="address,undefined", edit=None):
+        if (build, sanitizers, edit) not in made:
+            made[build, sanitizers, edit] = compile_for_host(build, folder, sanitizers, edit)
+        return made[build, sanitizers, edit]
+    return program
+
+
+@pytest.fixture
+def on_cpu(host, monkeypatch):
+    """The backend "cupy" as it is, but for a CuPy that runs a build of its kernels on this CPU: -> list of launches."""
+    import sys
+
+    from kernels import fake_cupy
+    from models.ops import local_attention_cupy
+    for op in (local_attention_cupy.read_memory, local_attention_cupy.read_memory_gradients):
+        op.register_kernel("cpu")(op._init_fn)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(sys.modules["models.ops.local_attention"], "cupy_problem", lambda *_: None)
+    local_attention_cupy.build.cache_clear()
+
+    def use(build):
+        launches = []
+        monkeypatch.setitem(sys.modules, "cupy", fake_cupy(host(build, ""), launches))
+        return launches
+    yield use
+    local_attention_cupy.build.cache_clear()

@@ -6,12 +6,14 @@
 // A problem comes on stdin, its results leave on stdout; see test_local_attention_kernel.py.
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <vector>
 
@@ -52,6 +54,7 @@ static int fresh(int x) { return x; }
 
 struct Half { unsigned short bits; };
 struct Bfloat { unsigned short bits; };
+struct Tf32 { unsigned bits; };
 
 static float widen(Half x)
 {
@@ -62,6 +65,8 @@ static float widen(Half x)
 }
 
 static void narrow(float x, Bfloat &to) { to.bits = (bits_of(x) + 0x7fff + (bits_of(x) >> 16 & 1)) >> 16; }
+
+static void narrow(float x, Tf32 &to) { to.bits = bits_of(x) + 0x1000; }       // halves away from zero
 
 static void narrow(float x, Half &to)
 {
@@ -76,7 +81,7 @@ static void narrow(float x, Half &to)
 
 struct Gate { unsigned arrived = 0, generation = 0; char marks[2]; };
 struct Copy { void *to; const void *from; bool inside; };
-struct Warp { Gate gate; unsigned slots[2][32]; };
+struct Warp { Gate gate; unsigned slots[2][32][6]; };
 
 struct Fiber {
     void *jump[5];
@@ -180,27 +185,57 @@ UNWATCHED static Warp &warp() { return warps[running->thread.x / 32]; }
 UNWATCHED static void __syncwarp() { meet(warp().gate, 32); }
 
 // What all lanes of the warp gave. Orders nothing but this, as on a GPU.
-UNWATCHED static const unsigned *exchange(unsigned x)
+using Slots = const unsigned (*)[6];
+UNWATCHED static Slots exchange(std::initializer_list<unsigned> given)
 {
-    unsigned *slots = warp().slots[running->shuffles++ % 2];
-    slots[running->thread.x % 32] = x;
+    unsigned (*slots)[6] = warp().slots[running->shuffles++ % 2];
+    std::copy(given.begin(), given.end(), slots[running->thread.x % 32]);
     gather(warp().gate, 32);
     return slots;
 }
 
-UNWATCHED static float __shfl_sync(unsigned, float x, int lane) { return __uint_as_float(exchange(bits_of(x))[lane]); }
+UNWATCHED static float __shfl_sync(unsigned, float x, int lane)
+{
+    return __uint_as_float(exchange({bits_of(x)})[lane][0]);
+}
 UNWATCHED static float __shfl_xor_sync(unsigned, float x, int mask)
 {
     const unsigned lane = running->thread.x % 32 ^ mask;
-    return __uint_as_float(exchange(bits_of(x))[lane]);
+    return __uint_as_float(exchange({bits_of(x)})[lane][0]);
 }
 UNWATCHED static bool __any_sync(unsigned, bool x)
 {
-    const unsigned *all = exchange(x);
+    const Slots all = exchange({x});
     unsigned any = 0;
     for (int lane = 0; lane < 32; ++lane)
-        any |= all[lane];
+        any |= all[lane][0];
     return any;
+}
+
+// Tensor cores: the lanes give parts of two matrices and get parts of what their product adds, as PTX lays them out.
+
+static float number(Tf32, unsigned bits, int) { return __uint_as_float(bits & 0xffffe000u); }   // the rest is ignored
+template <class T> static float number(T, unsigned bits, int k)
+{
+    return widen(T{static_cast<unsigned short>(k % 2 ? bits >> 16 : bits)});
+}
+
+template <class T>
+UNWATCHED static void multiply_add(T type, float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2])
+{
+    constexpr int packed = 4 / sizeof(T);           // inner columns that share a register
+    const Slots all = exchange({a[0], a[1], a[2], a[3], b[0], b[1]});
+    const int lane = running->thread.x % 32;
+    for (int i = 0; i < 4; ++i) {
+        const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        double sum = sums[i];
+        for (int k = 0; k < 8 * packed; ++k) {
+            const int holder = k / packed % 4, later = k / packed / 4;
+            sum += static_cast<double>(number(type, all[row % 8 * 4 + holder][row / 8 + 2 * later], k))
+                   * number(type, all[column * 4 + holder][4 + later], k);
+        }
+        sums[i] = sum;
+    }
 }
 
 static void copy_now(const Copy &copy)
@@ -269,11 +304,17 @@ static void run_read() { read_memory(*problem); }
 static void run_query() { gradient_of_query(*problem); }
 static void run_keys() { gradient_of_keys(*problem); }
 static void run_values() { gradient_of_values(*problem); }
+static void run_tensor()
+{
+#if WIDE
+    read_memory_tensor(*problem);
+#endif
+}
 
 // One launch. The grid is checked: it must be what covers the map.
 extern "C" int run_pass(int pass, const Problem *given, int x, int y, int z)
 {
-    void (*const bodies[])() = {run_read, run_query, run_keys, run_values};
+    void (*const bodies[])() = {run_read, run_query, run_keys, run_values, run_tensor};
     const int *plan = plans[pass];
     if (x != quotient(given->width, 8) || y != quotient(given->height, plan[2]) || z % plan[3])
         return 1;
@@ -339,8 +380,8 @@ int main(int arguments, char **)
         print_layout();
         return 0;
     }
-    int header[6];                          // batch, height, width, frames, with a constant, reversed
-    if (fread(header, 4, 6, stdin) != 6)
+    int header[7];                          // batch, height, width, frames, with a constant, reversed, reads only
+    if (fread(header, 4, 7, stdin) != 7)
         return 4;
     TSAN(home_watch = __tsan_get_current_fiber());
     const int batch = header[0], frames = header[3];
@@ -367,6 +408,17 @@ int main(int arguments, char **)
 
     given.results[0] = read.data.get();
     launch(READ, given, batch);
+    read.give(), softmax.give();
+    if (WIDE) {
+        Map<VALUE> rounded(read.size);
+        Map<float> its_softmax(softmax.size);
+        Problem again = given;
+        again.results[0] = rounded.data.get(), again.softmax = reinterpret_cast<float2 *>(its_softmax.data.get());
+        launch(TENSOR_READ, again, batch);
+        rounded.give(), its_softmax.give();
+    }
+    if (header[6])
+        return 0;
     given.results[0] = of_query.data.get();
     launch(OF_QUERY, given, batch);
     for (int t = 0; t < frames; ++t)
@@ -376,7 +428,7 @@ int main(int arguments, char **)
         given.results[t] = of_values[t].data.get();
     launch(OF_VALUE, given, batch * frames);
 
-    read.give(), softmax.give(), delta.give(), of_query.give();
+    delta.give(), of_query.give();
     for (auto &map : of_keys)
         map.give();
     for (auto &map : of_values)

@@ -2,19 +2,26 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from models.ops import local_attention, local_attention_cupy
+
+needs_gxx = pytest.mark.skipif(not shutil.which("g++") and not os.environ.get("CI"), reason="no g++")
+needs_nvcc = pytest.mark.skipif(not shutil.which("nvcc"), reason="no nvcc")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 HERE = Path(__file__).parent
 NARROW = {"float": torch.float32, "Half": torch.float16, "Bfloat": torch.bfloat16}
@@ -28,6 +35,11 @@ class Build(NamedTuple):
     window: int
     key_type: str = "float"
     value_type: str = "float"
+
+    @property
+    def wide(self) -> bool:
+        """Whether tensor cores can read it."""
+        return self.values > 128
 
 
 class Memory(NamedTuple):
@@ -66,25 +78,38 @@ def compile_for_host(build: Build, folder: Path, sanitizers: str = "", edit: tup
     return target
 
 
-def run_on_host(program: Path, build: Build, memory: Memory, backwards: bool = False) -> list[Tensor]:
-    """-> read, gradients of query, keys, values (B, H, W, channels) and, if there is one, of the constant."""
+def on_host(program: Path, build: Build, memory: Memory, backwards: bool, only_reads: bool) -> Iterator[Tensor]:
+    """-> what the program gives, maps (B, H, W, n), see `main` there."""
     batch, _, height, width = memory.query.shape
-    cells, frames = batch * height * width, len(memory.keys)
+    frames = len(memory.keys)
     maps = [memory.query, memory.gradient, torch.tensor(memory.constant or 0.0), *memory.keys, *memory.values]
-    header = np.array([batch, height, width, frames, memory.constant is not None, backwards], np.int32)
+    header = np.array([batch, height, width, frames, memory.constant is not None, backwards, only_reads], np.int32)
     maps = [(x.movedim(1, -1) if x.ndim else x).contiguous() for x in maps]
     given = header.tobytes() + b"".join(x.numpy().tobytes() for x in maps)
     done = subprocess.run([program], input=given, capture_output=True)
     if done.returncode:
         raise RuntimeError(done.stderr.decode()[:4000])
     found = torch.from_numpy(np.frombuffer(done.stdout, np.float32).copy())
-    sizes = [cells * n for n in (build.values, 2, 1, *[build.keys] * (1 + frames), *[build.values] * frames)]
-    read, softmax, delta, *gradients = found.split(sizes)
-    parts = [x.view(batch, height, width, -1) for x in (read, *gradients)]
+    sizes = [build.values, 2] * (2 if build.wide else 1)
+    if not only_reads:
+        sizes += [1, *[build.keys] * (1 + frames), *[build.values] * frames]
+    parts = found.split([batch * height * width * size for size in sizes])
+    yield from (x.view(batch, height, width, -1) for x in parts)
+
+
+def run_on_host(program: Path, build: Build, memory: Memory, backwards: bool = False) -> list[Tensor]:
+    """-> read, gradients of query, keys, values (B, H, W, channels) and, if there is one, of the constant."""
+    read, softmax, *others = on_host(program, build, memory, backwards, only_reads=False)
+    delta, *gradients = others[2:] if build.wide else others
     if memory.constant is None:
-        return parts
-    largest, inverse = softmax.view(-1, 2).unbind(1)
-    return [*parts, -(delta * (memory.constant - largest).exp() * inverse).sum().reshape(1)]
+        return [read, *gradients]
+    largest, inverse = softmax.unbind(3)
+    return [read, *gradients, -(delta[..., 0] * (memory.constant - largest).exp() * inverse).sum().reshape(1)]
+
+
+def reads_on_host(program: Path, build: Build, memory: Memory, backwards: bool = False) -> list[Tensor]:
+    """Of wide values -> read (B, H, W, V) and softmax (B, H, W, 2): exact ones, then those of tensor cores."""
+    return list(on_host(program, build, memory, backwards, only_reads=True))
 
 
 def exact(build: Build, memory: Memory) -> list[Tensor]:
@@ -99,11 +124,29 @@ def exact(build: Build, memory: Memory) -> list[Tensor]:
     return [x.movedim(1, -1) if x.ndim > 1 else x for x in found]
 
 
+def assert_equal_to(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> None:
+    """All of them, relative to the largest number of each."""
+    assert len(found) == len(expected)
+    for number, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        error = (ours.double() - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30)
+        assert error <= tolerance, f"number {number}: {error:.1e}"      # a NaN is not within it, either
+
+
+def on_gpu(memory: Memory, build: Build, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """As `exact`, by the kernels."""
+    leaves = [x.to("cuda", dtype).requires_grad_() for x in (memory.query, *memory.keys, *memory.values)]
+    frames = len(memory.keys)
+    more = [] if memory.constant is None else [torch.tensor([memory.constant], device="cuda", requires_grad=True)]
+    read = local_attention(leaves[0], leaves[1:1 + frames], leaves[1 + frames:], build.window, *more, backend="cupy")
+    gradients = torch.autograd.grad((read * memory.gradient.to(read)).sum(), leaves + more)
+    return [(x.movedim(1, -1) if x.ndim > 1 else x).cpu() for x in (read.detach(), *gradients)]
+
+
 def fake_cupy(library: Path, launches: list) -> SimpleNamespace:
     """A CuPy whose kernels run on this CPU, in a library made of the same source; notes what is launched."""
     host = ctypes.CDLL(str(library))
-    plans = np.ctypeslib.as_array((ctypes.c_int * 16).in_dll(host, "plans")).reshape(4, 4)
-    names = "read_memory", "gradient_of_query", "gradient_of_keys", "gradient_of_values"
+    names = local_attention_cupy.PASSES
+    plans = np.ctypeslib.as_array((ctypes.c_int * 20).in_dll(host, "plans")).reshape(5, 4)
 
     class Function:
         def __init__(self, name):

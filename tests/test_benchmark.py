@@ -125,6 +125,20 @@ def test_all_ways_to_read_a_memory_agree_before_they_are_timed(tmp_path):
     assert json.loads((tmp_path / "x.json").read_text())["environment"]["cpu"]
 
 
+def test_ways_that_round_are_held_to_what_their_types_allow(monkeypatch):
+    module = script("local_attention")
+    monkeypatch.setattr(module, "PSP101", (9, 17, 16, 160, 3, 5))
+    monkeypatch.setattr(module, "SMALL_PSP101", (5, 9, 16, 160, 2, 5))
+    others = ["unfused", "flex", "natten", "correlation only"]
+    rows = module.at_psp101(others, 1, "cpu")
+    assert list(rows) == ["auto", "auto, tf32", "auto, bf16"] and all(row["wall_ms"] > 0 for row in rows.values())
+    assert 1e-4 < rows["auto, bf16"]["error"] <= 1e-2
+    monkeypatch.setattr(module, "WAYS_AT_PSP101", {"exact": module.Way(module.ours, module.GATE, torch.bfloat16),
+                                                   "tf32": module.Way(module.as_tf32)})
+    assert "its error is" in module.at_psp101([], 1, "cpu")["exact"]["not run"]
+    assert torch.backends.cuda.matmul.fp32_precision != "tf32"
+
+
 def test_the_inference_script_compares_what_it_says(tmp_path):
     result = script("inference").run(["--tiny", "--rounds", "1", "--json", str(tmp_path / "x.json"), "--skip", "onnx"])
     assert result["streaming"]["stream over single"] > 0

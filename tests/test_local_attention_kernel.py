@@ -1,8 +1,6 @@
 """The CUDA kernels of local attention: on a CPU, built thread by thread for it; compiled for GPUs; on a GPU, if any."""
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -13,21 +11,20 @@ import torch
 from kernels import (
     Build,
     Memory,
+    assert_equal_to,
     compile_by_nvrtc,
     compile_for_gpu,
-    compile_for_host,
     exact,
-    fake_cupy,
     find_nvrtc,
+    needs_gpu,
+    needs_gxx,
+    needs_nvcc,
+    on_gpu,
     run_on_host,
 )
 from models.ops import local_attention, local_attention_cupy
 from models.ops.local_attention import choose
 from models.ops.local_attention_cupy import cupy_problem
-
-needs_gxx = pytest.mark.skipif(not shutil.which("g++") and not os.environ.get("CI"), reason="no g++")
-needs_nvcc = pytest.mark.skipif(not shutil.which("nvcc"), reason="no nvcc")
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 ERF, PSP101, PSP18 = Build(16, 64, 21), Build(128, 2048, 21), Build(32, 512, 21)
 HALF = Build(16, 64, 9, "Bfloat", "Half")
@@ -38,26 +35,6 @@ ON_HOST = [      # a build and the problems it is to solve: batch, frames, heigh
     (Build(132, 68, 3), [(2, 1, 9, 8, None)]),      # blocks of keys
     (Build(4, 4, 31), [(1, 1, 9, 11, None), (1, 8, 2, 40, 0.2)]),           # a window of more cells than one visit has
     (HALF, [(1, 2, 9, 11, 0.3)])]
-
-
-@pytest.fixture(scope="session")
-def host(tmp_path_factory):
-    """Builds for the CPU, each made once."""
-    folder, made = tmp_path_factory.mktemp("kernels"), {}
-
-    def program(build, sanitizers="address,undefined", edit=None):
-        if (build, sanitizers, edit) not in made:
-            made[build, sanitizers, edit] = compile_for_host(build, folder, sanitizers, edit)
-        return made[build, sanitizers, edit]
-    return program
-
-
-def assert_equal_to(found, expected, tolerance: float):
-    """All of them, relative to the largest number of each."""
-    assert len(found) == len(expected)
-    for number, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
-        error = (ours.double() - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30)
-        assert error <= tolerance, f"number {number}: {error:.1e}"      # a NaN is not within it, either
 
 
 @needs_gxx
@@ -106,31 +83,18 @@ def test_the_launcher_fills_the_struct_that_the_kernels_read(host):
     assert places == [*(problem.fields[name][1] for name in problem.names), problem.itemsize]
 
 
-@pytest.fixture
-def on_cpu(host, monkeypatch):
-    """The backend as it is, but for a CuPy that runs the kernels on this CPU; the list of launches."""
-    launches = []
-    for op in (local_attention_cupy.read_memory, local_attention_cupy.read_memory_gradients):
-        op.register_kernel("cpu")(op._init_fn)
-    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(host(Build(4, 8, 3), ""), launches))
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    monkeypatch.setattr(sys.modules["models.ops.local_attention"], "cupy_problem", lambda *_: None)
-    local_attention_cupy.build.cache_clear()
-    yield launches
-    local_attention_cupy.build.cache_clear()
-
-
 @needs_gxx
 @pytest.mark.parametrize("constant", [None, 0.4])
 def test_the_backend_pads_launches_and_differentiates(on_cpu, constant):
+    launches = on_cpu(Build(4, 8, 3))
     build = Build(3, 6, 3)              # neither fills 16 bytes: the kernels are built for 4 and 8
     memory = Memory.random(build, 2, 3, 5, 9, constant)
     leaves = [x.clone().requires_grad_() for x in (memory.query, *memory.keys, *memory.values)]
     more = [] if constant is None else [torch.tensor([constant], requires_grad=True)]
     read = local_attention(leaves[0], leaves[1:4], leaves[4:], 3, *more, backend="cupy")
-    assert on_cpu == ["read_memory"], "reading is one launch"
+    assert launches == ["read_memory"], "reading is one launch"
     found = [read, *torch.autograd.grad((read * memory.gradient).sum(), leaves + more)]
-    assert on_cpu[1:] == ["gradient_of_query", "gradient_of_keys", "gradient_of_values"]
+    assert launches[1:] == ["gradient_of_query", "gradient_of_keys", "gradient_of_values"]
     assert_equal_to([x.movedim(1, -1) if x.ndim > 1 else x for x in found], exact(build, memory), 1e-5)
     with torch.inference_mode():
         assert torch.equal(local_attention(leaves[0], leaves[1:4], leaves[4:], 3, *more, backend="cupy"), read)
@@ -139,14 +103,16 @@ def test_the_backend_pads_launches_and_differentiates(on_cpu, constant):
 @needs_gxx
 @pytest.mark.parametrize("constant", [None, 0.4])
 def test_pytorch_accepts_the_operators(on_cpu, constant):
+    on_cpu(Build(4, 8, 3))
     query, *maps = [torch.randn(2, 5, 9, 4, requires_grad=True) for _ in range(3)] + [
         torch.randn(2, 5, 9, 8, requires_grad=True) for _ in range(2)]
     more = None if constant is None else torch.tensor([constant], requires_grad=True)
-    torch.library.opcheck(local_attention_cupy.read_memory, (query, maps[:2], maps[2:], 3, more))
+    torch.library.opcheck(local_attention_cupy.read_memory, (query, maps[:2], maps[2:], 3, more, "exact"))
 
 
 @needs_gxx
 def test_torch_compile_takes_the_backend_whole(on_cpu):
+    on_cpu(Build(4, 8, 3))
     memory = Memory.random(Build(4, 8, 3), 1, 2, 5, 9)
     leaves = [x.clone().requires_grad_() for x in (memory.query, *memory.keys, *memory.values)]
 
@@ -194,25 +160,29 @@ def test_every_reason_is_told(change, reason, monkeypatch):
 @pytest.mark.parametrize("build", [ERF, PSP101, PSP18], ids=str)
 def test_nvcc_compiles_them_without_spilling_a_register(build, architecture, tmp_path):
     kernels = compile_for_gpu(build, architecture, tmp_path)
-    assert len(kernels) == 4 and {spilled for _, spilled in kernels.values()} == {0}, kernels
+    assert len(kernels) == (5 if build.wide else 4) and {spilled for _, spilled in kernels.values()} == {0}, kernels
     if architecture == "sm_90":         # two blocks of 256 threads on a multiprocessor
         assert kernels["read_memory"][0] <= 128 and kernels["gradient_of_values"][0] <= 128
 
 
 @needs_nvcc
-def test_half_types_read_without_spilling_a_register(tmp_path):
-    kernels = compile_for_gpu(Build(16, 64, 21, "Bfloat", "Bfloat"), "sm_90", tmp_path)
-    assert kernels["read_memory"][1] == 0 and max(spilled for _, spilled in kernels.values()) <= 64, kernels
+@pytest.mark.parametrize("build, architecture", [
+    (Build(16, 64, 21, "Bfloat", "Bfloat"), "sm_90"), (Build(128, 2048, 21, "Bfloat", "Bfloat"), "sm_90"),
+    (Build(32, 512, 21, "float", "Half"), "sm_80")], ids=str)
+def test_half_types_read_without_spilling_a_register(build, architecture, tmp_path):
+    kernels = compile_for_gpu(build, architecture, tmp_path)
+    reads = [spilled for name, (_, spilled) in kernels.items() if name.startswith("read_memory")]
+    assert reads == ([0, 0] if build.wide else [0]), kernels
+    assert max(spilled for _, spilled in kernels.values()) <= 64, kernels
 
 
 def test_cupys_compiler_takes_the_source_and_keeps_what_the_launcher_looks_for():
     library = find_nvrtc()
     if library is None:
         pytest.skip("no nvidia-cuda-nvrtc")
-    options = (*local_attention_cupy.options_of(*ERF), "--gpu-architecture=sm_90")
+    options = (*local_attention_cupy.options_of(*PSP18), "--gpu-architecture=sm_90")
     cubin = compile_by_nvrtc(library, local_attention_cupy.source(), options)
-    names = b"read_memory", b"gradient_of_query", b"gradient_of_keys", b"gradient_of_values", b"plans"
-    assert all(name in cubin for name in names)
+    assert all(f"\0{name}\0".encode() in cubin for name in (*local_attention_cupy.PASSES, "plans"))
     with pytest.raises(RuntimeError, match="error"):
         compile_by_nvrtc(library, "not a kernel", options)
 
@@ -224,16 +194,6 @@ ON_GPU = [(ERF, 1, 4, 64, 128, None), (ERF, 2, 3, 61, 37, 0.3), (PSP18, 1, 2, 33
           (PSP101, 1, 3, 17, 33, None), (Build(16, 64, 31), 1, 2, 9, 11, 0.5), (Build(3, 5, 7), 2, 2, 20, 9, None),
           (Build(132, 68, 3), 1, 2, 9, 8, None),
           *((Build(16, 64, 5), 1, frames, 23, 50, None) for frames in range(1, 9))]
-
-
-def on_gpu(memory: Memory, build: Build, dtype=torch.float32) -> list[torch.Tensor]:
-    """As `exact`, by the kernels."""
-    leaves = [x.to("cuda", dtype).requires_grad_() for x in (memory.query, *memory.keys, *memory.values)]
-    frames = len(memory.keys)
-    more = [] if memory.constant is None else [torch.tensor([memory.constant], device="cuda", requires_grad=True)]
-    read = local_attention(leaves[0], leaves[1:1 + frames], leaves[1 + frames:], build.window, *more, backend="cupy")
-    gradients = torch.autograd.grad((read * memory.gradient.to(read)).sum(), leaves + more)
-    return [(x.movedim(1, -1) if x.ndim > 1 else x).cpu() for x in (read.detach(), *gradients)]
 
 
 @needs_gpu

@@ -34,9 +34,10 @@ def local_attention(query: Tensor, keys: Tensor | Maps, values: Tensor | Maps, s
 
     keys, values: or T maps (B, C, H, W) each, which saves stacking them. size: P, odd. constant: a scalar tensor, an
     extra logit at every pixel. Logits and softmax are in float32 at least. Values of a half type are returned in it,
-    and where it is faster (tiled: bfloat16) multiplied in it by weights rounded to it, summed in float32. Only the
-    reference has a second derivative. ValueError for shapes that do not fit and unknown backends, RuntimeError where
-    the backend asked for cannot run.
+    and where it is faster (tiled: bfloat16; cupy: more than 128 channels) multiplied in it by weights rounded to it,
+    summed in float32; cupy multiplies such values of float32 as tf32 if PyTorch is told that it may. Only the reference
+    has a second derivative. ValueError for shapes that do not fit and unknown backends, RuntimeError where the backend
+    asked for cannot run.
     """
     keys, values = as_maps(keys), as_maps(values)
     check(query, keys, values, size, constant)

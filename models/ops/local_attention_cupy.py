@@ -5,8 +5,12 @@ stacked or copied; reading is one launch, the backward pass three. They are comp
 window, types and device; sizes are arguments. Launches go to PyTorch's current stream, tensors come from its allocator,
 nothing waits for the GPU: a CUDA graph can capture them once a first call has compiled them.
 
-Arithmetic is in float32 whatever the maps are stored in. `read_memory` and its gradient are PyTorch operators
-(torch.library), so that torch.compile passes them through. CuPy is imported when a kernel is first built.
+Logits, softmax and gradients are in float32 whatever the maps are stored in. So are the products of weights and values,
+but where there are more than 128 channels of values tensor cores compute these: of values of a half type, with weights
+rounded to it, and of float32 as tf32 if PyTorch is told that products of float32 may be (`products_of`).
+
+`read_memory` and its gradient are PyTorch operators (torch.library), so that torch.compile passes them through. CuPy is
+imported when a kernel is first built.
 """
 from __future__ import annotations
 
@@ -27,6 +31,8 @@ from .local_attention_tiled import channels_last
 KERNELS = Path(__file__).parent / "kernels"
 TYPES = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "Bfloat"}
 FRAMES = 16                                             # MAX_FRAMES of the kernels
+PASSES = "read_memory", "gradient_of_query", "gradient_of_keys", "gradient_of_values", "read_memory_tensor"
+READS = {"exact": "read_memory", "tensor": "read_memory_tensor"}    # by the products of weights and values
 PROBLEM = np.dtype([                                    # struct Problem of the kernels
     *((name, "u8") for name in ("query", "gradient", "constant", "softmax", "delta")),
     *((name, "u8", FRAMES) for name in ("keys", "values", "results")),
@@ -40,8 +46,19 @@ def local_attention_cupy(query: Tensor, keys: Sequence[Tensor], values: Sequence
     query, *keys = laid_out([query, *keys])
     values = laid_out(values)
     constant = None if constant is None else constant.float().reshape(1)
-    read, _ = read_memory(query, keys, values, size, constant)
+    read, _ = read_memory(query, keys, values, size, constant, products_of(values[0].dtype))
     return read[..., :channels].permute(0, 3, 1, 2)
+
+
+@torch.compiler.assume_constant_result
+def products_of(dtype: torch.dtype) -> str:
+    """Of weights and values of this type: "tensor", or "exact" for float32 that PyTorch is not told to round.
+
+    What it is told: torch.set_float32_matmul_precision, or one of the switches in torch.backends; this one can be read
+    whichever was set. torch.compile compiles again when it changes.
+    """
+    rounded = dtype != torch.float32 or torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return "tensor" if rounded else "exact"
 
 
 def laid_out(maps: Sequence[Tensor]) -> list[Tensor]:
@@ -106,18 +123,22 @@ def weak_device(index: int) -> str | None:
 
 
 @torch.library.custom_op("streamseg::read_memory", mutates_args=(), device_types="cuda")
-def read_memory(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], size: int,
-                constant: Tensor | None) -> tuple[Tensor, Tensor]:
-    """-> read (B, H, W, V), and for the backward pass (B, H, W, 2): largest logit, 1 / sum of exponentials."""
+def read_memory(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], size: int, constant: Tensor | None,
+                products: str) -> tuple[Tensor, Tensor]:
+    """-> read (B, H, W, V), and for the backward pass (B, H, W, 2): largest logit, 1 / sum of exponentials.
+
+    products: of weights and values, a name in READS; few channels of values are always read exactly.
+    """
     keys, values = aligned(keys), aligned(values)
-    read, softmax = shapes_of_read(query, keys, values, size, constant)
+    read, softmax = shapes_of_read(query, keys, values, size, constant, products)
     run = Launch(size, *aligned([query]), keys, values, constant, softmax)
-    run("read_memory", [read])
+    name = READS[products]
+    run(name if name in run.kernels else "read_memory", [read])
     return read, softmax
 
 
 @read_memory.register_fake
-def shapes_of_read(query, keys, values, size, constant):
+def shapes_of_read(query, keys, values, size, constant, products):
     return torch.empty_like(values[0]), query.new_empty((*query.shape[:3], 2), dtype=torch.float32)
 
 
@@ -146,7 +167,7 @@ def shapes_of_gradients(gradient, softmax, query, keys, values, size, constant):
 
 
 def save_for_gradients(ctx, inputs, output):
-    query, keys, values, ctx.size, constant = inputs
+    query, keys, values, ctx.size, constant, _ = inputs
     ctx.frames, ctx.has_constant = len(keys), constant is not None
     ctx.save_for_backward(output[1], query, *keys, *values, *([constant] if ctx.has_constant else []))
 
@@ -158,7 +179,7 @@ def gradients_of_read(ctx, of_read, _):
     found = read_memory_gradients(of_read.to(values[0].dtype).contiguous(), softmax, query, keys, values, ctx.size,
                                   constant)
     of_constant = found.pop() if ctx.has_constant else None
-    return found[0], found[1:1 + ctx.frames], found[1 + ctx.frames:], None, of_constant
+    return found[0], found[1:1 + ctx.frames], found[1 + ctx.frames:], None, of_constant, None
 
 
 read_memory.register_autograd(gradients_of_read, setup_context=save_for_gradients)
@@ -226,14 +247,15 @@ def build(device: int, key_channels: int, value_channels: int, window: int, key_
     options = options_of(key_channels, value_channels, window, key_type, value_type)
     with cupy.cuda.Device(device):
         module = cupy.RawModule(code=source(), options=options)
-        plans = cupy.ndarray((4, 4), np.int32, module.get_global("plans")).get().tolist()
+        plans = cupy.ndarray((len(PASSES), 4), np.int32, module.get_global("plans")).get().tolist()
         return dict(kernels_of(module, plans))
 
 
 def kernels_of(module, plans: Sequence[Sequence[int]]) -> Iterator[tuple[str, Kernel]]:
-    """plans: as the module's `plans` says, in the order of the passes."""
-    names = "read_memory", "gradient_of_query", "gradient_of_keys", "gradient_of_values"
-    for name, plan in zip(names, plans, strict=True):
+    """plans: as the module's `plans` says, in the order of PASSES; zeros for a pass that this build does not have."""
+    for name, plan in zip(PASSES, plans, strict=True):
+        if not any(plan):
+            continue
         function = module.get_function(name)
         function.max_dynamic_shared_size_bytes = plan[1]
         yield name, Kernel(function, *plan)

@@ -1,8 +1,8 @@
 // Local attention over several frames, forward and backward, without ever storing its weights.
 // What it computes: models/ops/local_attention.py; who launches it: models/ops/local_attention_cupy.py.
 //
-// Four passes are one algorithm. A block has a tile of pixels, 8 in a row, and visits the rows of cells that they see,
-// in all frames. A visit has two halves:
+// Four passes are one algorithm, in float whatever the maps are stored in. A block has a tile of pixels, 8 in a row,
+// and visits the rows of cells that they see, in all frames. A visit has two halves:
 //
 //   score        products of the tile's pixels and the row's cells over channels: a lane has 8 pixels x 4 cells
 //   accumulate   sums of what the cells hold, weighted by what the scores became: a lane has 8 pixels x 4 or 8 channels
@@ -16,38 +16,13 @@
 // with g the gradient of the read, p = exp(q k - largest) / sum, delta = sum of p (g v) over all cells of a query, and
 // the gradient of the query = sum p (g v) k - delta sum p k. Scores are summed in the same order in all passes, so they
 // are the same to the bit: a weight of exactly 1 stays one, and its key's gradient is exactly 0. Nothing is added
-// atomically, so results do not vary from run to run.
+// atomically, so results do not vary from run to run. A fifth pass, TENSOR_READ, differs from READ in the sums: they
+// are of rounded weights and values, by tensor cores (tensor_read.cuh).
 //
 // Taps outside the map have logit 0 and value 0: the softmax of a pixel that has some begins at a largest logit of 0
 // and a sum of as many; likewise with the constant. They are never visited. A cell outside a pixel's window but in that
 // of another pixel of the tile gets the weight 0.
-#include "worker.cuh"
-
-// The largest logit and the sum of exponentials of one pixel's softmax so far.
-struct Softmax {
-    float largest = LOWEST, sum = 0;
-
-    __device__ void add(float logit, float count)
-    {
-        const float before = largest;
-        largest = fmaxf(largest, logit);
-        sum = sum * exponential(before - largest) + count * exponential(logit - largest);
-    }
-};
-
-// What takes part without being visited: taps outside the map and the constant.
-__device__ Softmax unvisited(const Problem &problem, int y, int x)
-{
-    Softmax softmax;
-    const int seen_rows = min(y + RADIUS, problem.height - 1) - max(y - RADIUS, 0) + 1;
-    const int seen_columns = min(x + RADIUS, problem.width - 1) - max(x - RADIUS, 0) + 1;
-    const int outside = WINDOW * WINDOW - seen_rows * seen_columns;
-    if (outside > 0)
-        softmax.add(0, static_cast<float>(problem.frames) * outside);
-    if (problem.constant)
-        softmax.add(*problem.constant, 1);
-    return softmax;
-}
+#include "softmax.cuh"
 
 template <> __device__ void Worker<READ>::run()
 {
@@ -63,21 +38,8 @@ template <> __device__ void Worker<READ>::run()
         if (!any)
             continue;
         const Visit at = visit_of(fresh(stage) - P::STAGES);
-        const bool seen = sees(row, at);
-        float largest[8], total[8], factor = 1;
-#pragma unroll
-        for (int e = 0; e < 8; ++e) {
-            largest[e] = LOWEST;
-#pragma unroll
-            for (int i = 0; i < KEPT; ++i) {
-                scores[i * 8 + e] = within(i, e, at, seen) ? scores[i * 8 + e] : -__uint_as_float(0x7f800000u);
-                largest[e] = fmaxf(largest[e], scores[i * 8 + e]);
-            }
-        }
-        const float found = fmaxf(joined<LANES>(largest, Max()), softmax.largest);
-        if (__any_sync(WARP, found > softmax.largest)) {        // seldom, after some rows
-            factor = exponential(softmax.largest - found);
-            softmax = {found, softmax.sum * factor};
+        const float factor = softmax.grow(*this, at, scores);
+        if (__any_sync(WARP, factor != 1)) {
 #pragma unroll
             for (int e = 0; e < 8; ++e) {
                 const float of = of_element(factor, e);
@@ -86,17 +48,7 @@ template <> __device__ void Worker<READ>::run()
                     sums[n][e] = scaled(of, sums[n][e]);
             }
         }
-#pragma unroll
-        for (int e = 0; e < 8; ++e) {
-            const float base = of_element(softmax.largest, e);
-            total[e] = 0;
-#pragma unroll
-            for (int i = 0; i < KEPT; ++i) {
-                scores[i * 8 + e] = exponential(scores[i * 8 + e] - base);
-                total[e] += scores[i * 8 + e];
-            }
-        }
-        softmax.sum += joined<LANES>(total, Sum());
+        softmax.weigh(scores);
         hand_over(scores, 0);
         __syncwarp();
         accumulate(typename P::Values(), at, sums);
@@ -242,18 +194,27 @@ template <> __device__ void Worker<OF_VALUE>::run()
 }
 
 // The grid: tiles in a row, rows of tiles, maps (of keys and values: batch times frames) times blocks of channels.
-#define PASS_KERNEL(name, pass)                                                                                       \
+#define PASS_KERNEL(name, pass, worker)                                                                               \
     extern "C" __global__ void __launch_bounds__(Plan<pass>::THREADS, Plan<pass>::RESIDENTS)                          \
     name(const __grid_constant__ Problem problem)                                                                     \
     {                                                                                                                 \
-        Worker<pass>(problem).run();                                                                                  \
+        worker(problem).run();                                                                                        \
     }
 
-PASS_KERNEL(read_memory, READ)
-PASS_KERNEL(gradient_of_query, OF_QUERY)
-PASS_KERNEL(gradient_of_keys, OF_KEY)
-PASS_KERNEL(gradient_of_values, OF_VALUE)
+PASS_KERNEL(read_memory, READ, Worker<READ>)
+PASS_KERNEL(gradient_of_query, OF_QUERY, Worker<OF_QUERY>)
+PASS_KERNEL(gradient_of_keys, OF_KEY, Worker<OF_KEY>)
+PASS_KERNEL(gradient_of_values, OF_VALUE, Worker<OF_VALUE>)
 
-// For the launcher, per pass: threads, bytes of shared memory, height of a tile, blocks of channels.
+// For the launcher, per pass: threads, bytes of shared memory, height of a tile, blocks of channels; zeros where this
+// build does not have it.
 #define PLAN(pass) {Plan<pass>::THREADS, Plan<pass>::SHARED, Plan<pass>::HEIGHT, Plan<pass>::BLOCKS}
-extern "C" __device__ const int plans[4][4] = {PLAN(READ), PLAN(OF_QUERY), PLAN(OF_KEY), PLAN(OF_VALUE)};
+#if WIDE
+#include "tensor_read.cuh"
+PASS_KERNEL(read_memory_tensor, TENSOR_READ, TensorRead)
+#define TENSOR_PLAN PLAN(TENSOR_READ)
+#else
+#define TENSOR_PLAN {0, 0, 0, 0}
+#endif
+extern "C" __device__ const int plans[5][4] = {
+    PLAN(READ), PLAN(OF_QUERY), PLAN(OF_KEY), PLAN(OF_VALUE), TENSOR_PLAN};

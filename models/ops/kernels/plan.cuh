@@ -4,7 +4,8 @@
 // of the tile (strips), or every SPLITS-th row of cells (splits), whose sums are joined at the end in a fixed order.
 //
 // The launcher defines KEY_CHANNELS, VALUE_CHANNELS, WINDOW, and the types KEY and VALUE (float, Half, Bfloat).
-// Channels fill 16 bytes: multiples of 4 in float, of 8 in half types. All arithmetic is in float.
+// Channels fill 16 bytes: multiples of 4 in float, of 8 in half types. All arithmetic is in float,
+// but for the products of weights and values in TENSOR_READ.
 #pragma once
 
 #include "warp.cuh"
@@ -24,9 +25,12 @@ struct Problem {
     int height, width, frames, unused;
 };
 
-enum { READ, OF_QUERY, OF_KEY, OF_VALUE };
+enum { READ, OF_QUERY, OF_KEY, OF_VALUE, TENSOR_READ };
 
-constexpr int LANES = VALUE_CHANNELS <= 64 ? 8 : VALUE_CHANNELS <= 128 ? 16 : 32;
+// Values of so many channels that READ is bound by its sums: tensor cores can read them, too. With fewer, as ERFNet's
+// 64, it is bound by latency and by its scores, and sums stay in float whatever the type.
+#define WIDE (VALUE_CHANNELS > 128)
+constexpr int LANES = WIDE ? 32 : VALUE_CHANNELS > 64 ? 16 : 8;
 constexpr int GROUPS = 32 / LANES;
 constexpr int PARTS = LANES / 8;            // of the channels of a score: 8 lanes have all cells of a visit
 constexpr int SLICE = 16 * PARTS;           // channels that scores take from shared memory at a time

@@ -1,4 +1,4 @@
-// What the kernels of local attention are written in: storage types, copies of 16 bytes, sums over lanes of a warp.
+// What the kernels of local attention are written in: types, copies of 16 bytes, tensor cores, sums over lanes.
 // Everything that only a GPU has (PTX, dynamic shared memory) is in the first block; tests build the rest for a CPU.
 #pragma once
 
@@ -6,6 +6,7 @@
 
 struct Half { unsigned short bits; };
 struct Bfloat { unsigned short bits; };
+struct Tf32 { unsigned bits; };                 // of a float, of whose mantissa 10 bits are left
 
 __device__ inline float widen(Half x)
 {
@@ -16,6 +17,7 @@ __device__ inline float widen(Half x)
 
 __device__ inline void narrow(float x, Half &to) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to.bits) : "f"(x)); }
 __device__ inline void narrow(float x, Bfloat &to) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(to.bits) : "f"(x)); }
+__device__ inline void narrow(float x, Tf32 &to) { asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(to.bits) : "f"(x)); }
 
 // To 2 units in the last place or so, of what it is at most; 0 where it would be denormal.
 __device__ inline float exponential(float x)
@@ -43,6 +45,20 @@ __device__ inline void copy_16(void *to, const void *from, bool inside)
 // Wait for all copies of this thread.
 __device__ inline void copies_done() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
+// sums += a b by tensor cores, for all lanes of a warp together: 16 x 8 sums of 8 products, of 16 in half types. Who
+// has which row and column: PTX ISA, "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16".
+#define MULTIPLY_ADD(type, shape_and_types)                                                                           \
+    __device__ inline void multiply_add(type, float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2])       \
+    {                                                                                                                 \
+        asm volatile("mma.sync.aligned." shape_and_types                                                              \
+                     " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                               \
+                     : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])                                     \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                             \
+    }
+MULTIPLY_ADD(Tf32, "m16n8k8.row.col.f32.tf32.tf32.f32")
+MULTIPLY_ADD(Bfloat, "m16n8k16.row.col.f32.bf16.bf16.f32")
+MULTIPLY_ADD(Half, "m16n8k16.row.col.f32.f16.f16.f32")
+
 __device__ inline unsigned char *shared_memory()
 {
     extern __shared__ __align__(16) unsigned char pool[];
@@ -56,6 +72,7 @@ __device__ inline float widen(Bfloat x) { return __uint_as_float(static_cast<uns
 __device__ inline void narrow(float x, float &to) { to = x; }
 
 struct alignas(8) Four { unsigned low, high; };      // two of 16 bits each
+struct alignas(16) Vector { unsigned words[4]; };
 
 // Four channels from memory of any kind; `from` is aligned to four of them.
 __device__ inline float4 load(const float *from) { return *reinterpret_cast<const float4 *>(from); }

@@ -83,6 +83,10 @@ template <int PASS> struct Worker {
         return at.real && abs(top + tile_row - at.y) <= RADIUS;
     }
 
+    // The columns of a visit that lie in the map.
+    __device__ int begin_of(const Visit &at) const { return max(0, -at.x); }
+    __device__ int end_of(const Visit &at) const { return min(at.columns, problem.width - at.x); }
+
     // Copies to shared memory. Channels beyond the last are zeros; pixels outside the map are, too.
 
     template <class S> __device__ void fetch_tile(S score, int place, int from, int channels) const
@@ -227,7 +231,7 @@ template <int PASS> struct Worker {
 
     template <class S> __device__ void accumulate(S kind, const Visit &at, Payload &sums) const
     {
-        const int begin = max(0, -at.x), end = min(at.columns, problem.width - at.x);
+        const int begin = begin_of(at), end = end_of(at);
         const typename S::Type *from[P::VECTORS];
         const float *weight[P::VECTORS];
 #pragma unroll
