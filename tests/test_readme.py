@@ -36,7 +36,7 @@ def words_of(command: str) -> list[str]:
 
 
 def quicken(words: list[str]) -> list[str]:
-    args = main.parse_args(words)
+    args = main.parse_args(words, main.options_of_weights(words))
     words = [*words, *QUICK["common"]]
     if args.dataset == "synthetic":
         words += QUICK["synthetic"]
