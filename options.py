@@ -191,14 +191,6 @@ def seed(text: str) -> int:
     return value
 
 
-def weight(text: str) -> float:
-    """Of a loss: not negative."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"a weight is 0 or more, got {text}")
-    return value
-
-
 def share(text: str) -> float:
     """A number from 0 to 1."""
     value = float(text)
@@ -344,7 +336,7 @@ def make_parser() -> Parser:
                        help="lma: decode every frame of a clip, and learn from all labels in it")
     train.add_argument("--soft-keys", action="store_true", help="lma: keys begin ten times smaller and learn more "
                        "slowly, so that attention stays soft")
-    train.add_argument("--match-flow", type=weight, default=0.0, help="lma: weight of a loss that tells attention "
+    train.add_argument("--match-flow", type=rate, default=0.0, help="lma: weight of a loss that tells attention "
                        "where things were; needs data with optical flow (synthetic)")
     train.add_argument("--imitate", type=share, default=0.0, help="lma: share of the loss that pulls fused features to "
                        "the frame's own; 1, which needs no labels, is a quick start for a new memory")
@@ -445,7 +437,8 @@ def weights_to_run(argv: list[str]) -> list[str]:
 
 def network(args: argparse.Namespace) -> dict[str, object]:
     """The options that go with the weights, by dest: those of OF_NETWORK that act."""
-    return {dest: getattr(args, dest) for dest in OF_NETWORK if dest not in idle(args)}
+    unused = idle(args)
+    return {dest: getattr(args, dest) for dest in OF_NETWORK if dest not in unused}
 
 
 def words_of(of_weights: dict[str, object]) -> list[str]:

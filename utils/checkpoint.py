@@ -168,11 +168,11 @@ def network_of(paths: list[str]) -> dict[str, Any]:
     for path in paths:
         with suppress(OSError, ValueError):
             content = read(path)
-            found |= content["network"] if isinstance(content, dict) and _is_plain(content.get("network")) else {}
+            found |= content["network"] if isinstance(content, dict) and _is_options(content.get("network")) else {}
     return found
 
 
-def _is_plain(network: Any) -> bool:
+def _is_options(network: Any) -> bool:
     """Whether this is a table of options: values by name."""
     return isinstance(network, dict) and all(type(key) is str and type(value) in (bool, int, str)
                                              for key, value in network.items())

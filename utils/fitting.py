@@ -75,7 +75,7 @@ def differ_in_outputs(ours: torch.Size, theirs: torch.Size, outputs: int) -> boo
 
 
 def best_fit(model: nn.Module, targets: dict[str, Tensor], weights: dict[str, Tensor], path: Path,
-              outputs: int | None) -> Fit:
+             outputs: int | None) -> Fit:
     """The first table of those that fit without a remainder and match most; ValueError if there is none."""
     tables = [OwnNames(targets, weights), *(model.key_maps() if hasattr(model, "key_maps") else ())]
     fits = (fit_by(table, targets, weights, outputs) for table in tables)
@@ -89,7 +89,7 @@ def problems(fit: Fit, size: int) -> str:
     """What keeps a file of `size` entries from being loaded, and what to do: one line."""
     shapes = [f"{key} is {list(theirs)}, not {list(ours)}" for key, theirs, ours in fit.shapes]
     found = [some(items, what) for items, what in ((shapes, " of another shape"), (fit.missing, " missing"),
-                                                    (fit.unexpected, " unknown to the model")) if items]
+                                                   (fit.unexpected, " unknown to the model")) if items]
     outputs = {(theirs[0], ours[0]) for _, theirs, ours in fit.shapes if len(theirs) == len(ours) == 1}
     advice = "is it of another --backbone, --method or option?"
     if len(outputs) == 1 and not fit.unexpected and not fit.missing:

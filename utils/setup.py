@@ -20,7 +20,7 @@ def begin(args) -> torch.device:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
     if device.type == "cuda":
-        multiply_as(args.precision)
+        allow_tf32(args.precision == "tf32")
     device = join(device)
     torch.manual_seed(args.seed)
     return device
@@ -36,14 +36,13 @@ def check_device(args) -> torch.device:
     return device
 
 
-def multiply_as(precision: str) -> None:
-    """Products of float32 numbers on a GPU: in tf32 if that is the precision, exactly otherwise.
+def allow_tf32(allowed: bool) -> None:
+    """Whether products of float32 numbers on a GPU may be rounded to tf32; exact otherwise.
 
-    PyTorch's own default is tf32 in convolutions: three of the seven digits that float32 promises.
+    PyTorch's own default rounds in convolutions: to three of the seven digits that float32 promises.
     """
-    tf32 = precision == "tf32"
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = tf32
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def choose_device(name: str) -> torch.device:
