@@ -286,7 +286,7 @@ def test_flow_teaches_the_keys_where_to_look(words):
 
 
 @pytest.mark.parametrize("words, said", [("--dataset camvid", "optical flow"), ("--no-local-correlation", "window"),
-                                         ("--match-flow -1", "0 or more")])
+                                         ("--match-flow -1", "--match-flow: expected a number of at least 0")])
 def test_matching_is_refused_where_it_cannot_be(words, said, capsys):
     with pytest.raises(SystemExit):
         main.parse_args(f"--training --savedir x --dataset synthetic --match-flow 0.1 {words}".split())
