@@ -69,14 +69,15 @@ def as_tf32(query, keys, values, size):
 
 PACKAGES = {"flex": Way(ways.flex), "natten": Way(ways.natten), "correlation only": Way(ways.correlation_only)}
 WAYS = {
-    "cpu": {"tiled": Way(with_backend("tiled"), GATE), "unfold": Way(ways.unfold), "shifts": Way(ways.shifts),
-            "sdpa": Way(ways.sdpa), **PACKAGES},
+    "cpu": {**{name: Way(with_backend(name), GATE) for name in ("cpp", "tiled")}, "unfold": Way(ways.unfold),
+            "shifts": Way(ways.shifts), "sdpa": Way(ways.sdpa), **PACKAGES},
     "cuda": {"auto": Way(ours, GATE), "unfused": Way(unfused_cuda.unfused), **PACKAGES},
 }
 WAYS_AT_PSP101 = {"auto": Way(ours, GATE), "auto, tf32": Way(as_tf32, GATE_OF_TF32),
                   "auto, bf16": Way(ours, GATE_OF_BF16, torch.bfloat16), "unfused": Way(unfused_cuda.unfused),
                   **PACKAGES}
-BACKWARD = {"cpu": {"tiled": with_backend("tiled"), "shifts, autograd": with_backend("reference")},
+BACKWARD = {"cpu": {"cpp": with_backend("cpp"), "tiled": with_backend("tiled"),
+                    "shifts, autograd": with_backend("reference")},
             "cuda": {"auto": ours}}
 
 
@@ -259,7 +260,7 @@ def run(argv: list[str] | None = None) -> dict:
         found = forward(table, shape, small, rounds, args.device)
         show(f"forward, {threads} threads", found)
         result["forward"][str(threads)] = found
-        found = backward(BACKWARD[args.device], shape, rounds if args.shape == "tiny" else 3, args.device)
+        found = backward(BACKWARD[args.device], shape, rounds, args.device)
         show(f"forward and backward, {threads} threads", found)
         result["backward"][str(threads)] = found
     if args.device == "cuda" and args.shape == "full":

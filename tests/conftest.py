@@ -78,9 +78,8 @@ def on_cpu(host, monkeypatch):
     import sys
 
     from kernels import fake_cupy
-    from models.ops import local_attention_cupy
-    for op in (local_attention_cupy.read_memory, local_attention_cupy.read_memory_gradients):
-        op.register_kernel("cpu")(op._init_fn)
+    from models.ops import local_attention_cupy, read_memory
+    monkeypatch.setitem(read_memory.KERNELS, "cpu", local_attention_cupy)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     monkeypatch.setattr(sys.modules["models.ops.local_attention"], "cupy_problem", lambda *_: None)
     local_attention_cupy.build.cache_clear()

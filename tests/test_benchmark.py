@@ -119,7 +119,7 @@ def test_all_ways_to_read_a_memory_agree_before_they_are_timed(tmp_path):
     result = script("local_attention").run(["--tiny", "--rounds", "1", "--threads", "1", "--skip", "flex",
                                             "--json", str(tmp_path / "x.json")])
     rows = result["forward"]["1"]
-    assert {"tiled", "unfold", "shifts", "sdpa"} <= set(rows)
+    assert {"cpp", "tiled", "unfold", "shifts", "sdpa"} <= set(rows)
     assert all(row["error"] <= 1e-5 for row in rows.values() if "error" in row)
     assert result["backward"]["1"]["tiled"]["cpu_ms"] > 0
     assert json.loads((tmp_path / "x.json").read_text())["environment"]["cpu"]

@@ -43,6 +43,19 @@ def test_float32_is_within_1e_5_of_float64(shape, scale):
     assert (single - exact).abs().max() <= 1e-5 * exact.abs().max()
 
 
+@pytest.mark.parametrize("backend", ["tiled", "cpp"])
+def test_a_constant_that_weighs_next_to_nothing_gets_its_gradient_in_float32(backend):
+    """A weight of 1e-6 must not come from 1 minus the others."""
+    found = []
+    for dtype, way in ((torch.float64, "reference"), (torch.float32, backend)):
+        torch.manual_seed(5)
+        q, k, v = (x.to(dtype) for x in tensors((1, 8, 16, 3, 9, 13, 7)))
+        constant = torch.tensor([-8.0], dtype=dtype, requires_grad=True)
+        local_attention(q, k, v, 7, constant, backend=way).square().sum().backward()
+        found.append(constant.grad.double())
+    torch.testing.assert_close(*found[::-1], rtol=1e-4, atol=0)
+
+
 def test_gradcheck_of_the_tiled_form():
     q, k, v = (x.requires_grad_() for x in tensors((1, 2, 2, 2, 4, 5, 3)))
     constant = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
@@ -76,12 +89,14 @@ def test_a_weight_of_one_gets_no_gradient_however_large_its_logit():
 
 
 def test_nothing_but_the_inputs_is_kept_for_the_backward_pass():
-    shape = (1, 4, 6, 3, 24, 40, 11)
+    shape = (1, 4, 16, 3, 24, 40, 11)
     q, k, v = (x.float().requires_grad_() for x in tensors(shape))
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
-        local_attention(q, k.unbind(2), v.unbind(2), 11)
-    assert sum(kept) == q.numel() + k.numel() + v.numel(), "no weight, no read, no padded copy"
+    for backend, per_pixel in (("tiled", 0), ("cpp", 2)):
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, to=kept: to.append(x.numel()) or x, lambda x: x):
+            local_attention(q, k.unbind(2), v.unbind(2), 11, backend=backend)
+        inputs = q.numel() + k.numel() + v.numel()
+        assert sum(kept) == inputs + per_pixel * 24 * 40, "no weight, no read, no padded copy"
 
 
 def test_gradients_are_the_same_to_the_bit_every_time():

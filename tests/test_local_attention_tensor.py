@@ -8,7 +8,8 @@ from torch import Tensor
 
 from kernels import NARROW, Build, Memory, assert_equal_to, exact, needs_gpu, needs_gxx, on_gpu, reads_on_host
 from models.ops import local_attention, local_attention_cupy
-from models.ops.local_attention_cupy import laid_out, products_of, read_memory
+from models.ops.local_attention_cupy import laid_out
+from models.ops.read_memory import products_of, read_by_kernels, read_memory
 
 TF32, HALF, BFLOAT = (Build(12, 520, 7), Build(16, 200, 5, "Half", "Half"), Build(4, 136, 31, "float", "Bfloat"))
 ON_HOST = [      # a build and the problems it is to solve: batch, frames, height, width, constant
@@ -177,13 +178,14 @@ def test_few_channels_are_read_exactly_whatever_is_allowed(on_cpu, switch):
 def test_torch_compile_and_opcheck_take_the_rounded_read(on_cpu, switch):
     build = Build(4, 132, 3)
     launches, memory = on_cpu(build), Memory.random(build, 1, 2, 5, 9)
-    query, *keys = (x.requires_grad_() for x in laid_out([memory.query, *memory.keys]))
-    values = [x.requires_grad_() for x in laid_out(memory.values)]
+    query, keys, values = laid_out(memory.query, memory.keys, memory.values)
+    for x in (query, *keys, *values):
+        x.requires_grad_()
     torch.library.opcheck(read_memory, (query, keys, values, 3, None, "tensor"))
 
     @torch.compile(backend="aot_eager", fullgraph=True)
     def read(query, *maps):
-        return local_attention_cupy.local_attention_cupy(query, maps[:2], maps[2:], 3, None)
+        return read_by_kernels(local_attention_cupy, query, maps[:2], maps[2:], 3, None)
     maps = [memory.query, *memory.keys, *memory.values]
     for told, kernel in (("ieee", "read_memory"), ("tf32", "read_memory_tensor"), ("ieee", "read_memory")):
         switch(told)
@@ -220,9 +222,10 @@ def test_on_a_gpu_tensor_cores_round_no_more_than_their_type(keys, values, windo
 def test_on_a_gpu_both_reads_save_the_same_softmax_and_products_round_as_they_do_here(kind):
     build = Build(32, 512, 21, kind, kind)
     memory = of_steps(build, 1, 2, 33, 29)
-    maps = [laid_out([x.to("cuda", NARROW[kind]) for x in maps])
-            for maps in ([memory.query], memory.keys, memory.values)]
-    (read, softmax), (by_products, its_softmax) = (read_memory(maps[0][0], *maps[1:], 21, None, products)
+    queries, keys, values = ([x.to("cuda", NARROW[kind]) for x in maps]
+                             for maps in ([memory.query], memory.keys, memory.values))
+    maps = laid_out(queries[0], keys, values)
+    (read, softmax), (by_products, its_softmax) = (read_memory(*maps, 21, None, products)
                                                    for products in ("exact", "tensor"))
     assert torch.equal(softmax, its_softmax) and not torch.equal(read, by_products)
     expected = rounded_read(build, memory)

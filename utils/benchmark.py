@@ -93,8 +93,8 @@ def throughput(outcome: Iterable, warm_up: int) -> float | None:
 def step_flops(model: nn.Module, frame: Tensor) -> int:
     """Floating-point operations of one step on frame (1, 3, H, W) with a full memory: 2 per multiply-add.
 
-    Counted are products and convolutions as they are computed: tiled local attention masks a part of its products.
-    Kernels of our own are not counted. For a network that is not yet compiled.
+    Counted are convolutions and products as they are computed, of local attention its taps inside the map; where it is
+    tiled also what it masks. For a network that is not yet compiled.
     """
     from torch.utils.flop_counter import FlopCounterMode
     state = model.start()

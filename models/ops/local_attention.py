@@ -10,8 +10,8 @@ A tap outside the map has a key and a value of zero, and takes part: its logit i
 reads near borders shrink, as published. The constant is one more logit whose value is zero.
 
 Backends answer the same question: "reference" is the definition, shift by shift; "tiled" (local_attention_tiled.py)
-is fast on a CPU and keeps nothing of the size of the weights; "cupy" (local_attention_cupy.py) runs kernels made for it
-on NVIDIA GPUs. "auto" takes the fastest that can.
+keeps nothing of the size of the weights and needs PyTorch alone; "cpp" (local_attention_cpp.py) runs kernels made for
+it on CPUs, and "cupy" (local_attention_cupy.py) on NVIDIA GPUs. "auto" takes the fastest that can.
 """
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .local_attention_cupy import cupy_problem, local_attention_cupy, missing_cupy
+from . import local_attention_cpp, local_attention_cupy
+from .local_attention_cpp import cpp_problem, missing_library
+from .local_attention_cupy import cupy_problem, missing_cupy
 from .local_attention_tiled import local_attention_tiled
+from .read_memory import read_by_kernels
 
 Maps = Sequence[Tensor]                 # T of (B, C, H, W)
 
@@ -43,8 +46,8 @@ def local_attention(query: Tensor, keys: Tensor | Maps, values: Tensor | Maps, s
     check(query, keys, values, size, constant)
     backend = choose(backend, query, keys, values)
     with torch.autocast(query.device.type, enabled=False):      # logits are unscaled: rounding them shows
-        if backend == "cupy":
-            return local_attention_cupy(query, keys, values, size, constant)
+        if backend in KERNELS:
+            return read_by_kernels(KERNELS[backend], query, keys, values, size, constant)
         dtype, wide = values[0].dtype, torch.promote_types(values[0].dtype, torch.float32)
         if backend != "tiled" or dtype != torch.bfloat16:
             values = [x.to(wide) for x in values]
@@ -54,17 +57,20 @@ def local_attention(query: Tensor, keys: Tensor | Maps, values: Tensor | Maps, s
 
 
 def choose(backend: str, query: Tensor, keys: Maps, values: Maps) -> str:
-    """The backend that answers; "auto" takes the kernels where they can run, and says so if only CuPy is missing."""
-    if backend not in (*BACKENDS, "cupy"):
-        raise ValueError(f"unknown backend {backend!r} of local attention: choose from {', '.join(BACKENDS)}, cupy")
+    """The backend that answers; "auto" takes the kernels where they can run, and says so if they could if installed."""
+    if backend not in (*BACKENDS, *KERNELS):
+        raise ValueError(f"unknown backend {backend!r} of local attention: choose from "
+                         f"{', '.join((*BACKENDS, *KERNELS))}")
     if backend in PLAIN:
         return backend
-    problem = cupy_problem(query, keys, values)
-    if backend == "cupy" and problem:
-        raise RuntimeError(f"backend cupy of local attention cannot be used: {problem}")
-    if query.is_cuda and problem and problem == missing_cupy():
-        warnings.warn(f"local attention takes its slow way on the GPU: {problem}", RuntimeWarning, stacklevel=3)
-    return "tiled" if problem else "cupy"
+    kernels = backend if backend in KERNELS else "cupy" if query.is_cuda else "cpp"
+    problem = cupy_problem(query, keys, values) if kernels == "cupy" else cpp_problem(query, keys, values)
+    if backend in KERNELS and problem:
+        raise RuntimeError(f"backend {backend} of local attention cannot be used: {problem}")
+    if problem and problem == (missing_cupy() if kernels == "cupy" else missing_library()):
+        warnings.warn(f"local attention takes its slower way on {query.device}: {problem}", RuntimeWarning,
+                      stacklevel=3)
+    return "tiled" if problem else kernels
 
 
 def as_maps(frames: Tensor | Maps) -> list[Tensor]:
@@ -117,3 +123,4 @@ def shifted(x: Tensor, size: int):
 
 PLAIN = {"reference": local_attention_reference, "tiled": local_attention_tiled}
 BACKENDS = ("auto", *PLAIN)             # that run on any device
+KERNELS = {"cpp": local_attention_cpp, "cupy": local_attention_cupy}

@@ -7,10 +7,9 @@ nothing waits for the GPU: a CUDA graph can capture them once a first call has c
 
 Logits, softmax and gradients are in float32 whatever the maps are stored in. So are the products of weights and values,
 but where there are more than 128 channels of values tensor cores compute these: of values of a half type, with weights
-rounded to it, and of float32 as tf32 if PyTorch is told that products of float32 may be (`products_of`).
+rounded to it, and of float32 as tf32 if PyTorch is told that products of float32 may be.
 
-`read_memory` and its gradient are PyTorch operators (torch.library), so that torch.compile passes them through. CuPy is
-imported when a kernel is first built.
+The operators that launch them are in read_memory.py. CuPy is imported when a kernel is first built.
 """
 from __future__ import annotations
 
@@ -39,29 +38,13 @@ PROBLEM = np.dtype([                                    # struct Problem of the 
     *((name, "i4") for name in ("height", "width", "frames", "unused"))], align=True)
 
 
-def local_attention_cupy(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], size: int,
-                         constant: Tensor | None) -> Tensor:
-    """As models.ops.local_attention, with T maps each -> (B, V, H, W), in the type of the values."""
-    channels = values[0].shape[1]
-    query, *keys = laid_out([query, *keys])
-    values = laid_out(values)
-    constant = None if constant is None else constant.float().reshape(1)
-    read, _ = read_memory(query, keys, values, size, constant, products_of(values[0].dtype))
-    return read[..., :channels].permute(0, 3, 1, 2)
+def laid_out(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[Tensor, list, list]:
+    """Maps (B, C, H, W) -> (B, H, W, C), those of keys and those of values of one type each."""
+    query, *keys = filled_up([query, *keys])
+    return query, keys, filled_up(values)
 
 
-@torch.compiler.assume_constant_result
-def products_of(dtype: torch.dtype) -> str:
-    """Of weights and values of this type: "tensor", or "exact" for float32 that PyTorch is not told to round.
-
-    What it is told: torch.set_float32_matmul_precision, or one of the switches in torch.backends; this one can be read
-    whichever was set. torch.compile compiles again when it changes.
-    """
-    rounded = dtype != torch.float32 or torch.backends.cuda.matmul.fp32_precision == "tf32"
-    return "tensor" if rounded else "exact"
-
-
-def laid_out(maps: Sequence[Tensor]) -> list[Tensor]:
+def filled_up(maps: Sequence[Tensor]) -> list[Tensor]:
     """Maps (B, C, H, W) -> (B, H, W, C) of one type; with channels of zeros until they fill 16 bytes."""
     dtype = common_type(maps)
     excess = -maps[0].shape[1] % (16 // dtype.itemsize)
@@ -119,71 +102,30 @@ def weak_device(index: int) -> str | None:
     return None
 
 
-# Operators. Maps are (B, H, W, channels) here, contiguous, their channels a multiple of 16 bytes.
-
-
-@torch.library.custom_op("streamseg::read_memory", mutates_args=(), device_types="cuda")
-def read_memory(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], size: int, constant: Tensor | None,
-                products: str) -> tuple[Tensor, Tensor]:
-    """-> read (B, H, W, V), and for the backward pass (B, H, W, 2): largest logit, 1 / sum of exponentials.
-
-    products: of weights and values, a name in READS; few channels of values are always read exactly.
-    """
+def read(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], size: int, constant: Tensor | None,
+         products: str) -> tuple[Tensor, Tensor]:
+    """-> read (B, H, W, V), softmax (B, H, W, 2). Few channels of values are always read exactly."""
     keys, values = aligned(keys), aligned(values)
-    read, softmax = shapes_of_read(query, keys, values, size, constant, products)
+    result, softmax = torch.empty_like(values[0]), query.new_empty((*query.shape[:3], 2), dtype=torch.float32)
     run = Launch(size, *aligned([query]), keys, values, constant, softmax)
     name = READS[products]
-    run(name if name in run.kernels else "read_memory", [read])
-    return read, softmax
+    run(name if name in run.kernels else "read_memory", [result])
+    return result, softmax
 
 
-@read_memory.register_fake
-def shapes_of_read(query, keys, values, size, constant, products):
-    return torch.empty_like(values[0]), query.new_empty((*query.shape[:3], 2), dtype=torch.float32)
-
-
-@torch.library.custom_op("streamseg::read_memory_gradients", mutates_args=(), device_types="cuda")
-def read_memory_gradients(gradient: Tensor, softmax: Tensor, query: Tensor, keys: Sequence[Tensor],
-                          values: Sequence[Tensor], size: int, constant: Tensor | None) -> list[Tensor]:
-    """gradient (B, H, W, V) of the read -> those of query, T keys, T values and the constant (if there is one)."""
+def gradients(gradient: Tensor, softmax: Tensor, query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor],
+              size: int, constant: Tensor | None) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
+    """-> those of query, keys and values, and the sum of weights times their gradients (B, H, W)."""
     query, gradient, softmax = aligned([query, gradient, softmax])
     keys, values = aligned(keys), aligned(values)
     of_query, *others = [torch.empty_like(x) for x in (query, *keys, *values)]
     of_keys, of_values = others[:len(keys)], others[len(keys):]
-    delta = softmax.new_empty(softmax.shape[:3])        # sum of weights times their gradients, per pixel
+    delta = softmax.new_empty(softmax.shape[:3])
     run = Launch(size, query, keys, values, constant, softmax, delta, gradient)
     run("gradient_of_query", [of_query])                # writes delta, which those of the keys need
     run("gradient_of_keys", of_keys)
     run("gradient_of_values", of_values)
-    if constant is None:
-        return [of_query, *of_keys, *of_values]
-    weight = (constant - softmax[..., 0]).exp() * softmax[..., 1]       # of the constant, whose value is 0
-    return [of_query, *of_keys, *of_values, -(weight * delta).sum().reshape(1)]
-
-
-@read_memory_gradients.register_fake
-def shapes_of_gradients(gradient, softmax, query, keys, values, size, constant):
-    return [torch.empty_like(x) for x in (query, *keys, *values, *(() if constant is None else (constant,)))]
-
-
-def save_for_gradients(ctx, inputs, output):
-    query, keys, values, ctx.size, constant, _ = inputs
-    ctx.frames, ctx.has_constant = len(keys), constant is not None
-    ctx.save_for_backward(output[1], query, *keys, *values, *([constant] if ctx.has_constant else []))
-
-
-def gradients_of_read(ctx, of_read, _):
-    softmax, query, *memory = ctx.saved_tensors
-    constant = memory.pop() if ctx.has_constant else None
-    keys, values = memory[:ctx.frames], memory[ctx.frames:]
-    found = read_memory_gradients(of_read.to(values[0].dtype).contiguous(), softmax, query, keys, values, ctx.size,
-                                  constant)
-    of_constant = found.pop() if ctx.has_constant else None
-    return found[0], found[1:1 + ctx.frames], found[1 + ctx.frames:], None, of_constant, None
-
-
-read_memory.register_autograd(gradients_of_read, setup_context=save_for_gradients)
-read_memory.register_autocast("cuda", torch.float32)    # logits are unscaled: rounding them shows
+    return of_query, of_keys, of_values, delta
 
 
 # Launches

@@ -88,8 +88,8 @@ def read_tiles(size: int, constant: Tensor | None, query: Tensor, *memory: Tenso
         for tile in strip.tiles:
             keys, values = windows.seen(tile)
             pixels = query[tile.pixels]                                             # (h, w, C)
-            weights = windows.weights(pixels, keys).to(values.dtype)
-            read[tile.pixels] = (weights @ values).view(*pixels.shape[:2], -1)
+            weights, _ = windows.weights(pixels, keys)
+            read[tile.pixels] = (weights.to(values.dtype) @ values).view(*pixels.shape[:2], -1)
     return read
 
 
@@ -110,11 +110,11 @@ def differentiate_tiles(size: int, constant: Tensor | None, gradient: Tensor, qu
             (keys, values), (of_keys, of_values) = windows.seen(tile), sums.seen(tile)
             pixels = query[tile.pixels]
             q, g = pixels.flatten(0, 1), gradient[tile.pixels].flatten(0, 1)
-            weights = windows.weights(pixels, keys)                                 # (h w, cells)
+            weights, by_constant = windows.weights(pixels, keys)                    # (h w, cells), (h w, 1)
             of_logits = torch.mm(g, values.t()).mul_(weights)
             delta = of_logits.sum(1, keepdim=True)
             if of_constant is not None:
-                of_constant -= ((1 - weights.sum(1, keepdim=True)) * delta).sum()
+                of_constant -= (by_constant * delta).sum()
             of_logits.addcmul_(weights, delta, value=-1)
             gradients[0][tile.pixels] = (of_logits @ keys).view_as(pixels)
             of_keys.addmm_(of_logits.t(), q)
@@ -181,14 +181,15 @@ class Windows:
         start = tile.index * self.tile[1] * per_column
         return [x[start:start + self.columns * per_column] for x in self.flat]
 
-    def weights(self, pixels: Tensor, keys: Tensor) -> Tensor:
-        """pixels (h, w, C) of a tile -> (h w, cells), rows that sum to 1, less with a constant."""
+    def weights(self, pixels: Tensor, keys: Tensor) -> tuple[Tensor, Tensor | None]:
+        """pixels (h, w, C) of a tile -> weights of its cells (h w, cells), and of the constant (h w, 1)."""
         mask = window_mask(self.size, self.tile, tuple(pixels.shape[:2]), self.frames, pixels.dtype, pixels.device)
         logits = torch.addmm(mask, pixels.flatten(0, 1), keys.t())
         weights = logits.softmax(1)
-        if self.constant is not None:       # a logit more in the denominator
-            weights *= torch.sigmoid(logits.logsumexp(1, keepdim=True) - self.constant)
-        return weights
+        if self.constant is None:
+            return weights, None
+        excess = logits.logsumexp(1, keepdim=True) - self.constant      # the constant: a logit more in the denominator
+        return weights.mul_(excess.sigmoid()), excess.neg_().sigmoid_()
 
 
 def inside(start: int, length: int, side: int) -> tuple[slice, slice]:

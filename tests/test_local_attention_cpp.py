@@ -1,0 +1,229 @@
+"""Local attention's kernels for CPUs: right for every kind of processor, clean, and never a reason not to run."""
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from kernels import HERE, Build, Memory, assert_equal_to, exact, needs_gxx, run_on_host
+from models.ops import local_attention, read_memory
+from models.ops.local_attention import choose
+from models.ops.local_attention_cpp import build_problem, cpp_problem, library, missing_library
+
+CAPABILITY = torch.backends.cpu.get_cpu_capability()
+KINDS = {"DEFAULT": True, "AVX2": CAPABILITY in ("AVX2", "AVX512"), "AVX512": CAPABILITY == "AVX512"}
+PROBLEMS = [    # a build and: batch, frames, height, width, constant
+    (Build(16, 64, 21), 2, 4, 13, 27, None), (Build(8, 128, 21), 1, 3, 30, 41, 0.3),
+    (Build(3, 5, 7), 2, 2, 9, 40, 0.5),                                     # channels that fill no vector
+    (Build(20, 144, 5), 1, 2, 8, 8, None),                                  # channels that fill some
+    (Build(4, 4, 31), 1, 2, 1, 3, 0.2), (Build(4, 4, 31), 1, 8, 5, 6, None),    # a window larger than the map
+    (Build(4, 16, 1), 2, 1, 6, 7, -0.4)]
+pytestmark = needs_gxx
+
+
+@pytest.fixture(params=KINDS)
+def processor(request, monkeypatch, tmp_path):
+    """The kernels as a processor of this kind would have them."""
+    if not KINDS[request.param]:
+        pytest.skip(f"this processor is no {request.param}")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with forgotten():
+        yield request.param
+
+
+@contextmanager
+def forgotten():
+    """As in a new process: no kernels were loaded yet."""
+    def forget():
+        library.cache_clear()
+        build_problem.cache_clear()
+    forget()
+    try:
+        yield
+    finally:
+        forget()
+
+
+def outcome(build: Build, memory: Memory, dtype=torch.float32, backend: str = "cpp") -> list[torch.Tensor]:
+    """-> read, gradients of query, keys, values (B, H, W, channels) and, if there is one, of the constant."""
+    leaves = [x.to(dtype).requires_grad_() for x in (memory.query, *memory.keys, *memory.values)]
+    frames = len(memory.keys)
+    more = [] if memory.constant is None else [torch.tensor([memory.constant], requires_grad=True)]
+    read = local_attention(leaves[0], leaves[1:1 + frames], leaves[1 + frames:], build.window, *more, backend=backend)
+    gradients = torch.autograd.grad((read * memory.gradient.to(read)).sum(), leaves + more)
+    return [x.movedim(1, -1) if x.ndim > 1 else x for x in (read.detach(), *gradients)]
+
+
+def test_on_every_kind_of_processor_they_are_right_however_many_threads_there_are(processor):
+    threads = torch.get_num_threads()
+    try:
+        for build, *shape in PROBLEMS:
+            memory, found = Memory.random(build, *shape), []
+            for count in (1, 3):
+                torch.set_num_threads(count)
+                found.append(outcome(build, memory))
+            assert_equal_to(found[0], exact(build, memory), 1e-5)
+            assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_weight_of_one_gives_its_key_and_its_query_no_gradient(processor):
+    build = Build(20, 24, 7)
+    memory = Memory.random(build, 1, 2, 9, 11, scale=1e3)
+    for key in memory.keys:
+        key.zero_()
+    memory.keys[1][:, :, 4, 5] = 1e3
+    memory.query[:] = 1e3
+    _, of_query, *others = outcome(build, memory)
+    seen = of_query[0, 1:8, 2:9]                        # by pixels whose window has the key
+    assert seen.abs().max() == 0 and others[1][0, 4, 5].abs().max() == 0 and others[3].abs().max() > 0
+
+
+@pytest.mark.parametrize("logit", [-1e5, -90.0, 90.0, 1e5])
+def test_logits_may_be_of_any_size(processor, logit):
+    """At a border far below those of taps outside, which are 0, or far above; elsewhere all alike."""
+    build = Build(4, 16, 5)
+    memory = Memory.random(build, 1, 2, 9, 11)
+    for x in (memory.query, *memory.keys):
+        x.fill_(abs(logit / 4) ** 0.5)
+    memory.query.mul_(logit / abs(logit))
+    (read, _, *found), (expected, _, *others) = outcome(build, memory), exact(build, memory)
+    assert_equal_to([read, *found], [expected, *others], 1e-5)      # the query's: 0 but for rounding, keys being equal
+
+
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_no_pass_reads_or_writes_what_is_not_its_own(sanitizers, tmp_path):
+    for build, *shape in [(Build(16, 80, 9), 2, 2, 7, 10, 0.3), (Build(16, 16, 21), 1, 3, 3, 5, None)]:
+        memory, program = Memory.random(build, *shape), tmp_path / f"{build.values}"
+        sizes = {"KEY_CHANNELS": build.keys, "VALUE_CHANNELS": build.values, "WINDOW": build.window}
+        subprocess.run(["g++", "-std=c++17", "-O1", "-g1", f"-fsanitize={sanitizers}", "-fno-sanitize-recover", "-Wall",
+                        "-Wextra", "-Werror", "-Wno-psabi", *(f"-D{name}={size}" for name, size in sizes.items()),
+                        str(HERE / "cpp_host.cpp"), "-o", str(program)], check=True)
+        assert_equal_to(run_on_host(program, build, memory, sanitizers == "thread"), exact(build, memory), 1e-5)
+
+
+@pytest.mark.parametrize("constant", [None, 0.4])
+def test_pytorch_accepts_the_operators_on_a_cpu(constant):
+    query, *maps = [torch.randn(2, 5, 9, 4, requires_grad=True) for _ in range(3)] + [
+        torch.randn(2, 5, 9, 16, requires_grad=True) for _ in range(2)]
+    more = None if constant is None else torch.tensor([constant], requires_grad=True)
+    torch.library.opcheck(read_memory.read_memory, (query, maps[:2], maps[2:], 3, more, "exact"))
+
+
+def test_torch_compile_takes_them_whole():
+    memory = Memory.random(Build(4, 16, 3), 1, 2, 5, 9)
+    leaves = [x.clone().requires_grad_() for x in (memory.query, *memory.keys, *memory.values)]
+
+    def read(query, *maps):
+        return local_attention(query, maps[:2], maps[2:], 3)
+    compiled = torch.compile(read, backend="aot_eager", fullgraph=True)
+    for plain, whole in zip(*([f(*leaves), *torch.autograd.grad(f(*leaves).square().sum(), leaves)]
+                              for f in (read, compiled)), strict=True):
+        assert torch.equal(plain, whole)
+
+
+def test_half_types_are_read_in_float32_and_come_back_as_they_were():
+    build = Build(8, 16, 5)
+    memory = Memory.random(build._replace(key_type="Bfloat", value_type="Bfloat"), 1, 2, 9, 12)
+    for half, single in zip(outcome(build, memory, torch.bfloat16), outcome(build, memory), strict=True):
+        assert half.dtype == torch.bfloat16 and torch.equal(half, single.bfloat16())
+
+
+def test_auto_takes_them_for_what_they_can_read():
+    x = torch.zeros(1, 4, 3, 3)
+    wide, elsewhere = x.double(), x.to("meta")
+    assert [choose("auto", x.to(dtype), [x], [x]) for dtype in (torch.float32, torch.bfloat16)] == ["cpp", "cpp"]
+    assert choose("auto", wide, [wide], [wide]) == "tiled" and "float64" in cpp_problem(x, [x], [wide])
+    assert "on cpu, meta, not on the CPU" in cpp_problem(x, [elsewhere], [x])
+    with pytest.raises(RuntimeError, match="backend cpp of local attention cannot be used: the maps are torch.float64"):
+        local_attention(wide, [wide], [wide], 3, backend="cpp")
+
+
+def test_floating_point_operations_are_counted():
+    """Two per multiply-add of a tap inside the map: all nine pixels see all nine cells of both frames."""
+    build = Build(4, 16, 5)
+    memory = Memory.random(build, 1, 2, 3, 3)
+    with FlopCounterMode(display=False) as counter:
+        local_attention(memory.query, memory.keys, memory.values, 5, backend="cpp")
+    assert counter.get_total_flops() == 2 * 9 * 9 * 2 * (4 + 16)
+
+
+# Without a compiler, or a place
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """Nothing is built yet; -> the folder where libraries are kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with forgotten():
+        yield tmp_path / "streamseg"
+
+
+def read_something() -> torch.Tensor:
+    torch.manual_seed(0)
+    return local_attention(torch.randn(1, 4, 5, 6), torch.randn(1, 4, 2, 5, 6), torch.randn(1, 4, 2, 5, 6), 3)
+
+
+@pytest.mark.parametrize("compiler, reason", [
+    ("no-such-compiler -O1", "there is no C++ compiler 'no-such-compiler' (install g++ or clang, or name one in CXX)"),
+    ("g++ -include no-such-file", "error: no-such-file"), ("false", "false failed")])
+def test_without_a_compiler_that_works_reads_take_the_slower_way_and_say_why(fresh, monkeypatch, compiler, reason):
+    expected = read_something()
+    monkeypatch.setenv("CXX", compiler)
+    with forgotten(), pytest.warns(RuntimeWarning, match="slower way on cpu: its C\\+\\+ kernels could not") as said:
+        torch.testing.assert_close(read_something(), expected)
+    assert reason in str(said[0].message) and "\n" not in str(said[0].message)
+
+
+def test_without_openmp_they_have_threads_of_their_own(fresh, monkeypatch, tmp_path):
+    expected, compiler = read_something(), tmp_path / "compiler"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *-fopenmp*) echo no OpenMP >&2; exit 1; esac\nexec g++ "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with forgotten():
+            assert torch.equal(read_something(), expected) and len(list(fresh.iterdir())) == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_they_are_built_once_and_kept(fresh, monkeypatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        expected = read_something()
+        assert [path.suffix for path in fresh.iterdir()] == [".so"]
+        monkeypatch.setattr(subprocess, "run", None)
+        with forgotten():
+            assert torch.equal(read_something(), expected)
+
+
+def test_a_damaged_library_is_built_anew_and_a_folder_that_cannot_be_written_does_not_matter(fresh, monkeypatch):
+    expected = read_something()
+    (kept,) = fresh.iterdir()
+    kept.unlink()                           # not overwritten: this process has it mapped
+    kept.write_bytes(b"not a library")
+    with forgotten():
+        assert torch.equal(read_something(), expected) and kept.stat().st_size > 1000
+    kept.unlink()
+    fresh.rmdir()
+    fresh.write_text("a file where the folder should be")
+    with forgotten():
+        assert torch.equal(read_something(), expected) and missing_library() is None
+
+
+def test_processes_that_begin_at_once_all_get_them(fresh):
+    code = ("import torch; from models.ops import local_attention as read; x = torch.ones(1, 4, 5, 6);"
+            "print(read(x, [x], [x], 3, backend='cpp').sum().item())")
+    running = [subprocess.Popen([sys.executable, "-c", code], cwd=HERE.parent, stdout=subprocess.PIPE)
+               for _ in range(3)]
+    assert len({process.communicate()[0] for process in running}) == 1
+    assert [process.returncode for process in running] == [0, 0, 0] and len(list(fresh.iterdir())) == 1
