@@ -176,6 +176,11 @@ TABLE = [
         "the record, for --replay", "visualize: "
         "without_a_server_there_is_one_warning_and_a_replay_shows_it_later; feed: "
         "a_server_that_hangs_costs_one_warning_and_no_time"),
+    Row("no C++ compiler, or one that fails, or no place to keep what it builds",
+        "local attention takes its slower way on cpu: its C++ kernels could not be built: ...", "0", "the same",
+        "local_attention_cpp: without_a_compiler_that_works_reads_take_the_slower_way_and_say_why, "
+        "a_damaged_library_is_built_anew_and_a_folder_that_cannot_be_written_does_not_matter, "
+        "without_openmp_they_have_threads_of_their_own"),
 ]
 
 
