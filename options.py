@@ -49,26 +49,41 @@ class Dataset(NamedTuple):
 DOWN = {"fusion_strategy": "sigmoid-down1"}     # lma on maps of many channels
 SGD = {"optimizer": "sgd", "momentum": 0.9, "lr_start": 0.01, "weight_decay": 1e-4, "lr_strategy": "poly"}
 PSP = SGD | DOWN | {"head_lr": 10.0, "aux_weight": 0.4, "batch_size": 8, "num_epochs": 200}
-V1C = SGD | DOWN | {"aux_weight": 0.4, "weight_decay": 5e-4, "lr_min": 1e-4, "batch_size": 8, "num_epochs": 240}
+V1C = SGD | DOWN | {"aux_weight": 0.4, "weight_decay": 5e-4, "lr_min": 1e-4, "batch_size": 8, "num_epochs": 240,
+                    "align_corners": False}
+TMA_SIZES = {"random_scale": (0.5, 2.0), "crop_max_ratio": 0.75, "interpolation": "cv2"}
+
 
 def lma_offsets(args: argparse.Namespace) -> tuple[int, ...]:
     """The frames in LMANet's memory: --win-size, --stm-queue-size and --memory-strategy as published."""
     if args.baseline_mode:
         return ()
-    earlier = tuple(range(-lma_window(args), 0, lma_stride(args)))
+    earlier = tuple(range(-memory_window(args), 0, memory_stride(args)))
     if args.model_struct == "original_kv_fusion":       # recurrent: a clip may be longer than its queue
         return earlier
     return earlier[max(len(earlier) - args.stm_queue_size + args.memorize_first, 0):]
 
 
-def lma_stride(args: argparse.Namespace) -> int:
+def tma_offsets(args: argparse.Namespace) -> tuple[int, ...]:
+    """The last frames, or with --memory-strategy skip_0N every (N+1)-th; drawn ones are for training alone."""
+    return tuple(range(-memory_window(args), 0, memory_stride(args)))[-args.stm_queue_size:]
+
+
+def memory_stride(args: argparse.Namespace) -> int:
     """From one frame in memory to the next."""
     return int(args.memory_strategy[-1]) + 1 if args.memory_strategy.startswith("skip") else 1
 
 
-def lma_window(args: argparse.Namespace) -> int:
+def memory_window(args: argparse.Namespace) -> int:
     """Frames of a clip before the one to label; by default as many as fill the queue."""
-    return args.stm_queue_size * lma_stride(args) if args.win_size == -1 else args.win_size - 1
+    return args.stm_queue_size * memory_stride(args) if args.win_size == -1 else args.win_size - 1
+
+
+def random_memory(args: argparse.Namespace) -> tuple[int, int] | None:
+    """(N, W): a training clip has N frames in memory, drawn among the last W; None where nothing is drawn."""
+    if args.memory_strategy != "random":
+        return None
+    return args.stm_queue_size - (args.method == "lma"), memory_window(args)       # LMANet's: one fewer, as published
 
 
 METHODS = {
@@ -81,6 +96,13 @@ METHODS = {
                   offsets=lma_offsets),
     "single": Method("the backbone alone, frame by frame: the baseline of every comparison",
                      published={("erf", "cityscapes"): {"work_size": (512, 1024), "class_weights": "lma"}}),
+    "tma": Method("TMANet, temporal memory attention (Wang et al., ICIP 2021)",
+                  SGD | {"weight_decay": 5e-4, "lr_min": 1e-4, "batch_size": 8, "num_epochs": 215, "head_lr": 1.0,
+                         "loss_mean": "all", "photometric": "frame", "stm_queue_size": 2},
+                  {("r50v1c", "cityscapes"): TMA_SIZES | {"random_crop": (769, 769), "align_corners": True},
+                   ("r50v1c", "camvid"): TMA_SIZES | {"random_crop": (640, 640), "stm_queue_size": 4,
+                                                      "num_epochs": 1750}},
+                  offsets=tma_offsets),
 }
 BACKBONES = {
     "erf": Backbone("ERFNet (Romera et al., T-ITS 2018)",
@@ -89,9 +111,9 @@ BACKBONES = {
     "psp50": Backbone("PSPNet on ResNet-50 (Zhao et al., CVPR 2017)", PSP, (4, 8, 8, 8), auxiliary=True),
     "psp101": Backbone("PSPNet on ResNet-101", PSP, (4, 8, 8, 8), auxiliary=True),
     "r50v1c": Backbone("dilated ResNet-50-v1c with an FCN head, the trunk of TMANet",
-                       V1C, (4, 8, 8, 8), auxiliary=True),
+                       V1C, (4, 8, 8, 8), auxiliary=True, own=("align_corners",)),
     "r101v1c": Backbone("the same on ResNet-101-v1c",
-                        V1C, (4, 8, 8, 8), auxiliary=True),
+                        V1C, (4, 8, 8, 8), auxiliary=True, own=("align_corners",)),
 }
 DATASETS = {
     "cityscapes": Dataset("Cityscapes with its video snippets: 19 classes, labelIds or labelTrainIds",
@@ -112,20 +134,23 @@ STRUCTURES = ("original", "aux_mem_loss", "mem_only", "original_kv_fusion")
 MEMORIES = ("all", *(f"skip_0{n}" for n in range(1, 6)), "random")
 CLASS_WEIGHTS = ("none", "lma", "lma-shallow", "swnet", "etc", "balanced")
 
-MEMORY = ("corr_size", "stm_queue_size", "win_size", "model_struct", "local_correlation", "learnable_constant",
-          "memorize_first", "fusion_strategy", "memory_strategy", "align_weights", "always_decode", "imitate",
-          "soft_keys", "match_flow", "baseline_mode")
+QUEUE = ("stm_queue_size", "win_size", "memory_strategy")
+MEMORY = ("corr_size", "model_struct", "local_correlation", "learnable_constant", "memorize_first", "fusion_strategy",
+          "align_weights", "always_decode", "imitate", "soft_keys", "match_flow", "baseline_mode")
 
 # What a network must be built with for its weights to mean what they meant: kept beside them.
 OF_NETWORK = ("method", "backbone", "dataset", "void_class", "backbone_nobn", "shallow_dec", "corr_size",
               "stm_queue_size", "win_size", "model_struct", "local_correlation", "learnable_constant",
-              "memorize_first", "fusion_strategy", "memory_strategy", "baseline_mode")
+              "memorize_first", "fusion_strategy", "memory_strategy", "baseline_mode", "key_channels",
+              "value_channels", "align_corners")
 
 # Options that act only with certain values of another one; given with others they are refused.
 NEEDS = {
     **dict.fromkeys(("lr_power", "lr_min"), ("lr_strategy", ("poly",))),
     **dict.fromkeys(("lr_step", "lr_gamma"), ("lr_strategy", ("step",))),
+    **dict.fromkeys(QUEUE, ("method", ("lma", "tma"))),
     **dict.fromkeys(MEMORY, ("method", ("lma",))),
+    **dict.fromkeys(("key_channels", "value_channels"), ("method", ("tma",))),
     "momentum": ("optimizer", ("sgd",)),
     "void_class": ("dataset", ("camvid",)),
     **dict.fromkeys(("synthetic_videos", "synthetic_size", "synthetic_length", "synthetic_degrade"),
@@ -138,7 +163,7 @@ COMMON = {
     "num_epochs": 150, "batch_size": 6, "optimizer": "adam", "lr_start": 5e-4, "weight_decay": 1e-4, "momentum": 0.9,
     "lr_strategy": "pow_09", "lr_min": 0.0, "head_lr": 1.0, "aux_weight": 0.0, "loss_mean": "valid",
     "train_encoder": True, "train_decoder": True, "random_flip": 0.5, "random_shift": 0, "photometric": "clip",
-    "iouVal": True, "class_weights": "none", "fusion_strategy": "sigmoid-do1",
+    "iouVal": True, "class_weights": "none", "fusion_strategy": "sigmoid-do1", "align_corners": None,
 }
 
 
@@ -266,12 +291,18 @@ def make_parser() -> Parser:
                      help="start from weights for other classes: what depends on their number is new")
     net.add_argument("--backbone-nobn", action="store_true", help="erf: skip every batch norm")
     net.add_argument("--shallow-dec", action="store_true", help="erf: classify at 1/8, without the decoder")
+    net.add_argument("--align-corners", action=switch, help="r50v1c, r101v1c: how logits are enlarged (TMANet: on for "
+                     "Cityscapes)")
+
+    queue = parser.add_argument_group("memory (lma, tma)")
+    queue.add_argument("--stm-queue-size", type=positive, default=3, help="frames in memory")
+    queue.add_argument("--win-size", type=int, default=-1,
+                       help="frames of a clip (-1: as fill the queue, and one more)")
+    queue.add_argument("--memory-strategy", choices=MEMORIES, default="all", help="earlier frames in memory: "
+                       "all; skip_0N: every (N+1)-th; random: drawn anew for each training clip")
 
     memory = parser.add_argument_group("memory (lma)")
     memory.add_argument("--corr-size", type=int, default=21, help="side of the window a pixel looks at, odd")
-    memory.add_argument("--stm-queue-size", type=positive, default=3, help="frames in memory")
-    memory.add_argument("--win-size", type=int, default=-1,
-                        help="frames of a clip (-1: as fill the queue, and one more)")
     memory.add_argument("--model-struct", choices=STRUCTURES, default="original",
                         help="aux_mem_loss: a second decoder and loss on the read; mem_only: that decoder alone; "
                         "original_kv_fusion: memory is written from fused features")
@@ -280,9 +311,13 @@ def make_parser() -> Parser:
                         "so that a pixel may read less of it")
     memory.add_argument("--memorize-first", action="store_true", help="a frame finds itself in memory")
     memory.add_argument("--fusion-strategy", choices=FUSIONS, help="how a frame and what it read are joined")
-    memory.add_argument("--memory-strategy", choices=MEMORIES, default="all", help="earlier frames in memory: "
-                        "all; skip_0N: every (N+1)-th; random: drawn anew for each training clip")
     memory.add_argument("--baseline-mode", action="store_true", help="memory off: the single-frame network")
+
+    attention = parser.add_argument_group("memory (tma)")
+    attention.add_argument("--key-channels", type=positive, default=None,
+                           help="of keys (default: a quarter of those of values)")
+    attention.add_argument("--value-channels", type=positive, default=None,
+                           help="of values (default: 256, half of the backbone's where it has fewer than 512)")
 
     data = parser.add_argument_group("data")
     data.add_argument("--dataset", choices=DATASETS, help=table(DATASETS))
@@ -420,7 +455,7 @@ def parse(argv: list[str], of_weights: dict[str, object] | None = None) -> argpa
     args.job = next(job for job, chosen in jobs.items() if chosen)
     args.offsets = rows[-1].offsets(args)
     args.idle = sorted(flag(dest) for dest in given(argv) & idle(args))
-    args.random_memory = ((args.stm_queue_size - 1, lma_window(args)) if args.memory_strategy == "random" else None)
+    args.random_memory = random_memory(args)
     args.network, args.of_weights = network(args), known
     return args
 
@@ -447,8 +482,8 @@ def words_of(of_weights: dict[str, object]) -> list[str]:
     for dest in OF_NETWORK:
         value = of_weights.get(dest)
         if isinstance(value, bool):
-            negated = ["--no-local-correlation"] if dest == "local_correlation" else []     # others are off by default
-            words += [flag(dest)] if value else negated
+            negated = [f"--no-{dest.replace('_', '-')}"] if dest in ("local_correlation", "align_corners") else []
+            words += [flag(dest)] if value else negated         # others have no negation: they are off by default
         elif value is not None:
             words.append(f"{flag(dest)}={value}")
     return words
@@ -501,6 +536,8 @@ def idle(args: argparse.Namespace) -> set[str]:
         found.add("warped_past")
     if args.use_orig_res:
         found.add("score_size")
+    if "align_corners" not in BACKBONES[args.backbone].own:
+        found.add("align_corners")
     return found
 
 
@@ -520,14 +557,17 @@ def names_only() -> Parser:
 
 def check(parser: Parser, args: argparse.Namespace, dataset: Dataset, backbone: Backbone, method: Method) -> None:
     """Refuse combinations that cannot work, by one line each."""
-    for name, row in BACKBONES.items():
+    for row in BACKBONES.values():
         for dest in row.own:
             if getattr(args, dest) and dest not in backbone.own:
-                parser.error(f"{flag(dest)} belongs to --backbone {name}, not to {args.backbone}")
+                owners = " or ".join(other for other, its in BACKBONES.items() if dest in its.own)
+                parser.error(f"{flag(dest)} belongs to --backbone {owners}, not to {args.backbone}")
     reason = method.problem(backbone)
     if reason:
         fits = ", ".join(name for name, row in BACKBONES.items() if not method.problem(row))
         parser.error(f"--method {args.method} cannot run on --backbone {args.backbone}: {reason}; it runs on {fits}")
+    if args.method in ("lma", "tma"):
+        check_queue(parser, args)
     if args.method == "lma":
         check_memory(parser, args)
     if args.aux_weight and not backbone.auxiliary:
@@ -562,20 +602,24 @@ def check(parser: Parser, args: argparse.Namespace, dataset: Dataset, backbone: 
             parser.error(f"{flag(name)} cannot be negative, got {getattr(args, name)}")
 
 
-def check_memory(parser: Parser, args: argparse.Namespace) -> None:
-    """Refuse memories that cannot be."""
-    window, stride = lma_window(args), lma_stride(args)
-    if args.corr_size < 1 or args.corr_size % 2 == 0:
-        parser.error(f"--corr-size must be odd, got {args.corr_size}: take {max(args.corr_size, 0) + 1}")
+def check_queue(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuse memories that cannot be: which frames."""
+    window, stride, drawn = memory_window(args), memory_stride(args), random_memory(args)
     if args.win_size != -1 and args.win_size < 2:
         parser.error(f"--win-size needs the labelled frame and one before it at least, got {args.win_size}")
     if window % stride:
         parser.error(f"--memory-strategy {args.memory_strategy} needs a --win-size of 1 + a multiple of {stride}, "
                      f"got {window + 1}")
-    if args.memory_strategy == "random" and not 1 <= args.stm_queue_size - 1 <= window:
-        parser.error(f"--memory-strategy random draws {args.stm_queue_size - 1} of the {window} frames before the "
-                     "labelled one: change --stm-queue-size or --win-size")
-    if args.model_struct == "original_kv_fusion" and (args.memorize_first or stride > 1):
+    if drawn and not 1 <= drawn[0] <= window:
+        parser.error(f"--memory-strategy random draws {drawn[0]} of the {window} frames before the labelled one: "
+                     "change --stm-queue-size or --win-size")
+
+
+def check_memory(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuse memories that cannot be: what LMANet makes of them."""
+    if args.corr_size < 1 or args.corr_size % 2 == 0:
+        parser.error(f"--corr-size must be odd, got {args.corr_size}: take {max(args.corr_size, 0) + 1}")
+    if args.model_struct == "original_kv_fusion" and (args.memorize_first or memory_stride(args) > 1):
         parser.error("--model-struct original_kv_fusion writes memory after each read: it goes with neither "
                      "--memorize-first nor --memory-strategy skip_*")
     if args.imitate and (args.baseline_mode or args.model_struct == "mem_only"):

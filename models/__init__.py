@@ -9,6 +9,7 @@ from importlib import import_module
 METHODS = {
     "lma": "models.lma:LMANet",
     "single": "models.single:SingleFrame",
+    "tma": "models.tma:TMANet",
 }
 BACKBONES = {
     "erf": "models.backbones.erfnet:ERFNet",
@@ -41,6 +42,7 @@ def build_model(args, num_classes: int):
 def backbone_options(args) -> dict:
     """Constructor arguments beyond the class count; options.py has refused those a backbone does not know."""
     chosen = {"shallow_decoder": True} if args.shallow_dec else {}
+    chosen |= {} if args.align_corners is None else {"align_corners": args.align_corners}
     return chosen | ({"use_bn": False} if args.backbone_nobn else {})
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 BACKBONE = "backbone."                  # where a method holds its backbone
@@ -31,11 +31,16 @@ class KeyMap:
     name: str
     rules: tuple[tuple[str, str | None], ...]   # (pattern of the published key, our key or None)
     covers: str                                 # pattern of our keys that such a file holds without exception
+    dropped: tuple[str, ...] = ()               # beginnings of our keys that a network does without
 
     def prefixed(self, prefix: str) -> KeyMap:
         """The same table for a network that holds ours below `prefix`, such as "backbone."."""
         rules = tuple((pattern, None if ours is None else prefix + ours) for pattern, ours in self.rules)
         return KeyMap(self.name, rules, f"{re.escape(prefix)}(?:{self.covers})")
+
+    def without(self, *beginnings: str) -> KeyMap:
+        """The same table for a network that has no such keys: their entries are known and not used."""
+        return replace(self, dropped=beginnings)
 
     def must_hold(self, key: str) -> bool:
         """Whether a file of this kind without our `key` is incomplete."""
@@ -45,7 +50,8 @@ class KeyMap:
         """The number of the rule that decides a published key, and our key; None if no rule does."""
         for rank, (pattern, ours) in enumerate(self.rules):
             if match := re.fullmatch(pattern, key):
-                return rank, None if ours is None else match.expand(ours)
+                ours = None if ours is None else match.expand(ours)
+                return rank, None if ours is None or ours.startswith(self.dropped) else ours
         return None
 
     def rename(self, keys: Iterable[str]) -> Renamed:
@@ -151,3 +157,21 @@ LMANET = KeyMap("LMANet", (
     (r"decoder\.(cls\..+)", r"backbone.\1"),
     (r"(?:ppm|encoder|decoder)\..+", r"backbone.\g<0>"),
 ), covers=r"(?!backbone\.aux\.).+")
+
+
+# A single-frame network of ours, as the start of a method that does without some of its parts.
+
+SINGLE_FRAME = KeyMap("our names of a single-frame network", (
+    (r"backbone\..+", r"\g<0>"),
+), covers=r"backbone\.(?!aux\.|auxiliary_head\.).+")
+
+
+# TMANet. Its files hold the backbone without a decoder of its own; an auxiliary head may be missing.
+
+TMANET = KeyMap("TMANet", (
+    (r"backbone\.(?:stem|layer[1-4])\..+", r"\g<0>"),
+    (r"decode_head\.((?:query|memory)_(?:key|value)_conv\..+)", r"\1"),
+    (r"decode_head\.bottleneck\.(.+)", r"decoder.convs.0.\1"),
+    (r"decode_head\.(conv_seg\..+)", r"decoder.\1"),
+    (r"auxiliary_head\..+", r"backbone.\g<0>"),
+), covers=r"(?!backbone\.auxiliary_head\.).+")

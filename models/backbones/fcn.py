@@ -8,25 +8,12 @@ stem, layer1..4 and auxiliary_head bear their published names; `head` is ours (T
 """
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..keymaps import BACKBONE, RESNET_BODY, RESNET_V1C, RESNET_V1C_STEM, KeyMap
 from .backbone import Backbone, Features, imagenet_normalize
+from .blocks import ConvBNReLU
 from .resnet import STAGE_STRIDES, Bottleneck, channels_of, deep_stem, dilated_layers, initialize, run_layers
-
-
-class ConvBNReLU(nn.Module):
-    """A convolution that keeps the map's size, batch norm, ReLU: (B, in, h, w) -> (B, out, h, w)."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels)
-        initialize(self.conv)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
 class FCNHead(nn.Module):

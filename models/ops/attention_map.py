@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 def attention_map(query: Tensor, keys: Sequence[Tensor], cell: tuple[int, int], size: int | None,
-                  constant: Tensor | None = None) -> Tensor:
+                  constant: Tensor | None = None, scale: float | None = None) -> Tensor:
     """Weights of the cell (y, x) of query (1, C, H, W) over T keys (1, C, H, W) -> (T, H, W).
 
-    size: of the local window, None for global attention. They sum to 1, less what falls outside the map or to the
-    constant. ValueError for a cell outside the map.
+    size: of the local window, None for global attention, whose `scale` it then is. They sum to 1, less what falls
+    outside the map or to the constant. ValueError for a cell outside the map.
     """
     (y, x), (channels, height, width) = cell, query.shape[1:]
     if not (0 <= y < height and 0 <= x < width):
@@ -22,7 +22,8 @@ def attention_map(query: Tensor, keys: Sequence[Tensor], cell: tuple[int, int], 
         return query.new_zeros(0, height, width)
     pixel, frames = query[0, :, y, x], torch.cat(list(keys))                        # (C,), (T, C, H, W)
     if size is None:
-        return softmax_with(torch.einsum("c,tchw->thw", pixel, frames) / channels ** 0.5, constant)
+        scale = channels ** -0.5 if scale is None else scale
+        return softmax_with(torch.einsum("c,tchw->thw", pixel, frames) * scale, constant)
     radius = size // 2
     window = F.pad(frames, (radius,) * 4)[..., y:y + size, x:x + size]
     weights = softmax_with(torch.einsum("c,tcij->tij", pixel, window), constant)
