@@ -45,6 +45,11 @@ def lmanet(classes: int) -> nn.Module:
     return LMANet(PSPNet101(classes), fusion="sigmoid-down1")
 
 
+def tmanet(classes: int) -> nn.Module:
+    from models.tma import TMANet
+    return TMANet(ResNet50V1c(classes))
+
+
 TABLES = {      # table: the network, the keys of such a file that are used, those that are not
     "ERFNET": (ERFNet, lambda: [k for k in golden_keys("lma/erfnet_64x128") if "encoder.output" not in k],
                ENCODER_CLASSIFIER),
@@ -56,6 +61,9 @@ TABLES = {      # table: the network, the keys of such a file that are used, tho
     "SEMSEG_PSPNET": (PSPNet50, lambda: golden_keys("lma/pspnet50_65x129"), []),
     "ETC_PSPNET18": (PSPNet18, lambda: [f"student.{k}" for k in golden_keys("etc/psp18_eval_97x193")], ETC_OTHERS),
     "LMANET": (lmanet, lambda: list(case("lma/state_dicts").info["psp101"]), []),
+    "TMANET": (tmanet, lambda: list(case("tma/state_dict_cityscapes").info), []),
+    "SINGLE_FRAME": (lambda classes: SingleFrame(ERFNet(classes)),
+                     lambda: list(SingleFrame(ERFNet(19)).state_dict()), []),
     "RESNET18_PSPNET": (PSPNet18, lambda: torchvision_keys(18), FC),
     "RESNET_V2_PSPNET": (PSPNet101, v2_keys, FC),
     "RESNET_V1C": (ResNet50V1c, v1c_keys, FC),

@@ -20,7 +20,8 @@ JOB = str(Path(__file__).with_name("ranks_job.py"))
 
 @pytest.mark.parametrize("line", [
     "--method single --backbone erf", "--method single --backbone psp18",
-    "--method single --backbone psp18 --loss-mean all", "--method lma --backbone erf --train-encoder --corr-size 5"])
+    "--method single --backbone psp18 --loss-mean all", "--method lma --backbone erf --train-encoder --corr-size 5",
+    "--method tma --backbone psp18"])
 def test_two_ranks_equal_one(tmp_path, line):
     one, two, words = tmp_path / "one.pt", tmp_path / "two.pt", line.split()
     subprocess.run([sys.executable, JOB, one, *words], check=True)
