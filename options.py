@@ -164,6 +164,7 @@ COMMON = {
     "lr_strategy": "pow_09", "lr_min": 0.0, "head_lr": 1.0, "aux_weight": 0.0, "loss_mean": "valid",
     "train_encoder": True, "train_decoder": True, "random_flip": 0.5, "random_shift": 0, "photometric": "clip",
     "iouVal": True, "class_weights": "none", "fusion_strategy": "sigmoid-do1", "align_corners": None,
+    "stm_queue_size": 3,
 }
 
 
@@ -295,7 +296,7 @@ def make_parser() -> Parser:
                      "Cityscapes)")
 
     queue = parser.add_argument_group("memory (lma, tma)")
-    queue.add_argument("--stm-queue-size", type=positive, default=3, help="frames in memory")
+    queue.add_argument("--stm-queue-size", type=positive, help="frames in memory")
     queue.add_argument("--win-size", type=int, default=-1,
                        help="frames of a clip (-1: as fill the queue, and one more)")
     queue.add_argument("--memory-strategy", choices=MEMORIES, default="all", help="earlier frames in memory: "
