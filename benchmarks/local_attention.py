@@ -260,7 +260,8 @@ def run(argv: list[str] | None = None) -> dict:
         found = forward(table, shape, small, rounds, args.device)
         show(f"forward, {threads} threads", found)
         result["forward"][str(threads)] = found
-        found = backward(BACKWARD[args.device], shape, rounds, args.device)
+        ran = {name: way for name, way in BACKWARD[args.device].items() if "not run" not in found.get(name, {})}
+        found = backward(ran, shape, rounds, args.device)
         show(f"forward and backward, {threads} threads", found)
         result["backward"][str(threads)] = found
     if args.device == "cuda" and args.shape == "full":

@@ -79,9 +79,10 @@ def on_cpu(host, monkeypatch):
 
     from kernels import fake_cupy
     from models.ops import local_attention_cupy, read_memory
-    monkeypatch.setitem(read_memory.KERNELS, "cpu", local_attention_cupy)
+    monkeypatch.setitem(read_memory.BY_DEVICE, "cpu", local_attention_cupy)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    monkeypatch.setattr(sys.modules["models.ops.local_attention"], "cupy_problem", lambda *_: None)
+    monkeypatch.setattr(local_attention_cupy, "unfit", lambda *_: None)
+    monkeypatch.setattr(local_attention_cupy, "missing", lambda: None)
     local_attention_cupy.build.cache_clear()
 
     def use(build):

@@ -179,8 +179,9 @@ TABLE = [
     Row("no C++ compiler, or one that fails, or no place to keep what it builds",
         "local attention takes its slower way on cpu: its C++ kernels could not be built: ...", "0", "the same",
         "local_attention_cpp: without_a_compiler_that_works_reads_take_the_slower_way_and_say_why, "
-        "a_damaged_library_is_built_anew_and_a_folder_that_cannot_be_written_does_not_matter, "
-        "without_openmp_they_have_threads_of_their_own"),
+        "processes_that_begin_at_once_all_get_them_and_a_damaged_one_is_built_anew, "
+        "a_folder_that_cannot_be_written_does_not_matter, without_a_home_nothing_is_kept_and_nothing_is_missed, "
+        "temporary_files_need_not_be_executable, without_openmp_they_have_threads_of_their_own"),
 ]
 
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
+from kernels import needs_gxx
 from models.ops import attention_map, global_attention, local_attention
 from models.ops.local_attention import local_weights, shifted
 from models.ops.local_attention_tiled import SIDE
@@ -43,7 +44,7 @@ def test_float32_is_within_1e_5_of_float64(shape, scale):
     assert (single - exact).abs().max() <= 1e-5 * exact.abs().max()
 
 
-@pytest.mark.parametrize("backend", ["tiled", "cpp"])
+@pytest.mark.parametrize("backend", ["tiled", pytest.param("cpp", marks=needs_gxx)])
 def test_a_constant_that_weighs_next_to_nothing_gets_its_gradient_in_float32(backend):
     """A weight of 1e-6 must not come from 1 minus the others."""
     found = []
@@ -88,6 +89,7 @@ def test_a_weight_of_one_gets_no_gradient_however_large_its_logit():
     assert q.grad.abs().max() == 0 and k.grad.abs().max() == 0
 
 
+@needs_gxx
 def test_nothing_but_the_inputs_is_kept_for_the_backward_pass():
     shape = (1, 4, 16, 3, 24, 40, 11)
     q, k, v = (x.float().requires_grad_() for x in tensors(shape))

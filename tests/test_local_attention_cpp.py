@@ -11,9 +11,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from kernels import HERE, Build, Memory, assert_equal_to, exact, needs_gxx, run_on_host
-from models.ops import local_attention, read_memory
+from models.ops import build_library, local_attention, read_memory
+from models.ops.build_library import INSTRUCTIONS
 from models.ops.local_attention import choose
-from models.ops.local_attention_cpp import build_problem, cpp_problem, library, missing_library
+from models.ops.local_attention_cpp import build_problem, library, missing, unfit
 
 CAPABILITY = torch.backends.cpu.get_cpu_capability()
 KINDS = {"DEFAULT": True, "AVX2": CAPABILITY in ("AVX2", "AVX512"), "AVX512": CAPABILITY == "AVX512"}
@@ -26,13 +27,18 @@ PROBLEMS = [    # a build and: batch, frames, height, width, constant
 pytestmark = needs_gxx
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture(params=KINDS)
-def processor(request, monkeypatch, tmp_path):
+def processor(request, monkeypatch, kept):
     """The kernels as a processor of this kind would have them."""
     if not KINDS[request.param]:
         pytest.skip(f"this processor is no {request.param}")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kept))
     with forgotten():
         yield request.param
 
@@ -86,7 +92,7 @@ def test_a_weight_of_one_gives_its_key_and_its_query_no_gradient(processor):
     assert seen.abs().max() == 0 and others[1][0, 4, 5].abs().max() == 0 and others[3].abs().max() > 0
 
 
-@pytest.mark.parametrize("logit", [-1e5, -90.0, 90.0, 1e5])
+@pytest.mark.parametrize("logit", [-1e15, -1e5, -443.6, -266.2, -90.0, -88.7, 90.0, 1e5])
 def test_logits_may_be_of_any_size(processor, logit):
     """At a border far below those of taps outside, which are 0, or far above; elsewhere all alike."""
     build = Build(4, 16, 5)
@@ -98,15 +104,80 @@ def test_logits_may_be_of_any_size(processor, logit):
     assert_equal_to([read, *found], [expected, *others], 1e-5)      # the query's: 0 but for rounding, keys being equal
 
 
+def test_a_pixel_of_which_all_logits_are_low_reads_their_softmax(processor):
+    """Whatever the exponential does beyond its range must not come in."""
+    query, values = torch.full((1, 1, 9, 9), -1.0), torch.randn(1, 16, 9, 9)
+    for logit in torch.linspace(0, 1000, 2000):
+        read = local_attention(query, [torch.full_like(query, logit)], [values], 3, backend="cpp")
+        torch.testing.assert_close(read[0, :, 4, 4], values[0, :, 3:6, 3:6].mean((1, 2)))
+
+
+def strided(x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The same numbers, laid out in other ways."""
+    wide = torch.zeros(x.numel() + 1)
+    wide[1:] = x.flatten()
+    return {"channels last": x.contiguous(memory_format=torch.channels_last), "sliced": torch.stack([x, x], -1)[..., 0],
+            "transposed": x.transpose(2, 3).contiguous().transpose(2, 3), "at an odd address": wide[1:].view_as(x)}
+
+
+@pytest.mark.parametrize("width", [1, 6])
+@pytest.mark.parametrize("channels", [1, 16])
+def test_maps_may_lie_in_memory_as_they_like(width, channels):
+    query, key, value = (torch.randn(2, c, 5, width) for c in (channels, channels, 1))
+    expected = local_attention(query, [key], [value], 3, backend="reference")
+    for maps in zip(*(strided(x).values() for x in (query, key, value)), strict=True):
+        leaves = [x.detach().requires_grad_() for x in maps]
+        read = local_attention(leaves[0], [leaves[1]], [leaves[2]], 3, backend="cpp")
+        torch.testing.assert_close(read, expected)
+        assert all(x.isfinite().all() for x in torch.autograd.grad(read.sum(), leaves))
+    same = key[:, :, :1].expand(-1, -1, 5, -1)
+    torch.testing.assert_close(local_attention(query, [same], [value], 3, backend="cpp"),
+                               local_attention(query, [same], [value], 3, backend="reference"))
+
+
+@pytest.mark.parametrize("batch, channels, height", [(3, 0, 5), (0, 4, 5), (1, 4, 0)])
+def test_nothing_is_read_of_nothing(batch, channels, height):
+    leaves = [torch.randn(batch, c, height, 2, requires_grad=True) for c in (2, 2, channels)]
+    read = local_attention(leaves[0], [leaves[1]], [leaves[2]], 21, backend="cpp")
+    assert read.shape == (batch, channels, height, 2)
+    gradients = torch.autograd.grad(read.sum(), leaves)
+    assert [x.shape for x in gradients] == [x.shape for x in leaves] and not any(x.any() for x in gradients)
+
+
+def test_a_part_of_the_gradients_is_that_part():
+    build = Build(4, 16, 5)
+    memory = Memory.random(build, 1, 1, 6, 7)
+    whole = outcome(build, memory)[1:]
+    for i in range(3):
+        leaves = [memory.query.clone(), memory.keys[0].clone(), memory.values[0].clone()]
+        leaves[i].requires_grad_()
+        read = local_attention(leaves[0], [leaves[1]], [leaves[2]], 5, backend="cpp")
+        (found,) = torch.autograd.grad((read * memory.gradient).sum(), [leaves[i]])
+        assert torch.equal(found.movedim(1, -1), whole[i])
+
+
+def test_maps_that_were_not_laid_out_are_not_touched():
+    query, values = torch.zeros(1, 3, 3, 4), torch.zeros(1, 3, 3, 16)
+    for wrong in ((query.bfloat16(), values), (query, values[..., :5])):
+        with pytest.raises(AssertionError):
+            read_memory.read_memory(wrong[0], [query], [wrong[1]], 3, None, "exact")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
-def test_no_pass_reads_or_writes_what_is_not_its_own(sanitizers, tmp_path):
-    for build, *shape in [(Build(16, 80, 9), 2, 2, 7, 10, 0.3), (Build(16, 16, 21), 1, 3, 3, 5, None)]:
-        memory, program = Memory.random(build, *shape), tmp_path / f"{build.values}"
-        sizes = {"KEY_CHANNELS": build.keys, "VALUE_CHANNELS": build.values, "WINDOW": build.window}
-        subprocess.run(["g++", "-std=c++17", "-O1", "-g1", f"-fsanitize={sanitizers}", "-fno-sanitize-recover", "-Wall",
-                        "-Wextra", "-Werror", "-Wno-psabi", *(f"-D{name}={size}" for name, size in sizes.items()),
-                        str(HERE / "cpp_host.cpp"), "-o", str(program)], check=True)
-        assert_equal_to(run_on_host(program, build, memory, sanitizers == "thread"), exact(build, memory), 1e-5)
+def test_no_pass_reads_or_writes_what_is_not_its_own(sanitizers, kind, tmp_path):
+    if not KINDS[kind]:
+        pytest.skip(f"this processor is no {kind}")
+    build = Build(16, 80, 9)
+    sizes = {"KEY_CHANNELS": build.keys, "VALUE_CHANNELS": build.values, "WINDOW": build.window}
+    subprocess.run(["g++", "-std=c++17", "-O1", "-g1", f"-fsanitize={sanitizers}", "-fno-sanitize-recover", "-Wall",
+                    "-Wextra", "-Werror", "-Wno-psabi", *INSTRUCTIONS.get(kind, []),
+                    *(f"-D{name}={size}" for name, size in sizes.items()), str(HERE / "cpp_host.cpp"), "-o",
+                    str(tmp_path / "program")], check=True)
+    for shape in [(2, 2, 7, 10, 0.3), (1, 3, 3, 5, None)]:
+        memory = Memory.random(build, *shape)
+        found = run_on_host(tmp_path / "program", build, memory, sanitizers == "thread")
+        assert_equal_to(found, exact(build, memory), 1e-5)
 
 
 @pytest.mark.parametrize("constant", [None, 0.4])
@@ -140,8 +211,8 @@ def test_auto_takes_them_for_what_they_can_read():
     x = torch.zeros(1, 4, 3, 3)
     wide, elsewhere = x.double(), x.to("meta")
     assert [choose("auto", x.to(dtype), [x], [x]) for dtype in (torch.float32, torch.bfloat16)] == ["cpp", "cpp"]
-    assert choose("auto", wide, [wide], [wide]) == "tiled" and "float64" in cpp_problem(x, [x], [wide])
-    assert "on cpu, meta, not on the CPU" in cpp_problem(x, [elsewhere], [x])
+    assert choose("auto", wide, [wide], [wide]) == "tiled" and "float64" in unfit(x, [x], [wide])
+    assert "on cpu, meta, not on the CPU" in unfit(x, [elsewhere], [x])
     with pytest.raises(RuntimeError, match="backend cpp of local attention cannot be used: the maps are torch.float64"):
         local_attention(wide, [wide], [wide], 3, backend="cpp")
 
@@ -182,11 +253,62 @@ def test_without_a_compiler_that_works_reads_take_the_slower_way_and_say_why(fre
     assert reason in str(said[0].message) and "\n" not in str(said[0].message)
 
 
+def test_what_they_cannot_read_starts_no_compiler(fresh, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", None)
+    x = torch.zeros(1, 4, 3, 3, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choose("auto", x, [x], [x]) == "tiled"
+
+
+def test_torch_compile_takes_the_slower_way_whole_too(fresh, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    x = torch.randn(1, 4, 5, 6)
+    with forgotten(), pytest.warns(RuntimeWarning, match="slower way"):
+        read = torch.compile(lambda x: local_attention(x, [x], [x], 3), backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(read(x), local_attention(x, [x], [x], 3, backend="reference"))
+
+
+def script(path, lines: str) -> str:
+    path.write_text(f"#!/bin/sh\n{lines}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_compiler_may_say_what_it_likes(fresh, monkeypatch, tmp_path):
+    expected = read_something()
+    monkeypatch.setenv("CXX", script(tmp_path / "compiler", "printf '\\366' >&2; exec g++ \"$@\""))
+    with forgotten():
+        assert torch.equal(read_something(), expected)
+
+
+@pytest.mark.parametrize("home", ["", "relative", None])
+def test_without_a_home_nothing_is_kept_and_nothing_is_missed(fresh, monkeypatch, home, tmp_path):
+    expected = read_something()
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(build_library.os.path, "expanduser", lambda path: path if home is None else home)
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    with forgotten():
+        assert torch.equal(read_something(), expected) and set(tmp_path.iterdir()) == before
+
+
+def test_temporary_files_need_not_be_executable(fresh, monkeypatch):
+    """Where /tmp is mounted so, the kept one is loaded."""
+    load = build_library.ctypes.CDLL
+
+    def strict(path):
+        if not path.startswith(str(fresh)):
+            raise OSError("failed to map segment from shared object")
+        return load(path)
+    monkeypatch.setattr(build_library.ctypes, "CDLL", strict)
+    assert missing() is None
+
+
 def test_without_openmp_they_have_threads_of_their_own(fresh, monkeypatch, tmp_path):
-    expected, compiler = read_something(), tmp_path / "compiler"
-    compiler.write_text('#!/bin/sh\ncase "$*" in *-fopenmp*) echo no OpenMP >&2; exit 1; esac\nexec g++ "$@"\n')
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CXX", str(compiler))
+    expected = read_something()
+    refuses = 'case "$*" in *-fopenmp*) echo no OpenMP >&2; exit 1; esac\nexec g++ "$@"'
+    monkeypatch.setenv("CXX", script(tmp_path / "compiler", refuses))
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
@@ -206,24 +328,25 @@ def test_they_are_built_once_and_kept(fresh, monkeypatch):
             assert torch.equal(read_something(), expected)
 
 
-def test_a_damaged_library_is_built_anew_and_a_folder_that_cannot_be_written_does_not_matter(fresh, monkeypatch):
-    expected = read_something()
-    (kept,) = fresh.iterdir()
-    kept.unlink()                           # not overwritten: this process has it mapped
-    kept.write_bytes(b"not a library")
-    with forgotten():
-        assert torch.equal(read_something(), expected) and kept.stat().st_size > 1000
-    kept.unlink()
-    fresh.rmdir()
-    fresh.write_text("a file where the folder should be")
-    with forgotten():
-        assert torch.equal(read_something(), expected) and missing_library() is None
-
-
-def test_processes_that_begin_at_once_all_get_them(fresh):
+def processes(count: int) -> set[bytes]:
+    """What so many new processes read, at once."""
     code = ("import torch; from models.ops import local_attention as read; x = torch.ones(1, 4, 5, 6);"
             "print(read(x, [x], [x], 3, backend='cpp').sum().item())")
     running = [subprocess.Popen([sys.executable, "-c", code], cwd=HERE.parent, stdout=subprocess.PIPE)
-               for _ in range(3)]
-    assert len({process.communicate()[0] for process in running}) == 1
-    assert [process.returncode for process in running] == [0, 0, 0] and len(list(fresh.iterdir())) == 1
+               for _ in range(count)]
+    said = {process.communicate()[0] for process in running}
+    assert [process.returncode for process in running] == [0] * count
+    return said
+
+
+def test_processes_that_begin_at_once_all_get_them_and_a_damaged_one_is_built_anew(fresh):
+    expected = processes(3)
+    (kept,) = fresh.iterdir()
+    assert len(expected) == 1
+    kept.write_bytes(b"not a library")
+    assert processes(1) == expected and kept.stat().st_size > 1000
+
+
+def test_a_folder_that_cannot_be_written_does_not_matter(fresh):
+    fresh.write_text("a file where the folder should be")
+    assert missing() is None

@@ -61,7 +61,7 @@ class NonBottleneck(nn.Module):
         out = self.conv1x3_2(F.relu(self.conv3x1_2(out), inplace=True))
         if self.use_bn:                 # without batch norm the published block has no dropout either
             out = self.dropout(self.bn2(out))
-        return F.relu(out.add_(x), inplace=True)
+        return F.relu(out + x, inplace=True)
 
 
 class Up(nn.Module):

@@ -23,8 +23,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import local_attention_cpp, local_attention_cupy
-from .local_attention_cpp import cpp_problem, missing_library
-from .local_attention_cupy import cupy_problem, missing_cupy
 from .local_attention_tiled import local_attention_tiled
 from .read_memory import read_by_kernels
 
@@ -63,14 +61,19 @@ def choose(backend: str, query: Tensor, keys: Maps, values: Maps) -> str:
                          f"{', '.join((*BACKENDS, *KERNELS))}")
     if backend in PLAIN:
         return backend
-    kernels = backend if backend in KERNELS else "cupy" if query.is_cuda else "cpp"
-    problem = cupy_problem(query, keys, values) if kernels == "cupy" else cpp_problem(query, keys, values)
+    name = backend if backend in KERNELS else "cupy" if query.is_cuda else "cpp"
+    unfit = KERNELS[name].unfit(query, keys, values)
+    problem = unfit or KERNELS[name].missing()
     if backend in KERNELS and problem:
         raise RuntimeError(f"backend {backend} of local attention cannot be used: {problem}")
-    if problem and problem == (missing_cupy() if kernels == "cupy" else missing_library()):
-        warnings.warn(f"local attention takes its slower way on {query.device}: {problem}", RuntimeWarning,
-                      stacklevel=3)
-    return "tiled" if problem else kernels
+    if problem and not unfit:
+        warn_of(query.device.type, problem)
+    return "tiled" if problem else name
+
+
+@torch.compiler.assume_constant_result
+def warn_of(device: str, problem: str) -> None:
+    warnings.warn(f"local attention takes its slower way on {device}: {problem}", RuntimeWarning, stacklevel=4)
 
 
 def as_maps(frames: Tensor | Maps) -> list[Tensor]:

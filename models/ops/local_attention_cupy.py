@@ -22,12 +22,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .local_attention_tiled import channels_last
+from .local_attention_tiled import channels_last, filled_up
 
-KERNELS = Path(__file__).parent / "kernels"
+FOLDER = Path(__file__).parent / "kernels"
 TYPES = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "Bfloat"}
 FRAMES = 16                                             # MAX_FRAMES of the kernels
 PASSES = "read_memory", "gradient_of_query", "gradient_of_keys", "gradient_of_values", "read_memory_tensor"
@@ -40,16 +39,14 @@ PROBLEM = np.dtype([                                    # struct Problem of the 
 
 def laid_out(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[Tensor, list, list]:
     """Maps (B, C, H, W) -> (B, H, W, C), those of keys and those of values of one type each."""
-    query, *keys = filled_up([query, *keys])
-    return query, keys, filled_up(values)
+    query, *keys = of_one_type([query, *keys])
+    return query, keys, of_one_type(values)
 
 
-def filled_up(maps: Sequence[Tensor]) -> list[Tensor]:
+def of_one_type(maps: Sequence[Tensor]) -> list[Tensor]:
     """Maps (B, C, H, W) -> (B, H, W, C) of one type; with channels of zeros until they fill 16 bytes."""
     dtype = common_type(maps)
-    excess = -maps[0].shape[1] % (16 // dtype.itemsize)
-    maps = [channels_last(x.to(dtype)) for x in maps]
-    return [F.pad(x, (0, excess)) for x in maps] if excess else maps
+    return [filled_up(channels_last(x.to(dtype)), 16 // dtype.itemsize) for x in maps]
 
 
 def common_type(maps: Sequence[Tensor]) -> torch.dtype:
@@ -60,8 +57,8 @@ def common_type(maps: Sequence[Tensor]) -> torch.dtype:
     return dtype
 
 
-def cupy_problem(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> str | None:
-    """Why the CUDA kernels cannot read this memory, or None if they can."""
+def unfit(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> str | None:
+    """Why these maps, or the device they are on, are not for the kernels, or None."""
     maps = [query, *keys, *values]
     if not query.is_cuda:
         return f"the query is on {query.device}, not on a CUDA device"
@@ -77,8 +74,13 @@ def cupy_problem(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]
 
 @torch.compiler.assume_constant_result
 def device_problem(index: int) -> str | None:
-    """Why no kernel runs on this CUDA device, or None."""
-    return missing_cupy() or weak_device(index)
+    return weak_device(index)
+
+
+@torch.compiler.assume_constant_result
+def missing() -> str | None:
+    """Why kernels cannot be built, or None."""
+    return missing_cupy()
 
 
 @cache
@@ -106,7 +108,8 @@ def read(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], size: 
          products: str) -> tuple[Tensor, Tensor]:
     """-> read (B, H, W, V), softmax (B, H, W, 2). Few channels of values are always read exactly."""
     keys, values = aligned(keys), aligned(values)
-    result, softmax = torch.empty_like(values[0]), query.new_empty((*query.shape[:3], 2), dtype=torch.float32)
+    result = values[0].new_empty(values[0].shape)
+    softmax = query.new_empty((*query.shape[:3], 2), dtype=torch.float32)
     run = Launch(size, *aligned([query]), keys, values, constant, softmax)
     name = READS[products]
     run(name if name in run.kernels else "read_memory", [result])
@@ -118,7 +121,7 @@ def gradients(gradient: Tensor, softmax: Tensor, query: Tensor, keys: Sequence[T
     """-> those of query, keys and values, and the sum of weights times their gradients (B, H, W)."""
     query, gradient, softmax = aligned([query, gradient, softmax])
     keys, values = aligned(keys), aligned(values)
-    of_query, *others = [torch.empty_like(x) for x in (query, *keys, *values)]
+    of_query, *others = [x.new_empty(x.shape) for x in (query, *keys, *values)]
     of_keys, of_values = others[:len(keys)], others[len(keys):]
     delta = softmax.new_empty(softmax.shape[:3])
     run = Launch(size, query, keys, values, constant, softmax, delta, gradient)
@@ -218,6 +221,6 @@ def source() -> str:
         if name in seen:
             return ""
         seen.add(name)
-        text = (KERNELS / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
+        text = (FOLDER / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
         return re.sub(r'#include "(.*)"\n', lambda found: with_included(found[1]), text)
     return with_included("local_attention.cu")

@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -77,6 +78,12 @@ class TiledAttention(torch.autograd.Function):
 def channels_last(x: Tensor) -> Tensor:
     """(B, C, H, W) -> contiguous (B, H, W, C); no copy where the convolution before it wrote channels last."""
     return x.permute(0, 2, 3, 1).contiguous()
+
+
+def filled_up(x: Tensor, multiple: int) -> Tensor:
+    """(B, H, W, C) with channels of zeros until they are a multiple of so many."""
+    excess = -x.shape[-1] % multiple
+    return F.pad(x, (0, excess)).contiguous() if excess else x
 
 
 def read_tiles(size: int, constant: Tensor | None, query: Tensor, *memory: Tensor) -> Tensor:

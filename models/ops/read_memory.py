@@ -2,7 +2,7 @@
 
 `read_memory` and its gradient stand for the kernels of the device that the maps are on: local_attention_cpp.py on a
 CPU, local_attention_cupy.py on NVIDIA GPUs. torch.compile passes them through. For the backward pass they keep the maps
-and two numbers per pixel, nothing of the size of the weights.
+as they were laid out and two numbers per pixel, nothing of the size of the weights.
 
 Maps are (B, H, W, channels) here, contiguous, as the kernels' module lays them out.
 """
@@ -18,12 +18,12 @@ from torch.utils.flop_counter import register_flop_formula
 from . import local_attention_cpp, local_attention_cupy
 
 Shape = Sequence[int]
-KERNELS = {"cpu": local_attention_cpp, "cuda": local_attention_cupy}
+BY_DEVICE = {"cpu": local_attention_cpp, "cuda": local_attention_cupy}
 
 
 def read_by_kernels(kernels: ModuleType, query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], size: int,
                     constant: Tensor | None) -> Tensor:
-    """As models.ops.local_attention, with T maps (B, C, H, W) each -> (B, V, H, W). kernels: one of KERNELS."""
+    """As models.ops.local_attention, with T maps (B, C, H, W) each -> (B, V, H, W). kernels: one of BY_DEVICE."""
     channels, dtype = values[0].shape[1], values[0].dtype
     query, keys, values = kernels.laid_out(query, keys, values)
     constant = None if constant is None else constant.float().reshape(1)
@@ -49,12 +49,12 @@ def read_memory(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor],
 
     products: of weights and values, "exact" or "tensor" (cores, where kernels for them exist).
     """
-    return KERNELS[query.device.type].read(query, keys, values, size, constant, products)
+    return BY_DEVICE[query.device.type].read(query, keys, values, size, constant, products)
 
 
 @read_memory.register_fake
 def shapes_of_read(query, keys, values, size, constant, products):
-    return torch.empty_like(values[0]), query.new_empty((*query.shape[:3], 2), dtype=torch.float32)
+    return values[0].new_empty(values[0].shape), query.new_empty((*query.shape[:3], 2), dtype=torch.float32)
 
 
 @register_flop_formula(torch.ops.streamseg.read_memory)
@@ -70,8 +70,8 @@ def flops_of_read(query: Shape, keys: Sequence[Shape], values: Sequence[Shape], 
 def read_memory_gradients(gradient: Tensor, softmax: Tensor, query: Tensor, keys: Sequence[Tensor],
                           values: Sequence[Tensor], size: int, constant: Tensor | None) -> list[Tensor]:
     """gradient (B, H, W, V) of the read -> those of query, T keys, T values and the constant (if there is one)."""
-    of_query, of_keys, of_values, delta = KERNELS[query.device.type].gradients(gradient, softmax, query, keys, values,
-                                                                               size, constant)
+    kernels = BY_DEVICE[query.device.type]
+    of_query, of_keys, of_values, delta = kernels.gradients(gradient, softmax, query, keys, values, size, constant)
     if constant is None:
         return [of_query, *of_keys, *of_values]
     weight = (constant - softmax[..., 0]).exp() * softmax[..., 1]       # of the constant, whose value is 0
@@ -80,7 +80,7 @@ def read_memory_gradients(gradient: Tensor, softmax: Tensor, query: Tensor, keys
 
 @read_memory_gradients.register_fake
 def shapes_of_gradients(gradient, softmax, query, keys, values, size, constant):
-    return [torch.empty_like(x) for x in (query, *keys, *values, *(() if constant is None else (constant,)))]
+    return [x.new_empty(x.shape) for x in (query, *keys, *values, *(() if constant is None else (constant,)))]
 
 
 def save_for_gradients(ctx, inputs, output):
@@ -100,5 +100,5 @@ def gradients_of_read(ctx, of_read, _):
 
 
 read_memory.register_autograd(gradients_of_read, setup_context=save_for_gradients)
-for device in KERNELS:
-    read_memory.register_autocast(device, torch.float32)        # logits are unscaled: rounding them shows
+read_memory.register_autocast("cpu", torch.float32)     # logits are unscaled: rounding them shows
+read_memory.register_autocast("cuda", torch.float32)

@@ -1,5 +1,5 @@
 // Local attention over several frames on a CPU, forward and backward, without ever storing its weights.
-// What it computes: models/ops/local_attention.py; who builds and calls it: models/ops/local_attention_cpu.py.
+// What it computes: models/ops/local_attention.py; who builds and calls it: models/ops/local_attention_cpp.py.
 //
 // A group is LANES pixels, 4 in a row. In a frame it sees a rectangle of cells, little larger than the window. Three
 // passes are one algorithm of two halves:
@@ -94,9 +94,13 @@ struct Scratch {
 
     explicit Scratch(const Problem &p)
         : keys(size_t(LANES) * p.key_channels), values(size_t(LANES) * p.value_channels), scores(cells(p)),
-          products(p.gradient ? cells(p) : 0), sums(size_t(LANES) * std::max(p.key_channels, p.value_channels)) {}
+          products(p.delta ? cells(p) : 0), sums(size_t(LANES) * std::max(p.key_channels, p.value_channels)) {}
 
-    static size_t cells(const Problem &p) { return size_t(LANES) * p.frames * (p.window + HIGH) * (p.window + WIDE); }
+    static size_t cells(const Problem &p)
+    {
+        const size_t rows = std::min(p.window + HIGH, p.height), columns = std::min(p.window + WIDE, p.width);
+        return LANES * p.frames * rows * columns;
+    }
 };
 
 // Pixels y to y + HIGH - 1, x to x + WIDE - 1, row by row in the lanes; and the rectangle of cells that they see.
@@ -142,7 +146,8 @@ struct Group {
             inside_rows -= near_row(row);
         for (int column = 0; column < columns; ++column)
             inside_columns -= near_column(column);
-        return __builtin_convertvector(p.frames * (p.window * p.window - inside_rows * inside_columns), Vec);
+        const float taps = float(p.window) * p.window, frames = p.frames;
+        return frames * (taps - __builtin_convertvector(inside_rows * inside_columns, Vec));
     }
 
     // work(lane, place in a map) for the pixels inside the map.
@@ -268,7 +273,7 @@ Softmax exponentials(const Group &g, Vec *scores)
         scores[i] = seen ? scores[i] : all(NEVER);
         largest = scores[i] > largest ? scores[i] : largest;
     });
-    Vec sum = outside * exponential(-largest);
+    Vec sum = outside > 0 ? outside * exponential(-largest) : Vec{};        // without any, -largest may be above 0
     if (g.p.constant)
         sum += exponential(*g.p.constant - largest);
     for (int row = 0; row < g.p.frames * g.rows; ++row, scores += g.columns) {
@@ -380,7 +385,7 @@ template <class Work> int for_groups(const Problem &p, int maps, Work work)
 try {
     const int rows = (p.height + HIGH - 1) / HIGH, parts = (p.width + PART - 1) / PART, count = maps * rows * parts;
     std::vector<Scratch> scratch;
-    for (int i = 0; i < std::max(p.threads, 1); ++i)
+    for (int i = 0; i < std::max(std::min(p.threads, count), 1); ++i)
         scratch.emplace_back(p);
     std::atomic<int> next{0};
     const auto take = [&](const Scratch &s) {
