@@ -164,6 +164,8 @@ def make_model(args, labels, device, console, *, complete: bool):
         if complete and report.classes and report.classes != labels.names:
             raise ValueError(f"the weights were trained for {', '.join(report.classes)}, not for "
                              f"{', '.join(labels.names)}: choose another --dataset")
+    elif args.training and not args.train_encoder:
+        console.note("neither --weights nor --train-encoder: the encoder stays as it was drawn, at random")
     agree("weights", [fingerprint(model)])
     return model.to(device, memory_format=torch.channels_last)
 
@@ -234,9 +236,13 @@ def each(stop, *consumers):
 
 def note_gaps(args, data, console) -> None:
     """Where frames are missing between labelled ones, memory sees the labelled frame before the gap: say how often."""
-    gaps = sum(getattr(video, "gaps", 0) for video in data.videos)
-    if args.offsets and gaps:
+    if args.offsets and (gaps := gaps_in(data)):
         console.note(f"{gaps} gaps in the {args.dataset} frames are bridged by the labelled frame before them")
+
+
+def gaps_in(data) -> int:
+    """How often a video goes on later than its frame step says."""
+    return sum(getattr(video, "gaps", 0) for video in data.videos)
 
 
 def set_class_weights(args, model, data, device) -> None:
@@ -266,7 +272,7 @@ def score(args, model, data, console, views, consume, *, device, autocast, progr
 
     done = progress.done if progress else 0
     loader = evaluation_loader(data, args.num_workers, rank(), world_size(), done)
-    steady = data.step and all((video.fps or SLOWEST) >= SLOWEST for video in data.videos)
+    steady = data.step and not gaps_in(data) and all((video.fps or SLOWEST) >= SLOWEST for video in data.videos)
     shown = console.progress(loader, done + len(loader), "scoring", done)
     return evaluate_clips(model, shown, num_classes=data.num_classes, device=device, views=views, autocast=autocast,
                           stepping=data.step, consistency=steady, original=args.use_orig_res,
@@ -296,6 +302,7 @@ def evaluate(args, device, console) -> None:
     stop, folder, labels = StopRequest("; --resume goes on from here").listen(), Path(args.savedir), label_set(args)
     model = make_model(args, labels, device, console, complete=True)
     data = scoring_data(args, args.val_split, model)
+    note_gaps(args, data, console)
     savedir.claim(folder, args)
     recipe = options.to_recipe(args)
     progress = EvaluationProgress(folder, recipe, args.weights, resume=args.resume)

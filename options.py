@@ -138,6 +138,8 @@ QUEUE = ("stm_queue_size", "win_size", "memory_strategy")
 MEMORY = ("corr_size", "model_struct", "local_correlation", "learnable_constant", "memorize_first", "fusion_strategy",
           "align_weights", "always_decode", "imitate", "soft_keys", "match_flow", "baseline_mode")
 
+WORKERS = 256           # loader processes per rank, at most: thousands would take all memory of a machine
+
 # What a network must be built with for its weights to mean what they meant: kept beside them.
 OF_NETWORK = ("method", "backbone", "dataset", "void_class", "backbone_nobn", "shallow_dec", "corr_size",
               "stm_queue_size", "win_size", "model_struct", "local_correlation", "learnable_constant",
@@ -202,10 +204,11 @@ def path(text: str) -> str:
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1."""
+    """A whole number from 1 to 2^31 - 1."""
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
+    if not 1 <= value < 2 ** 31:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1{', below 2^31' if value > 1 else ''}, "
+                                         f"got {text}")
     return value
 
 
@@ -457,6 +460,7 @@ def parse(argv: list[str], of_weights: dict[str, object] | None = None) -> argpa
     args.offsets = rows[-1].offsets(args)
     args.idle = sorted(flag(dest) for dest in given(argv) & idle(args))
     args.random_memory = random_memory(args)
+    args.score_size = "work" if args.use_orig_res else args.score_size
     args.network, args.of_weights = network(args), known
     return args
 
@@ -474,7 +478,8 @@ def weights_to_run(argv: list[str]) -> list[str]:
 def network(args: argparse.Namespace) -> dict[str, object]:
     """The options that go with the weights, by dest: those of OF_NETWORK that act."""
     unused = idle(args)
-    return {dest: getattr(args, dest) for dest in OF_NETWORK if dest not in unused}
+    known = {dest: getattr(args, dest) for dest in OF_NETWORK if dest not in unused}
+    return {dest: value for dest, value in known.items() if value is not None}
 
 
 def words_of(of_weights: dict[str, object]) -> list[str]:
@@ -601,6 +606,8 @@ def check(parser: Parser, args: argparse.Namespace, dataset: Dataset, backbone: 
     for name in ("num_workers", "steps_save", "epochs_save", "lr_warmup", "random_shift", "pictures"):
         if getattr(args, name) < 0:
             parser.error(f"{flag(name)} cannot be negative, got {getattr(args, name)}")
+    if args.num_workers > WORKERS:
+        parser.error(f"--num-workers {args.num_workers} would start as many processes: {WORKERS} at most")
 
 
 def check_queue(parser: Parser, args: argparse.Namespace) -> None:

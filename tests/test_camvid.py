@@ -1,14 +1,19 @@
 """CamVid as published, and its two layouts on small trees."""
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import main
+from command import perform
 from datasets import camvid
 from datasets.clip import ClipDataset
 from datasets.labels import CAMVID, balanced, class_weights
 from disk import SIZE, ids, picture, write
+from models import build_model
+from utils import checkpoint
 
 # The published data
 
@@ -150,3 +155,16 @@ def test_what_is_not_camvid_says_what_was_expected(tmp_path):
     write(tmp_path / "trainannot" / "sky.png", ids(0))
     with pytest.raises(ValueError, match="sky is no CamVid frame"):
         camvid.videos(tmp_path, "train")
+
+
+def test_video_with_gaps_is_scored_with_a_word_about_them_and_without_consistency(tmp_path):
+    """Eight consecutive frames on both sides of a gap are no clip of a video."""
+    for number in (*range(31, 51, 2), *range(61, 81, 2)):
+        write(tmp_path / "data" / "val" / f"A_{number:05d}.png", picture(number))
+        write(tmp_path / "data" / "valannot" / f"A_{number:05d}.png", np.full(SIZE, 3, np.uint8))
+    words = ["--dataset", "camvid", "--data-root", tmp_path / "data", "--threads", "1", "--num-workers", "0"]
+    args = main.parse_args(["--training", "--method", "lma", "--dataset", "camvid", "--savedir", "unused"])
+    checkpoint.save(tmp_path / "w.pth", build_model(args, 11).state_dict())
+    done = perform("--eval-mode", *words, "--weights", tmp_path / "w.pth", "--savedir", tmp_path / "s")
+    assert "1 gaps in the camvid frames" in done.stdout
+    assert "VC8" not in json.loads((tmp_path / "s" / "results.json").read_text())["metrics"]

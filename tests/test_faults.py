@@ -76,6 +76,10 @@ TABLE = [
         "nothing", "faults_settings: a_batch_larger_than_the_data_set_is_told; cli: "
         "batch_norm_without_a_batch_is_explained"),
 
+    Row("numbers beyond any machine, or memory that does not suffice",
+        "--num-workers 100000 would start as many processes: 256 at most; there is not enough memory for this ...", "2",
+        "nothing", "faults_settings: numbers_beyond_any_machine_are_refused, memory_that_does_not_suffice_is_one_line"),
+
     # Weights and checkpoints
     Row("weights: missing, truncated, no weights, of another method, backbone or class count",
         "FILE does not fit the model: ...; is it of another --backbone, --method or option?", "2", "nothing",

@@ -14,6 +14,7 @@ import main
 from command import ROOT, TINY, assert_one_line, call
 from models import build_model
 from utils import checkpoint
+from utils.errors import USER_ERRORS, one_line
 
 SETTINGS = {
     "no data root": (["--method", "single", "--dataset", "camvid"], "--data-root"),
@@ -56,3 +57,15 @@ def test_a_foreign_package_named_datasets_is_noticed(tmp_path):
                            "sys.path.insert(0, '.'); import main; sys.exit(main.main())", str(tmp_path),
                            "--eval-mode", "--weights", "w", "--savedir", "s"], cwd=ROOT, capture_output=True, text=True)
     assert_one_line(done, "is hidden by")
+
+
+@pytest.mark.parametrize("words, said", [
+    (["--num-workers", "100000"], "256 at most"), (["--num-workers", "9" * 20], "256 at most"),
+    (["--stm-queue-size", "9" * 20], "below 2^31"), (["--batch-size", "9" * 20], "below 2^31")])
+def test_numbers_beyond_any_machine_are_refused(tmp_path, words, said):
+    assert_one_line(call("--training", *words, "--savedir", tmp_path / "s"), said, tmp_path / "s")
+
+
+def test_memory_that_does_not_suffice_is_one_line():
+    assert "not enough memory for this (MemoryError): choose smaller sizes" in one_line(MemoryError())
+    assert MemoryError in USER_ERRORS and OverflowError in USER_ERRORS

@@ -343,8 +343,10 @@ def test_processes_that_begin_at_once_all_get_them_and_a_damaged_one_is_built_an
     expected = processes(3)
     (kept,) = fresh.iterdir()
     assert len(expected) == 1
-    kept.write_bytes(b"not a library")
-    assert processes(1) == expected and kept.stat().st_size > 1000
+    whole = kept.read_bytes()
+    for damage in (b"not a library", whole[:1000], b""):
+        kept.write_bytes(damage)
+        assert processes(1) == expected and kept.read_bytes() == whole
 
 
 def test_a_folder_that_cannot_be_written_does_not_matter(fresh):

@@ -1,10 +1,12 @@
 """TMANet: the Law on every family of backbones, what is trained, what its options mean, what it starts from."""
+import json
 import random
 
 import pytest
 import torch
 
 import main
+from command import TINY, perform
 from laws import assert_stream_equals_clip, video
 from models import build_model
 from models.inference import for_inference
@@ -194,3 +196,17 @@ def test_prepared_for_inference_it_computes_the_same():
     clip = video(model, 3, 0)
     torch.testing.assert_close(prepared(clip), model(clip), rtol=1e-4, atol=1e-5)
     assert not [part for part in prepared.query_key_conv.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+
+
+def test_it_trains_and_is_scored_by_the_command_line(tmp_path):
+    """With nothing but the weights it knows what it is, what is None by default included."""
+    words = [word for word in TINY if word not in ("--method", "single")]
+    perform("--training", "--method", "tma", *words, "--num-epochs", "1", "--batch-size", "2", "--savedir",
+            tmp_path / "train")
+    weights = tmp_path / "train" / "model_best.pth.tar"
+    words = [word for word in words if word not in ("--dataset", "synthetic")]
+    perform("--eval-mode", *words, "--weights", weights, "--savedir", tmp_path / "scored")
+    results = json.loads((tmp_path / "scored" / "results.json").read_text())
+    assert results["options"]["method"] == "tma" and "VC8" in results["metrics"]
+    recipe = (tmp_path / "scored" / "args.txt").read_text()
+    assert "--method tma" in recipe and "--stm-queue-size 2" in recipe and "channels" not in recipe

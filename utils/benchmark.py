@@ -131,7 +131,8 @@ def table(result: Mapping) -> str:
         times = "".join(f"{row[key]:9.1f}" for key in ("p50_ms", "p90_ms", "p99_ms", "mean_ms"))
         lines.append(f"{name:<14}{times}{row['fps']:10.1f}{result['first_frame_ms'][name]:10.1f}")
     overlapped, memory, where = result["overlapped_fps"], result["peak_memory"], result["environment"]
-    lines += ["", f"frames/s with stages overlapped, as --inference runs: {overlapped and f'{overlapped:.1f}'}",
+    lines += ["", "frames/s of a stage: at its median; with stages overlapped, as --inference runs: "
+              f"{overlapped and f'{overlapped:.1f}'}",
               f"{result['stages']['total']['frames']} frames of {'x'.join(map(str, result['size']))}, after the first "
               f"and {result['warm_up_frames']} to warm up; batch 1",
               f"parameters {result['parameters']:,}; {result['flops'] / 1e9:.1f} GFLOP a frame; peak memory "

@@ -8,7 +8,7 @@ import time
 
 from .dist import rank
 
-USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
+USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError, MemoryError, OverflowError)
 PATIENCE = 10.0         # seconds in which rank 0 tells what all ranks met
 
 
@@ -22,6 +22,8 @@ def one_line(error: BaseException) -> str:
         text = " ".join([text, *lines[1:]])[:500]
     if text.startswith("DataLoader worker (pid"):
         text = f"a loader worker died ({text[:100]}): if nobody killed it, memory was short: lower --num-workers"
+    if isinstance(error, MemoryError):
+        text = f"there is not enough memory for this ({text}): choose smaller sizes"
     if "gloo/transport" in text:
         text = "another rank has ended, so this one cannot go on"
     if text.startswith("Expected more than 1 value per channel"):

@@ -34,20 +34,20 @@ def build_library(source: Path) -> ctypes.CDLL:
 def made_by(command: list[str], source: Path) -> ctypes.CDLL:
     """What this command makes of the source, or made of it before. RuntimeError with the compiler's words."""
     key = hashlib.sha256("\0".join((*command, source.read_text(encoding="utf-8"))).encode()).hexdigest()
-    folder, name = cache_folder(), f"{source.stem}_{key[:16]}.so"
-    if folder:
-        with suppress(OSError):             # there is none, or one that another system built
-            return ctypes.CDLL(str(folder / name))
+    folder, name = cache_folder(), f"{source.stem}_{key[:16]}"
+    for kept in folder.glob(f"{name}_*.so") if folder else ():
+        with suppress(OSError):             # one that another system built
+            if kept.name == kept_name(kept, name):
+                return ctypes.CDLL(str(kept))
     with tempfile.TemporaryDirectory(prefix="streamseg_") as place:
-        built = Path(place) / name
+        built = Path(place) / f"{name}.so"
         done = subprocess.run([*command, str(source), "-o", str(built)], capture_output=True, text=True,
                               errors="replace", timeout=300)
         if done.returncode:
             raise RuntimeError(first_error(done.stderr, command[0]))
         if folder:
             with suppress(OSError):         # from there even where temporary files must not be executed
-                keep(built, folder)
-                return ctypes.CDLL(str(folder / name))
+                return ctypes.CDLL(str(keep(built, folder)))
         return ctypes.CDLL(str(built))
 
 
@@ -73,9 +73,16 @@ def cache_folder() -> Path | None:
     return given / "streamseg" if given.is_absolute() else None
 
 
-def keep(built: Path, folder: Path) -> None:
-    """Copy it there at once, whole: other processes may be doing the same."""
+def kept_name(path: Path, name: str) -> str:
+    """The name says what is in the file: loading one that was cut short would end the process."""
+    return f"{name}_{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.so"
+
+
+def keep(built: Path, folder: Path) -> Path:
+    """Copy it there at once, whole: other processes may be doing the same. -> where it is"""
     folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / kept_name(built, built.stem)
     with tempfile.TemporaryDirectory(dir=folder) as place:
         shutil.copy(built, place)
-        os.replace(Path(place) / built.name, folder / built.name)
+        os.replace(Path(place) / built.name, kept)
+    return kept
