@@ -236,13 +236,9 @@ def each(stop, *consumers):
 
 def note_gaps(args, data, console) -> None:
     """Where frames are missing between labelled ones, memory sees the labelled frame before the gap: say how often."""
-    if args.offsets and (gaps := gaps_in(data)):
+    gaps = sum(getattr(video, "gaps", 0) for video in data.videos)
+    if args.offsets and gaps:
         console.note(f"{gaps} gaps in the {args.dataset} frames are bridged by the labelled frame before them")
-
-
-def gaps_in(data) -> int:
-    """How often a video goes on later than its frame step says."""
-    return sum(getattr(video, "gaps", 0) for video in data.videos)
 
 
 def set_class_weights(args, model, data, device) -> None:
@@ -272,7 +268,7 @@ def score(args, model, data, console, views, consume, *, device, autocast, progr
 
     done = progress.done if progress else 0
     loader = evaluation_loader(data, args.num_workers, rank(), world_size(), done)
-    steady = data.step and not gaps_in(data) and all((video.fps or SLOWEST) >= SLOWEST for video in data.videos)
+    steady = data.step and all((video.fps or SLOWEST) >= SLOWEST for video in data.videos)
     shown = console.progress(loader, done + len(loader), "scoring", done)
     return evaluate_clips(model, shown, num_classes=data.num_classes, device=device, views=views, autocast=autocast,
                           stepping=data.step, consistency=steady, original=args.use_orig_res,

@@ -14,9 +14,13 @@ from trees import make_camvid, make_cityscapes, make_folder
 from utils import checkpoint
 from utils.video import VideoWriter
 
-PUBLISHED = {       # random weights under the names of published files
-    "lmanet_erf_best.pth": "--method lma --backbone erf", "erfnet_pretrained.pth": "--method single --backbone erf",
-    "lmanet_psp101_best.pth": "--method lma --backbone psp101",
+PUBLISHED = {       # random weights under the names of published files, and how many classes they are for
+    "lmanet_erf_best.pth": ("--method lma --backbone erf", 19),
+    "erfnet_pretrained.pth": ("--method single --backbone erf", 19),
+    "lmanet_psp101_best.pth": ("--method lma --backbone psp101", 19),
+    "resnet50_v1c-2cccc1ad.pth": ("--method single --backbone r50v1c", 19),
+    "tmanet_cityscapes.pth": ("--method tma --backbone r50v1c", 19),
+    "tmanet_camvid.pth": ("--method tma --backbone r50v1c --dataset camvid --void-class", 12),
 }
 QUICK = {   # words that make a command quick; later words win
     "common": ["--device", "cpu", "--num-workers", "0", "--threads", "1"],
@@ -41,11 +45,11 @@ def quicken(words: list[str]) -> list[str]:
     if args.dataset == "synthetic":
         words += QUICK["synthetic"]
     if args.dataset == "cityscapes" and (args.training or args.eval_mode):
-        words += ["--work-size", "65", "129", "--gpus", "1"]
+        words += ["--work-size", "65", "129"]
     if args.benchmark:
         words += ["--work-size", "32", "64", "--max-frames", "4"]
     if args.training:
-        words += QUICK["training"]
+        words += [*QUICK["training"], "--gpus", "1"]
         if args.random_crop:
             words += ["--random-crop", "24", "32"]
     return words
@@ -63,9 +67,9 @@ def place(tmp_path_factory):
     (place / "trained_models").mkdir()
     for path in (ROOT / "trained_models").glob("*.pth"):
         (place / "trained_models" / path.name).symlink_to(path)
-    for name, words in PUBLISHED.items():
+    for name, (words, classes) in PUBLISHED.items():
         args = main.parse_args(["--training", *words.split(), "--savedir", "unused"])
-        checkpoint.save(place / "trained_models" / name, build_model(args, 19).state_dict())
+        checkpoint.save(place / "trained_models" / name, build_model(args, classes).state_dict())
     (place / "W.pth").symlink_to(ROOT / "trained_models" / "lmanet_erf_synthetic.pth")
     with VideoWriter(place / "drive.mp4", 10) as writer:
         for i in range(4):
@@ -105,7 +109,8 @@ def test_every_recipe_runs(recipe, place, tmp_path, monkeypatch):
     if args.dataset in ("camvid", "cityscapes"):
         words += ["--data-root", args.dataset.upper()]
     if args.eval_mode and not args.weights:
-        words += ["--weights", f"trained_models/lmanet_{args.backbone}_best.pth"]
+        name = f"tmanet_{args.dataset}" if args.method == "tma" else f"lmanet_{args.backbone}_best"
+        words += ["--weights", f"trained_models/{name}.pth"]
     perform(*quicken(words))
 
 
