@@ -30,7 +30,7 @@ from .backbones.backbone import Features
 from .fusion import FUSIONS
 from .keymaps import LMANET
 from .matching import matching_loss
-from .method import History, WindowMethod, split_rates
+from .method import History, WindowMethod, drawn_offsets, split_rates
 from .ops import attention_map, global_attention, local_attention
 
 # --soft-keys. Products of keys are not scaled down: of keys as convolutions commonly begin they are hundreds apart on
@@ -148,10 +148,7 @@ class LMANet(WindowMethod):
         return self.backbone.num_outputs + (not self.backbone.learned_ignore)
 
     def training_offsets(self, rng):
-        if self.random_memory is None:
-            return self.offsets
-        frames, window = self.random_memory
-        return tuple(sorted(rng.sample(range(-window, 0), frames)))
+        return drawn_offsets(rng, *self.random_memory) if self.random_memory else self.offsets
 
     # The drawing
 

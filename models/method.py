@@ -171,6 +171,11 @@ def split_rates(model: nn.Module, parts: Iterable[tuple[Iterable[nn.Parameter], 
     return [{"params": params, "lr": rate, "weight_decay": weight_decay} for rate, params in groups.items()]
 
 
+def drawn_offsets(rng: random.Random, frames: int, window: int) -> tuple[int, ...]:
+    """So many of the last `window` frames, oldest first: a training clip's memory under --memory-strategy random."""
+    return tuple(sorted(rng.sample(range(-window, 0), frames)))
+
+
 @dataclass(frozen=True)
 class History:
     """What the last frames left behind, oldest first, and how many frames were seen in all."""
@@ -211,12 +216,15 @@ class WindowMethod(Method):
         """How many frames back the oldest offset lies."""
         return -min(self.offsets, default=0)
 
+    def recalled(self, state: History, entry: Any) -> tuple:
+        """The entries that a frame reads after `state`, oldest first; entry: its own."""
+        known, past = (*state.entries, entry), len(state.entries)
+        return tuple(known[past + offset] for offset in self.startup(past))
+
     def step(self, frame, state, flow=None, key=None):
-        encoded, past = self.encode(frame), len(state.entries)
+        encoded = self.encode(frame)
         entry = self.remember(encoded)
-        known = (*state.entries, entry)
-        logits = self.read(encoded, tuple(known[past + offset] for offset in self.startup(past)))
-        return logits, state.push(entry, self.reach)
+        return self.read(encoded, self.recalled(state, entry)), state.push(entry, self.reach)
 
     def observe(self, frame, state, flow=None, key=None):
         return state.push(self.remember(self.encode(frame)), self.reach)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .backbones.blocks import ConvBNReLU
 from .keymaps import SINGLE_FRAME, TMANET
-from .method import WindowMethod, split_rates
+from .method import WindowMethod, drawn_offsets, split_rates
 from .ops import attention_map, global_attention
 
 VALUES = 256            # channels of values, as published; half of a narrow backbone's
@@ -67,10 +67,7 @@ class TMANet(WindowMethod):
                    random_memory=args.random_memory, aux_weight=args.aux_weight, head_lr=args.head_lr)
 
     def training_offsets(self, rng: random.Random):
-        if self.random_memory is None:
-            return self.offsets
-        frames, window = self.random_memory
-        return tuple(sorted(rng.sample(range(-window, 0), frames)))
+        return drawn_offsets(rng, *self.random_memory) if self.random_memory else self.offsets
 
     def startup(self, past):
         return tuple(max(offset, -past) for offset in self.offsets)
@@ -127,9 +124,8 @@ class TMANet(WindowMethod):
     @torch.no_grad()
     def attention(self, frame: Tensor, state, yx: tuple[int, int]) -> Tensor:
         """Where pixel yx of frame (1, 3, H, W) looks in the frames that `step(frame, state)` reads -> (T, h, w)."""
-        features, past = self.encode(frame).last, len(state.entries)
-        known = (*state.entries, features)
-        keys = at_positions(self.memory_key_conv, tuple(known[past + offset] for offset in self.startup(past)))
+        features = self.encode(frame).last
+        keys = at_positions(self.memory_key_conv, self.recalled(state, features))
         cell = yx[0] // self.backbone.stride, yx[1] // self.backbone.stride
         return attention_map(self.query_key_conv(features), keys, cell, None, scale=UNSCALED)
 
