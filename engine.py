@@ -3,6 +3,7 @@
 They know clips, logits, losses and metrics; not methods, backbones or data sets. What they meet on the way
 is handed to callbacks and consumers (log, pictures, dashboard), which main.py chooses.
 """
+
 from __future__ import annotations
 
 import time
@@ -16,25 +17,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils.dist import add_up, gather, world_size
-from utils.evaluation_state import EvaluationProgress
 from utils.metrics import ConfusionMatrix, VideoConsistency
-from utils.nonfinite import restore, take_step
 from utils.padding import pad_batch
-from utils.progress import Progress
+from utils.run.dist import all_reduce_sum, gather, world_size
+from utils.run.evaluation_state import EvaluationProgress
+from utils.training.nonfinite import restore, take_step
+from utils.training.progress import Progress
 from utils.views import Views, resize_labels, resize_scores
 
-Flow = Callable[[Tensor, Tensor], Tensor]   # (frame, previous), both (B, 3, h, w) -> (B, 2, h, w): frame's grid, pixels
+Flow = Callable[
+    [Tensor, Tensor], Tensor
+]  # (frame, previous), both (B, 3, h, w) -> (B, 2, h, w): frame's grid, pixels
 
 
-class Labelled(NamedTuple):
+class LabelledFrame(NamedTuple):
     """One labelled frame on its way to metrics, pictures and files."""
 
     name: str
-    frame: Tensor               # (3, H, W) in [0, 1] at working size
-    prediction: Tensor          # (H', W') uint8 at the size it is scored or written at
-    labels: Tensor | None       # (H', W') int64, where there are any
-    clip: Tensor | None = None  # (T, 3, H, W): the frame and those before it that came with it, oldest first
+    frame: Tensor  # (3, H, W) in [0, 1] at working size
+    prediction: Tensor  # (H', W') uint8 at the size it is scored or written at
+    labels: Tensor | None  # (H', W') int64, where there are any
+    clip: Tensor | None = (
+        None  # (T, 3, H, W): the frame and those before it that came with it, oldest first
+    )
 
 
 class LossModule(nn.Module):
@@ -51,8 +56,14 @@ class LossModule(nn.Module):
 class Stepper:
     """Labels a video frame by frame: one state per pass of `views`, reset by a new video or a new frame size."""
 
-    def __init__(self, model: nn.Module, views: Views, autocast: AbstractContextManager,
-                 flow: Flow | None = None, policy=None):
+    def __init__(
+        self,
+        model: nn.Module,
+        views: Views,
+        autocast: AbstractContextManager,
+        flow: Flow | None = None,
+        policy=None,
+    ):
         """flow: a provider, for methods that want flow from outside; policy: which frames are keys, utils.keyframes."""
         self.model, self.views, self.autocast = model, views, autocast
         self.flow, self.policy = flow, policy
@@ -95,10 +106,21 @@ class Stepper:
         return self.model.upsample(logits.float(), frame.shape[-2:])
 
 
-def train_one_epoch(network: nn.Module, loader: Iterable, optimizer, schedule, progress: Progress, *,
-                    device: torch.device, autocast: AbstractContextManager, scaler, size_rule,
-                    on_step: Callable[[dict[str, float]], None], on_skip: Callable[[str], None] | None = None,
-                    flow: Flow | None = None) -> None:
+def train_one_epoch(
+    network: nn.Module,
+    loader: Iterable,
+    optimizer,
+    schedule,
+    progress: Progress,
+    *,
+    device: torch.device,
+    autocast: AbstractContextManager,
+    scaler,
+    size_rule,
+    on_step: Callable[[dict[str, float]], None],
+    on_skip: Callable[[str], None] | None = None,
+    flow: Flow | None = None,
+) -> None:
     """The rest of an epoch: `loader` begins at progress.step.
 
     network: LossModule or its DDP wrapper. on_step gets the named losses, as the mean over ranks, after each step.
@@ -109,18 +131,25 @@ def train_one_epoch(network: nn.Module, loader: Iterable, optimizer, schedule, p
     network.train()
     for clip in loader:
         schedule.before_step(progress.epoch + 1, progress.step)
-        frames, labels = clip.frames.to(device, non_blocking=True), clip.labels.to(device, non_blocking=True)
+        frames, labels = (
+            clip.frames.to(device, non_blocking=True),
+            clip.labels.to(device, non_blocking=True),
+        )
         flows = clip_flows(flow, frames) if clip.flows is None else clip.flows.to(device)
         buffers = [buffer.clone() for buffer in network.buffers()] if on_skip else ()
         with autocast:
             losses = network(*pad_batch(size_rule, frames, labels, flows))
         terms = mean_over_ranks(losses)
         if fault := take_step(optimizer, scaler, sum(losses.values()), terms):
-            message = (f"the {fault} not finite in epoch {progress.epoch + 1}, step {progress.step + 1}: "
-                       + ", ".join(f"{name} {value:.6g}" for name, value in terms.items()))
+            message = (
+                f"the {fault} not finite in epoch {progress.epoch + 1}, step {progress.step + 1}: "
+                + ", ".join(f"{name} {value:.6g}" for name, value in terms.items())
+            )
             if on_skip is None or progress.skipped + 1 == schedule.steps_per_epoch:
-                raise FloatingPointError(f"{message}; lower --lr-start or use --precision fp32"
-                                         + ("" if on_skip else ", or leave such steps out: --on-nonfinite skip"))
+                raise FloatingPointError(
+                    f"{message}; lower --lr-start or use --precision fp32"
+                    + ("" if on_skip else ", or leave such steps out: --on-nonfinite skip")
+                )
             restore(network, buffers)
             on_skip(message)
         progress.add(None if fault else terms)
@@ -136,16 +165,31 @@ def clip_flows(flow: Flow | None, clip: Tensor) -> Tensor | None:
 
 def mean_over_ranks(losses: dict[str, Tensor]) -> dict[str, float]:
     """The named losses as every rank sees them."""
-    values = add_up(torch.stack([loss.detach().double() for loss in losses.values()])) / world_size()
+    values = (
+        all_reduce_sum(torch.stack([loss.detach().double() for loss in losses.values()]))
+        / world_size()
+    )
     return dict(zip(losses, values.tolist(), strict=True))
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, clips: Iterable, *, num_classes: int, device: torch.device, views: Views,
-             autocast: AbstractContextManager, stepping: bool, consistency: bool | None = None,
-             flow: Flow | None = None, policy=None, original: bool = False,
-             degraded: Callable[[int, int], bool] | None = None, progress: EvaluationProgress | None = None,
-             consume: Callable[[Labelled], None] = lambda labelled: None) -> dict:
+def evaluate(
+    model: nn.Module,
+    clips: Iterable,
+    *,
+    num_classes: int,
+    device: torch.device,
+    views: Views,
+    autocast: AbstractContextManager,
+    stepping: bool,
+    consistency: bool | None = None,
+    flow: Flow | None = None,
+    policy=None,
+    original: bool = False,
+    degraded: Callable[[int, int], bool] | None = None,
+    progress: EvaluationProgress | None = None,
+    consume: Callable[[LabelledFrame], None] = lambda labelled: None,
+) -> dict:
     """Score every labelled frame, one clip of batch 1 at a time, and add up over ranks.
 
     stepping: the clips are single frames of whole videos, in order, and are labelled by `step`; consistency: such
@@ -159,8 +203,14 @@ def evaluate(model: nn.Module, clips: Iterable, *, num_classes: int, device: tor
     model.eval()
     stepper = Stepper(model, views, autocast, flow, policy)
     scores_of = stepper if stepping else partial(forward_clip, model, views, autocast, flow)
-    tally = Tally(model, num_classes, consistency=stepping if consistency is None else consistency,
-                  with_loss=views.single_pass, original=original, degraded=degraded)
+    tally = Tally(
+        model,
+        num_classes,
+        consistency=stepping if consistency is None else consistency,
+        with_loss=views.single_pass,
+        original=original,
+        degraded=degraded,
+    )
     if progress and progress.sums:
         tally.restore(progress.sums)
     for done, clip in enumerate(clips, progress.done if progress else 0):
@@ -179,35 +229,61 @@ def evaluate(model: nn.Module, clips: Iterable, *, num_classes: int, device: tor
         prediction = classes(scores)
         try:
             tally.add(scores, prediction, labels, video, int(clip.index))
-        except ValueError as error:         # the size of the frames has changed
+        except ValueError as error:  # the size of the frames has changed
             raise ValueError(f"{clip.name[0]}: {error}") from error
         if original:
             tally.original.update(full, resize_labels(prediction, full.shape[-2:]))
-        consume(Labelled(clip.name[0], frames[0, -1], prediction[0].to(torch.uint8), labels[0], frames[0]))
+        consume(
+            LabelledFrame(
+                clip.name[0], frames[0, -1], prediction[0].to(torch.uint8), labels[0], frames[0]
+            )
+        )
     return tally.result()
 
 
-def forward_clip(model: nn.Module, views: Views, autocast: AbstractContextManager, flow: Flow | None,
-                 clip: Tensor) -> Tensor:
+def forward_clip(
+    model: nn.Module,
+    views: Views,
+    autocast: AbstractContextManager,
+    flow: Flow | None,
+    clip: Tensor,
+) -> Tensor:
     """clip (B, T, 3, H, W) -> scores (B, K, H, W) of its last frame, all frames at once."""
+
     def network(i: int, view: Tensor) -> Tensor:
         with autocast:
             logits = model(view, clip_flows(flow, view))
         return model.upsample(logits.float(), view.shape[-2:])
+
     return views.plan(tuple(clip.shape[-2:])).run(network, clip)
 
 
 class Tally:
     """The running sums of an evaluation."""
 
-    def __init__(self, model: nn.Module, num_classes: int, *, consistency: bool, with_loss: bool, original: bool,
-                 degraded: Callable[[int, int], bool] | None):
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        *,
+        consistency: bool,
+        with_loss: bool,
+        original: bool,
+        degraded: Callable[[int, int], bool] | None,
+    ):
         self.model, self.with_loss, self.degraded = model, with_loss, degraded
         self.confusion = ConfusionMatrix(num_classes)
         self.original = ConfusionMatrix(num_classes) if original else None
-        self.groups = {name: ConfusionMatrix(num_classes) for name in ("clean", "degraded")} if degraded else {}
-        self.consistency = [VideoConsistency(length, mode) for mode in ("correct", "vspw")
-                            for length in (8, 16)] if consistency else []
+        self.groups = (
+            {name: ConfusionMatrix(num_classes) for name in ("clean", "degraded")}
+            if degraded
+            else {}
+        )
+        self.consistency = (
+            [VideoConsistency(length, mode) for mode in ("correct", "vspw") for length in (8, 16)]
+            if consistency
+            else []
+        )
         self.loss, self.frames, self.video = 0.0, 0, None
 
     def begins(self, video: int) -> bool:
@@ -223,11 +299,15 @@ class Tally:
             for metric in self.consistency:
                 metric.end_video()
 
-    def add(self, scores: Tensor, prediction: Tensor, labels: Tensor, video: int, index: int) -> None:
+    def add(
+        self, scores: Tensor, prediction: Tensor, labels: Tensor, video: int, index: int
+    ) -> None:
         """scores (1, K, H, W), prediction and labels (1, H, W) of frame `index` of a video."""
         self.confusion.update(labels, prediction)
         if self.groups:
-            self.groups["degraded" if self.degraded(video, index) else "clean"].update(labels, prediction)
+            self.groups["degraded" if self.degraded(video, index) else "clean"].update(
+                labels, prediction
+            )
         self.frames += 1
         if self.with_loss:
             self.loss += self.model.cross_entropy(scores, labels).item()
@@ -239,8 +319,12 @@ class Tally:
 
     def sums(self) -> dict:
         """All that is counted, as plain values; between two videos."""
-        return {"counts": [matrix.counts.clone() for matrix in self.matrices()], "loss": self.loss,
-                "frames": self.frames, "consistency": [metric.sums() for metric in self.consistency]}
+        return {
+            "counts": [matrix.counts.clone() for matrix in self.matrices()],
+            "loss": self.loss,
+            "frames": self.frames,
+            "consistency": [metric.sums() for metric in self.consistency],
+        }
 
     def restore(self, sums: dict) -> None:
         """The reverse of `sums`."""
@@ -253,7 +337,9 @@ class Tally:
     def result(self) -> dict:
         """Over all ranks; losses are means over frames."""
         self.end_video()
-        loss, frames = add_up(torch.tensor([self.loss, float(self.frames)], dtype=torch.float64)).tolist()
+        loss, frames = all_reduce_sum(
+            torch.tensor([self.loss, float(self.frames)], dtype=torch.float64)
+        ).tolist()
         values = over_ranks(self.confusion)
         if self.original:
             enlarged = over_ranks(self.original)
@@ -264,17 +350,22 @@ class Tally:
             for other in others:
                 whole.merge(other)
             values[whole.name] = whole.compute()
-        return values | {"loss": loss / max(frames, 1) if self.with_loss else None, "frames": int(frames)}
+        return values | {
+            "loss": loss / max(frames, 1) if self.with_loss else None,
+            "frames": int(frames),
+        }
 
 
 def over_ranks(confusion: ConfusionMatrix) -> dict:
     """compute() of the counts of all ranks."""
     total = copy(confusion)
-    total.counts = add_up(confusion.counts)
+    total.counts = all_reduce_sum(confusion.counts)
     return total.compute()
 
 
-def stream(stepper: Stepper, frames: Iterable, *, device: torch.device) -> Iterator[tuple[object, Tensor, float]]:
+def stream(
+    stepper: Stepper, frames: Iterable, *, device: torch.device
+) -> Iterator[tuple[object, Tensor, float]]:
     """Label a video as it comes: frames -> (frame, prediction (H, W) uint8, seconds).
 
     A frame has `.image` (H, W, 3) uint8, and in `.work` the same at working size, or None where that is its own. The

@@ -13,6 +13,7 @@
 512x1024, batch 1, as `main.py` runs them; medians over rounds in which all take turns, process CPU time beside wall
 time (on a busy machine trust that, on one thread). --quick: 256x512, three rounds.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -33,31 +34,35 @@ import main
 from datasets import build_dataset
 from datasets.labels import default_palette
 from models import build_model
-from models.inference import for_inference
-from utils.allocator import keep_freed_memory
-from utils.benchmark import machine
+from models.deploy.inference import for_inference
 from utils.checkpoint import load_weights
 from utils.metrics import ConfusionMatrix
-from utils.pictures import colourise
+from utils.output.pictures import colourise
+from utils.run.allocator import keep_freed_memory
+from utils.run.benchmark import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"full": (512, 1024), "quick": (256, 512), "tiny": (32, 64)}
-NETWORKS = {    # words, and trained weights; LMANet as published, with four frames in memory, is timed untrained
+NETWORKS = {  # words, and trained weights; LMANet as published, with four frames in memory, is timed untrained
     "single": ("--method single", "erfnet_synthetic.pth"),
     "lma": ("--method lma --win-size 5 --stm-queue-size 4", None),
     "lma shipped": ("--method lma --fusion-strategy sigmoid-down1", "lmanet_erf_synthetic.pth"),
 }
 TRAINED = "single", "lma shipped"
-CLASSES = 11            # of the synthetic world
+CLASSES = 11  # of the synthetic world
 
 
 def network(name: str, device: str):
     """A row of NETWORKS."""
     words, weights = NETWORKS[name]
-    args = main.parse_args(["--inference", "--savedir", "unused", "--dataset", "synthetic", *words.split()])
+    args = main.parse_args(
+        ["--inference", "--savedir", "unused", "--dataset", "synthetic", *words.split()]
+    )
     model = build_model(args, CLASSES)
     if weights:
-        load_weights(model, [str(ROOT / "trained_models" / weights)], complete=True, new_classes=False)
+        load_weights(
+            model, [str(ROOT / "trained_models" / weights)], complete=True, new_classes=False
+        )
     return model.to(device).eval()
 
 
@@ -66,19 +71,25 @@ def streaming(size, rounds: int, device: str) -> dict:
     frame = torch.rand(1, 3, *size, device=device)
     computes = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        single, memory = (for_inference(network(which, device), dtype=dtype) for which in ("single", "lma"))
+        single, memory = (
+            for_inference(network(which, device), dtype=dtype) for which in ("single", "lma")
+        )
         state = memory.start()
         for _ in memory.offsets:
             state = memory.observe(frame, state)
         window = frame[:, None].expand(-1, len(memory.offsets) + 1, -1, -1, -1)
-        computes |= {f"single {name}": lambda net=single: net.step(frame, None),
-                     f"stream {name}": lambda net=memory, state=state: net.step(frame, state),
-                     f"window {name}": lambda net=memory, window=window: net(window)}
+        computes |= {
+            f"single {name}": lambda net=single: net.step(frame, None),
+            f"stream {name}": lambda net=memory, state=state: net.step(frame, state),
+            f"window {name}": lambda net=memory, window=window: net(window),
+        }
     rows = interleaved(computes, rounds, device)
-    return rows | {"remembered frames": len(memory.offsets),
-                   "stream over single": ratio(rows, "stream fp32", "single fp32", device),
-                   "window over stream": ratio(rows, "window fp32", "stream fp32", device),
-                   "stream over single, bf16": ratio(rows, "stream bf16", "single bf16", device)}
+    return rows | {
+        "remembered frames": len(memory.offsets),
+        "stream over single": ratio(rows, "stream fp32", "single fp32", device),
+        "window over stream": ratio(rows, "window fp32", "stream fp32", device),
+        "stream over single, bf16": ratio(rows, "stream bf16", "single bf16", device),
+    }
 
 
 def ratio(rows: dict, slow: str, fast: str, device: str) -> float:
@@ -91,11 +102,15 @@ def compare_networks(size, rounds: int, device: str, skip: list[str], compiled: 
     """ERFNet alone: eager as it was built, prepared, lowered, and ONNX Runtime."""
     plain = network("single", device)
     frame = torch.rand(1, 3, *size, device=device)
-    last = frame.contiguous(memory_format=torch.channels_last)       # as engine.frame_tensor makes it
+    last = frame.contiguous(memory_format=torch.channels_last)  # as engine.frame_tensor makes it
     kinds = {"prepared": {}, "bf16": {"dtype": torch.bfloat16}}
     if compiled:
-        kinds |= {f"{name}, compiled": options | {"compiled": True} for name, options in kinds.items()}
-    networks = {name: for_inference(copy.deepcopy(plain), **options) for name, options in kinds.items()}
+        kinds |= {
+            f"{name}, compiled": options | {"compiled": True} for name, options in kinds.items()
+        }
+    networks = {
+        name: for_inference(copy.deepcopy(plain), **options) for name, options in kinds.items()
+    }
     computes = {"eager NCHW": lambda: plain.step(frame, None)[0]}
     computes |= {name: lambda net=net: net.step(last, None)[0] for name, net in networks.items()}
     notes = {}
@@ -120,11 +135,14 @@ def onnx_session(model, frame: torch.Tensor):
     """The single-frame network in ONNX Runtime, float32 on the CPU. ImportError where a package is missing."""
     import onnx  # noqa: F401  (torch's exporter needs it)
     import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     with TemporaryDirectory() as folder:
         path = str(Path(folder) / "network.onnx")
-        torch.onnx.export(copy.deepcopy(model.backbone).cpu(), (frame,), path, dynamo=False, opset_version=17)
+        torch.onnx.export(
+            copy.deepcopy(model.backbone).cpu(), (frame,), path, dynamo=False, opset_version=17
+        )
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     name, array = session.get_inputs()[0].name, frame.numpy()
     return lambda: session.run(None, {name: array})[0]
@@ -133,7 +151,9 @@ def onnx_session(model, frame: torch.Tensor):
 def agreement(frames: int, device: str) -> dict:
     """Share of pixels with the same class as the plain float32 network, on a stream of the synthetic world."""
     found = {}
-    args = main.parse_args(["--eval-mode", "--savedir", "unused", "--dataset", "synthetic", "--weights", "unused"])
+    args = main.parse_args(
+        ["--eval-mode", "--savedir", "unused", "--dataset", "synthetic", "--weights", "unused"]
+    )
     for which in TRAINED:
         plain = network(which, device)
         data = build_dataset(args, "val", augment=False, startup=plain.startup).stepping()
@@ -160,23 +180,33 @@ def metrics(size, rounds: int) -> dict:
     labels[torch.rand(size, generator=generator) < 0.1] = 255
     predictions = torch.randint(0, 20, size, generator=generator).to(torch.uint8)
     ours, ids, palette = ConfusionMatrix(19), predictions.numpy(), default_palette(19)
-    rows = interleaved({"confusion, ours": lambda: ours.update(labels, predictions),
-                        "confusion, one-hot": lambda: one_hot_counts(labels, predictions),
-                        "colouring, ours": lambda: colourise(ids, palette),
-                        "colouring, masks": lambda: colour_by_masks(ids, palette)}, rounds, "cpu")
+    rows = interleaved(
+        {
+            "confusion, ours": lambda: ours.update(labels, predictions),
+            "confusion, one-hot": lambda: one_hot_counts(labels, predictions),
+            "colouring, ours": lambda: colourise(ids, palette),
+            "colouring, masks": lambda: colour_by_masks(ids, palette),
+        },
+        rounds,
+        "cpu",
+    )
     fresh = ConfusionMatrix(19)
     fresh.update(labels, predictions)
     equal = torch.equal(three_counts(fresh.counts), one_hot_counts(labels, predictions))
     equal &= np.array_equal(colourise(ids, palette), colour_by_masks(ids, palette))
-    return rows | {"equal": bool(equal),
-                   "confusion: one-hot over ours": ratio(rows, "confusion, one-hot", "confusion, ours", "cpu"),
-                   "colouring: masks over ours": ratio(rows, "colouring, masks", "colouring, ours", "cpu")}
+    return rows | {
+        "equal": bool(equal),
+        "confusion: one-hot over ours": ratio(rows, "confusion, one-hot", "confusion, ours", "cpu"),
+        "colouring: masks over ours": ratio(rows, "colouring, masks", "colouring, ours", "cpu"),
+    }
 
 
 def one_hot_counts(labels: torch.Tensor, predictions: torch.Tensor) -> torch.Tensor:
     """The textbook form: a map of 0 and 1 per class -> true positives, false positives and misses of 19 classes."""
-    maps = [torch.zeros(1, 20, *labels.shape).scatter_(1, x.long().clamp(max=19)[None, None], 1)
-            for x in (labels, predictions)]
+    maps = [
+        torch.zeros(1, 20, *labels.shape).scatter_(1, x.long().clamp(max=19)[None, None], 1)
+        for x in (labels, predictions)
+    ]
     (of_labels, void), (of_predictions, _) = (x.split((19, 1), 1) for x in maps)
     hits = of_labels * of_predictions
     wrong = of_predictions * (1 - of_labels - void)
@@ -208,9 +238,15 @@ def show(title: str, rows: dict) -> None:
 
 
 def run(argv: list[str] | None = None) -> dict:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_const", dest="size", const="quick", help="256x512, three rounds")
-    parser.add_argument("--tiny", action="store_const", dest="size", const="tiny", help="for the tests")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_const", dest="size", const="quick", help="256x512, three rounds"
+    )
+    parser.add_argument(
+        "--tiny", action="store_const", dest="size", const="tiny", help="for the tests"
+    )
     parser.add_argument("--rounds", type=int, help="default 7, with --quick 3")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -223,7 +259,9 @@ def run(argv: list[str] | None = None) -> dict:
     size, rounds = SIZES[args.size], args.rounds or (7 if args.size == "full" else 3)
     result = {"size": size, "rounds": rounds, "environment": machine()}
     where = result["environment"]
-    print(f"{where['cpu']}, {args.threads} threads, load {where['load']}, AVX512_BF16 {where['avx512_bf16']}; {size}")
+    print(
+        f"{where['cpu']}, {args.threads} threads, load {where['load']}, AVX512_BF16 {where['avx512_bf16']}; {size}"
+    )
     with torch.inference_mode():
         area = (1024, 2048) if args.size == "full" else size
         result["metrics"] = metrics(area, rounds)

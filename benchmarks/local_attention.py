@@ -12,6 +12,7 @@ float64 of the maps that it is given.
 --keep-memory: freed memory is kept, as main.py runs; ways that make large tensors gain most by it. --quick: a quarter
 of the map, three rounds.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -32,13 +33,17 @@ import torch
 import unfused_cuda
 
 from models.ops import local_attention
-from utils.allocator import keep_freed_memory
-from utils.benchmark import machine
+from utils.run.allocator import keep_freed_memory
+from utils.run.benchmark import machine
 
 GATE, GATE_OF_OTHERS = 1e-5, 1e-4
 GATE_OF_TF32, GATE_OF_BF16 = 1e-3, 1e-2
-SHAPES = {"full": (64, 128, 16, 64, 4, 21), "quick": (32, 64, 16, 64, 4, 21), "tiny": (8, 11, 3, 4, 2, 5)}
-SMALL = (13, 27, 16, 64, 2, 21)         # H, W, C, V, T, window: odd, and with a window larger than the map
+SHAPES = {
+    "full": (64, 128, 16, 64, 4, 21),
+    "quick": (32, 64, 16, 64, 4, 21),
+    "tiny": (8, 11, 3, 4, 2, 5),
+}
+SMALL = (13, 27, 16, 64, 2, 21)  # H, W, C, V, T, window: odd, and with a window larger than the map
 PSP101, SMALL_PSP101 = (129, 257, 128, 2048, 3, 21), (13, 27, 128, 2048, 2, 21)
 
 
@@ -55,7 +60,9 @@ def ours(query, keys, values, size):
 
 
 def with_backend(name: str):
-    return lambda query, keys, values, size: local_attention(query, keys, values, size, backend=name)
+    return lambda query, keys, values, size: local_attention(
+        query, keys, values, size, backend=name
+    )
 
 
 def as_tf32(query, keys, values, size):
@@ -67,18 +74,36 @@ def as_tf32(query, keys, values, size):
         switches.fp32_precision = before
 
 
-PACKAGES = {"flex": Way(ways.flex), "natten": Way(ways.natten), "correlation only": Way(ways.correlation_only)}
+PACKAGES = {
+    "flex": Way(ways.flex),
+    "natten": Way(ways.natten),
+    "correlation only": Way(ways.correlation_only),
+}
 WAYS = {
-    "cpu": {**{name: Way(with_backend(name), GATE) for name in ("cpp", "tiled")}, "unfold": Way(ways.unfold),
-            "shifts": Way(ways.shifts), "sdpa": Way(ways.sdpa), **PACKAGES},
+    "cpu": {
+        **{name: Way(with_backend(name), GATE) for name in ("cpp", "tiled")},
+        "unfold": Way(ways.unfold),
+        "shifts": Way(ways.shifts),
+        "sdpa": Way(ways.sdpa),
+        **PACKAGES,
+    },
     "cuda": {"auto": Way(ours, GATE), "unfused": Way(unfused_cuda.unfused), **PACKAGES},
 }
-WAYS_AT_PSP101 = {"auto": Way(ours, GATE), "auto, tf32": Way(as_tf32, GATE_OF_TF32),
-                  "auto, bf16": Way(ours, GATE_OF_BF16, torch.bfloat16), "unfused": Way(unfused_cuda.unfused),
-                  **PACKAGES}
-BACKWARD = {"cpu": {"cpp": with_backend("cpp"), "tiled": with_backend("tiled"),
-                    "shifts, autograd": with_backend("reference")},
-            "cuda": {"auto": ours}}
+WAYS_AT_PSP101 = {
+    "auto": Way(ours, GATE),
+    "auto, tf32": Way(as_tf32, GATE_OF_TF32),
+    "auto, bf16": Way(ours, GATE_OF_BF16, torch.bfloat16),
+    "unfused": Way(unfused_cuda.unfused),
+    **PACKAGES,
+}
+BACKWARD = {
+    "cpu": {
+        "cpp": with_backend("cpp"),
+        "tiled": with_backend("tiled"),
+        "shifts, autograd": with_backend("reference"),
+    },
+    "cuda": {"auto": ours},
+}
 
 
 def inputs(shape, device: str, dtype=torch.float32, grad: bool = False):
@@ -90,15 +115,23 @@ def inputs(shape, device: str, dtype=torch.float32, grad: bool = False):
         x = torch.randn(1, channels, height, width, generator=generator, dtype=torch.float64)
         x = x.to(device, dtype, memory_format=torch.channels_last)
         return x.requires_grad_(grad)
+
     return maps(key), [maps(key) for _ in range(frames)], [maps(value) for _ in range(frames)], size
 
 
 def error(way: Way, shape, device: str) -> float:
     """max |way - float64| / max |float64|, of the same maps."""
     query, keys, values, size = inputs(shape, device, way.dtype)
-    exact = local_attention(query.double(), [x.double() for x in keys], [x.double() for x in values], size,
-                            backend="reference")
-    return float((way.read(query, keys, values, size).double() - exact).abs().max() / exact.abs().max())
+    exact = local_attention(
+        query.double(),
+        [x.double() for x in keys],
+        [x.double() for x in values],
+        size,
+        backend="reference",
+    )
+    return float(
+        (way.read(query, keys, values, size).double() - exact).abs().max() / exact.abs().max()
+    )
 
 
 def gated(table: dict[str, Way], shape, device: str) -> tuple[dict[str, Way], dict]:
@@ -112,8 +145,11 @@ def gated(table: dict[str, Way], shape, device: str) -> tuple[dict[str, Way], di
             else:
                 rows[name] = {"error": error(way, shape, device)}
             wrong = not rows[name].get("error", 0.0) <= way.gate
-        except Exception as problem:            # whatever a package that is missing or too old may raise
-            rows[name], wrong = {"not run": f"{type(problem).__name__}: {str(problem).splitlines()[0][:90]}"}, True
+        except Exception as problem:  # whatever a package that is missing or too old may raise
+            rows[name], wrong = (
+                {"not run": f"{type(problem).__name__}: {str(problem).splitlines()[0][:90]}"},
+                True,
+            )
         if wrong:
             rows[name].setdefault("not run", f"its error is {rows[name].get('error')}")
         else:
@@ -140,9 +176,14 @@ def interleaved(computes: dict, rounds: int, device: str) -> dict[str, dict]:
     for _ in range(rounds):
         for name, compute in computes.items():
             spent[name].append(once(compute, device))
-    return {name: {"wall_ms": 1000 * statistics.median(w for w, _ in pairs),
-                   "cpu_ms": 1000 * statistics.median(c for _, c in pairs),
-                   "least_cpu_ms": 1000 * min(c for _, c in pairs)} for name, pairs in spent.items()}
+    return {
+        name: {
+            "wall_ms": 1000 * statistics.median(w for w, _ in pairs),
+            "cpu_ms": 1000 * statistics.median(c for _, c in pairs),
+            "least_cpu_ms": 1000 * min(c for _, c in pairs),
+        }
+        for name, pairs in spent.items()
+    }
 
 
 def relative(rows: dict[str, dict]) -> dict[str, dict]:
@@ -158,9 +199,14 @@ def relative(rows: dict[str, dict]) -> dict[str, dict]:
 def forward(table: dict, shape, small, rounds: int, device: str) -> dict[str, dict]:
     with torch.inference_mode():
         usable, rows = gated(table, small, device)
-        arguments = {dtype: inputs(shape, device, dtype) for dtype in {way.dtype for way in usable.values()}}
-        timed = interleaved({name: lambda way=way: way.read(*arguments[way.dtype]) for name, way in usable.items()},
-                            rounds, device)
+        arguments = {
+            dtype: inputs(shape, device, dtype) for dtype in {way.dtype for way in usable.values()}
+        }
+        timed = interleaved(
+            {name: lambda way=way: way.read(*arguments[way.dtype]) for name, way in usable.items()},
+            rounds,
+            device,
+        )
     return relative({name: row | timed.get(name, {}) for name, row in rows.items()})
 
 
@@ -182,7 +228,12 @@ def backward(table: dict, shape, rounds: int, device: str) -> dict[str, dict]:
 
     def compute(way):
         torch.autograd.grad(way(query, keys, values, size).sum(), [query, *keys, *values])
-    return relative(interleaved({name: lambda way=way: compute(way) for name, way in table.items()}, rounds, device))
+
+    return relative(
+        interleaved(
+            {name: lambda way=way: compute(way) for name, way in table.items()}, rounds, device
+        )
+    )
 
 
 def peak(compute, device: str) -> float:
@@ -192,14 +243,15 @@ def peak(compute, device: str) -> float:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         compute()
-        return (torch.cuda.max_memory_allocated() - before) / 2 ** 20
-    compute()               # what is allocated once, masks and workspaces, is not what a read needs
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    compute()  # what is allocated once, masks and workspaces, is not what a read needs
 
     def status(name):
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(line.split()[1] for line in lines if line.startswith(name))) / 1024
+
     before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")       # forget the peak so far
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     compute()
     return status("VmHWM") - before
 
@@ -208,7 +260,16 @@ def memory(names: list[str], mode: str, device: str) -> dict[str, float | None]:
     """Extra peak memory of each way in a process of its own."""
     found = {}
     for name in names:
-        command = [sys.executable, __file__, "--memory-of", name, "--shape", mode, "--device", device]
+        command = [
+            sys.executable,
+            __file__,
+            "--memory-of",
+            name,
+            "--shape",
+            mode,
+            "--device",
+            device,
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         found[name] = float(done.stdout) if done.returncode == 0 else None
     return found
@@ -227,9 +288,15 @@ def show(title: str, rows: dict[str, dict]) -> None:
 
 
 def run(argv: list[str] | None = None) -> dict:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_const", dest="shape", const="quick", help="a quarter of the map")
-    parser.add_argument("--tiny", action="store_const", dest="shape", const="tiny", help="for the tests")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_const", dest="shape", const="quick", help="a quarter of the map"
+    )
+    parser.add_argument(
+        "--tiny", action="store_const", dest="shape", const="tiny", help="for the tests"
+    )
     parser.add_argument("--shape", choices=SHAPES, default="full")
     parser.add_argument("--rounds", type=int, help="default 5, with --quick 3")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
@@ -245,31 +312,52 @@ def run(argv: list[str] | None = None) -> dict:
     if args.memory_of:
         torch.set_num_threads(1)
         with torch.inference_mode():
-            print(peak(lambda: table[args.memory_of].read(*inputs(shape, args.device)), args.device))
+            print(
+                peak(lambda: table[args.memory_of].read(*inputs(shape, args.device)), args.device)
+            )
         return {}
     if args.keep_memory:
         keep_freed_memory()
-    result = {"shape": shape, "rounds": rounds, "forward": {}, "backward": {}, "memory_kept": args.keep_memory,
-              "environment": machine()}
-    print(f"{result['environment']['cpu']}, load {result['environment']['load']}, AVX512_BF16 "
-          f"{result['environment']['avx512_bf16']}; H, W, C, V, T, window = {shape}; {rounds} rounds")
+    result = {
+        "shape": shape,
+        "rounds": rounds,
+        "forward": {},
+        "backward": {},
+        "memory_kept": args.keep_memory,
+        "environment": machine(),
+    }
+    print(
+        f"{result['environment']['cpu']}, load {result['environment']['load']}, AVX512_BF16 "
+        f"{result['environment']['avx512_bf16']}; H, W, C, V, T, window = {shape}; {rounds} rounds"
+    )
     for threads in args.threads:
         torch.set_num_threads(threads)
-        torch.compiler.reset()              # compiled code is for one number of threads
+        torch.compiler.reset()  # compiled code is for one number of threads
         small = SMALL if args.shape != "tiny" else shape
         found = forward(table, shape, small, rounds, args.device)
         show(f"forward, {threads} threads", found)
         result["forward"][str(threads)] = found
-        ran = {name: way for name, way in BACKWARD[args.device].items() if "not run" not in found.get(name, {})}
+        ran = {
+            name: way
+            for name, way in BACKWARD[args.device].items()
+            if "not run" not in found.get(name, {})
+        }
         found = backward(ran, shape, rounds, args.device)
         show(f"forward and backward, {threads} threads", found)
         result["backward"][str(threads)] = found
     if args.device == "cuda" and args.shape == "full":
         result["psp101"] = at_psp101(args.skip, rounds, args.device)
     if args.shape != "tiny":
-        timed = [name for name, row in result["forward"][str(args.threads[0])].items() if "wall_ms" in row]
+        timed = [
+            name
+            for name, row in result["forward"][str(args.threads[0])].items()
+            if "wall_ms" in row
+        ]
         result["extra_peak_mib"] = memory(timed, args.shape, args.device)
-        print("\nextra peak memory, MiB: " + ", ".join(f"{n} {v}" for n, v in result["extra_peak_mib"].items()))
+        print(
+            "\nextra peak memory, MiB: "
+            + ", ".join(f"{n} {v}" for n, v in result["extra_peak_mib"].items())
+        )
     if args.json:
         args.json.write_text(json.dumps(result, indent=2))
     return result

@@ -10,6 +10,7 @@ frame since the mark before. Flat means: within 2 % of the mark at a tenth of th
 --soak: two hours of the synthetic world at 15 Hz, 108,000 frames, by an LMANet, as fast as they can be labelled; the
 frames are some seconds of a drive, over and over.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -31,17 +32,17 @@ import torch
 import main
 from datasets import synthetic
 from datasets.labels import default_palette
-from datasets.read_ahead import ReadAhead
 from datasets.source import Source, open_source
+from datasets.source.read_ahead import ReadAhead
 from engine import Stepper, stream
 from models import build_model
-from utils.outputs import InferenceOutput
-from utils.report import environment
-from utils.video import VideoWriter
+from utils.output.outputs import InferenceOutput
+from utils.output.report import environment
+from utils.output.video import VideoWriter
 from utils.views import Views
 
 CLASSES = 19
-HOURS, RATE = 2, 15         # of the soak
+HOURS, RATE = 2, 15  # of the soak
 MARKS = 10
 
 
@@ -50,7 +51,7 @@ class Drive(Source):
 
     def __init__(self, size: tuple[int, int], seconds: int = 4):
         super().__init__("synthetic", "stream", step=1, fps=RATE)
-        video, = synthetic.videos("test", 1, seconds * RATE, size, RATE)
+        (video,) = synthetic.videos("test", 1, seconds * RATE, size, RATE)
         self.frames = [video.frame(i) for i in range(len(video))]
 
     def _entries(self):
@@ -65,7 +66,7 @@ def resident() -> float:
     """Resident memory of this process in MiB (Linux)."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 2 ** 20
+    return pages * 4096 / 2**20
 
 
 def write_video(path: Path, frames: int, size: tuple[int, int]) -> None:
@@ -87,23 +88,35 @@ def follow(labelled: Iterable[tuple], every: int) -> tuple[dict[int, float], dic
     return memory, times
 
 
-def measure(backbone: str, method: str, frames: int, size: tuple[int, int], *,
-            soak: bool = False) -> tuple[dict[int, float], dict[int, float]]:
+def measure(
+    backbone: str, method: str, frames: int, size: tuple[int, int], *, soak: bool = False
+) -> tuple[dict[int, float], dict[int, float]]:
     """`follow` of a video, or of an endless drive, of which `frames` are labelled."""
     torch.set_num_threads(1)
-    args = main.parse_args(["--inference", "--method", method, "--backbone", backbone, "--savedir", "unused"])
+    args = main.parse_args(
+        ["--inference", "--method", method, "--backbone", backbone, "--savedir", "unused"]
+    )
     model = build_model(args, CLASSES).eval()
     stepper = Stepper(model, Views(model.size_rule), nullcontext())
     with TemporaryDirectory() as folder:
         video = Path(folder) / "video.mp4"
         if not soak:
             write_video(video, frames, size)
-        with (Drive(size) if soak else open_source(str(video))) as source, ReadAhead(source) as ahead, InferenceOutput(
-                Path(folder), "video", ["overlay"], source.fps, default_palette(CLASSES), 0.5) as output:
+        with (
+            Drive(size) if soak else open_source(str(video)) as source,
+            ReadAhead(source) as ahead,
+            InferenceOutput(
+                Path(folder), "video", ["overlay"], source.fps, default_palette(CLASSES), 0.5
+            ) as output,
+        ):
+
             def written():
-                for frame, prediction, seconds in stream(stepper, islice(ahead, frames), device=torch.device("cpu")):
+                for frame, prediction, seconds in stream(
+                    stepper, islice(ahead, frames), device=torch.device("cpu")
+                ):
                     output.write(frame.image, frame.name, prediction.numpy())
                     yield frame, prediction, seconds
+
             return follow(written(), max(frames // MARKS, 1))
 
 
@@ -114,12 +127,21 @@ def growth(marks: dict[int, float]) -> float:
 
 
 def run(argv: list[str] | None = None) -> dict:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", default="erf")
     parser.add_argument("--method", default=None, help="default: single; lma for the soak")
-    parser.add_argument("--frames", type=int, default=None, help=f"default: 2000; {HOURS * 3600 * RATE} for the soak")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=None,
+        help=f"default: 2000; {HOURS * 3600 * RATE} for the soak",
+    )
     parser.add_argument("--size", nargs=2, type=int, default=(64, 128), metavar=("H", "W"))
-    parser.add_argument("--soak", action="store_true", help="two hours of a synthetic stream, compressed")
+    parser.add_argument(
+        "--soak", action="store_true", help="two hours of a synthetic stream, compressed"
+    )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
     method = args.method or ("lma" if args.soak else "single")
@@ -128,9 +150,16 @@ def run(argv: list[str] | None = None) -> dict:
     print("frames   MiB     ms a frame")
     for done in memory:
         print(f"{done:6d}  {memory[done]:6.1f}  {times[done]:6.2f}")
-    print(f"after the first mark memory grew by {100 * growth(memory):.2f} %; "
-          f"the slowest part took {100 * growth(times):.0f} % more time a frame")
-    result = {"marks": memory, "growth": growth(memory), "times": times, "environment": environment()}
+    print(
+        f"after the first mark memory grew by {100 * growth(memory):.2f} %; "
+        f"the slowest part took {100 * growth(times):.0f} % more time a frame"
+    )
+    result = {
+        "marks": memory,
+        "growth": growth(memory),
+        "times": times,
+        "environment": environment(),
+    }
     if args.json:
         args.json.write_text(json.dumps(result, indent=2))
     return result

@@ -6,6 +6,7 @@ up; after one softmax over the volumes of all frames, one thread per channel and
 The second barrier per tap is ours: without it the first thread may read sums that others have begun to clear.
 Not measured yet: written without a GPU.
 """
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -53,6 +54,7 @@ extern "C" __global__ void gather(const float* weights, const float* v, float* o
 @lru_cache(maxsize=1)
 def kernels():
     import cupy
+
     module = cupy.RawModule(code=SOURCE)
     return {name: module.get_function(name) for name in ("pad", "correlate", "gather")}
 
@@ -61,9 +63,12 @@ def launch(name: str, grid: tuple, block: int, tensors: tuple[Tensor, ...], *siz
     """On the current stream of the tensors' device."""
     import cupy
     import numpy as np
+
     stream = torch.cuda.current_stream(tensors[0].device)
     with cupy.cuda.Device(tensors[0].device.index), cupy.cuda.ExternalStream(stream.cuda_stream):
-        kernels()[name](grid, (block,), (*(np.uintp(x.data_ptr()) for x in tensors), *map(np.int32, sizes)))
+        kernels()[name](
+            grid, (block,), (*(np.uintp(x.data_ptr()) for x in tensors), *map(np.int32, sizes))
+        )
 
 
 def padded(x: Tensor, radius: int) -> Tensor:
@@ -80,14 +85,29 @@ def unfused(query: Tensor, keys: list[Tensor], values: list[Tensor], size: int) 
     radius, (channels, height, width) = size // 2, query.shape[1:]
     volumes = []
     for key in keys:
-        q, k, volume = padded(query, radius), padded(key, radius), query.new_zeros(size ** 2, height, width)
+        q, k, volume = (
+            padded(query, radius),
+            padded(key, radius),
+            query.new_zeros(size**2, height, width),
+        )
         launch("correlate", (width, height), 32, (q, k, volume), channels, height, width, radius)
         volumes.append(volume)
-    weights = torch.cat(volumes).softmax(0).unflatten(0, (len(keys), size ** 2))
+    weights = torch.cat(volumes).softmax(0).unflatten(0, (len(keys), size**2))
     read = 0
     for part, value in zip(weights, values, strict=True):
-        v, out = padded(value, radius), torch.zeros_like(value, memory_format=torch.contiguous_format)
-        launch("gather", (-(-out.numel() // 256),), 256, (part.contiguous(), v, out), value.shape[1], height, width,
-               radius)
+        v, out = (
+            padded(value, radius),
+            torch.zeros_like(value, memory_format=torch.contiguous_format),
+        )
+        launch(
+            "gather",
+            (-(-out.numel() // 256),),
+            256,
+            (part.contiguous(), v, out),
+            value.shape[1],
+            height,
+            width,
+            radius,
+        )
         read = read + out
     return read

@@ -16,6 +16,7 @@ A <frame> is named drive_number: 0001TP_006690, 0006R0_f00930, 0016E5_07959, Seq
 at 30 Hz and numbers count in that. One video per drive; offsets count in the step of the split in the small layout
 (30, val 2) and in single frames in the large one.
 """
+
 from __future__ import annotations
 
 import re
@@ -23,11 +24,44 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 from .files import FileVideo, list_images
-from .labels import CAMVID, id_table
+from .labels import LabelSet, id_table
+
+CAMVID = LabelSet(
+    (
+        "sky",
+        "building",
+        "pole",
+        "road",
+        "pavement",
+        "tree",
+        "signsymbol",
+        "fence",
+        "car",
+        "pedestrian",
+        "bicyclist",
+    ),
+    (
+        (128, 128, 128),
+        (128, 0, 0),
+        (192, 192, 128),
+        (128, 64, 128),
+        (0, 0, 192),
+        (128, 128, 0),
+        (192, 128, 128),
+        (64, 64, 128),
+        (64, 0, 128),
+        (64, 64, 0),
+        (0, 128, 192),
+    ),
+)
+
+CAMVID12 = LabelSet(
+    ("void", *CAMVID.names), ((0, 0, 0), *CAMVID.palette)
+)  # TMANet's: void is class 0
 
 LABELS = CAMVID
 
-STEPS = {"train": 30, "val": 2, "test": 30}     # of the labelled frames, at 30 Hz
+STEPS = {"train": 30, "val": 2, "test": 30}  # of the labelled frames, at 30 Hz
 RATE = 30.0
 
 # Ids as stored -> as evaluated, by (layout, number of classes): 11 classes, or TMANet's 12 with void as class 0
@@ -50,8 +84,10 @@ def videos(root: Path, split: str, num_classes: int = 11) -> list[FileVideo]:
         return small(root, split, num_classes)
     if (root / "annotations" / f"{split}.txt").is_file():
         return large(root, split, num_classes)
-    raise FileNotFoundError(f"no CamVid split {split} below {root}: expected {split}/*.png and {split}annot/*.png, or "
-                            f"images/*.png, labels/*_L.png and annotations/{split}.txt; is --data-root right?")
+    raise FileNotFoundError(
+        f"no CamVid split {split} below {root}: expected {split}/*.png and {split}annot/*.png, or "
+        f"images/*.png, labels/*_L.png and annotations/{split}.txt; is --data-root right?"
+    )
 
 
 def small(root: Path, split: str, num_classes: int) -> list[FileVideo]:
@@ -60,35 +96,62 @@ def small(root: Path, split: str, num_classes: int) -> list[FileVideo]:
     frames = list_images(root / split) if (root / split).is_dir() else {}
     if not labels:
         raise FileNotFoundError(f"no labels in {root / f'{split}annot'}: expected <frame>.png")
-    for folder, missing in ((root / split, labels.keys() - frames), (root / f"{split}annot", frames.keys() - labels)):
+    for folder, missing in (
+        (root / split, labels.keys() - frames),
+        (root / f"{split}annot", frames.keys() - labels),
+    ):
         if missing:
-            raise FileNotFoundError(f"{folder} lacks {len(missing)} of {len(labels)} frames: {min(missing)}.png")
+            raise FileNotFoundError(
+                f"{folder} lacks {len(missing)} of {len(labels)} frames: {min(missing)}.png"
+            )
     step = STEPS[split]
-    return [FileVideo(drive, [frames[name] for name in names], [labels[name] for name in names], RATE / step,
-                      TABLES["small", num_classes], num_classes=num_classes,
-                      gaps=sum(number(b) - number(a) > step for a, b in pairwise(names)))
-            for drive, names in by_drive(labels)]
+    return [
+        FileVideo(
+            drive,
+            [frames[name] for name in names],
+            [labels[name] for name in names],
+            RATE / step,
+            TABLES["small", num_classes],
+            num_classes=num_classes,
+            gaps=sum(number(b) - number(a) > step for a, b in pairwise(names)),
+        )
+        for drive, names in by_drive(labels)
+    ]
 
 
 def large(root: Path, split: str, num_classes: int) -> list[FileVideo]:
     """960x720: every frame between the first and the last that exists; one that is missing fails when it is read."""
     listed = (root / "annotations" / f"{split}.txt").read_text().split()
     if not listed:
-        raise FileNotFoundError(f"{root / 'annotations' / f'{split}.txt'} is empty: expected one frame name a line")
-    sequence = next((root / name for name in ("images_sequence", "image_sequence") if (root / name).is_dir()),
-                    root / "images_sequence")
+        raise FileNotFoundError(
+            f"{root / 'annotations' / f'{split}.txt'} is empty: expected one frame name a line"
+        )
+    sequence = next(
+        (root / name for name in ("images_sequence", "image_sequence") if (root / name).is_dir()),
+        root / "images_sequence",
+    )
     existing = dict(by_drive(list_images(sequence))) if sequence.is_dir() else {}
     result = []
     for drive, names in by_drive(listed):
         numbers = [number(name) for name in (*names, *existing.get(drive, ()))]
         stems = [renumber(names[0], n) for n in range(min(numbers), max(numbers) + 1)]
         wanted = set(names)
-        frames = [(root / "images" if stem in wanted else sequence) / f"{stem}.png" for stem in stems]
+        frames = [
+            (root / "images" if stem in wanted else sequence) / f"{stem}.png" for stem in stems
+        ]
         labels = [root / "labels" / f"{stem}_L.png" if stem in wanted else None for stem in stems]
-        missing = next((p for p in (*frames, *labels) if p and p.parent != sequence and not p.exists()), None)
+        missing = next(
+            (p for p in (*frames, *labels) if p and p.parent != sequence and not p.exists()), None
+        )
         if missing:
-            raise FileNotFoundError(f"{missing} does not exist, but annotations/{split}.txt lists it")
-        result.append(FileVideo(drive, frames, labels, RATE, TABLES["large", num_classes], num_classes=num_classes))
+            raise FileNotFoundError(
+                f"{missing} does not exist, but annotations/{split}.txt lists it"
+            )
+        result.append(
+            FileVideo(
+                drive, frames, labels, RATE, TABLES["large", num_classes], num_classes=num_classes
+            )
+        )
     return result
 
 
@@ -105,11 +168,13 @@ def drive_of(name: str) -> str:
 def number(name: str) -> int:
     """The frame number: 930 of 0006R0_f00930."""
     if not (match := re.fullmatch(r".+_f?(\d+)", name)):
-        raise ValueError(f"{name} is no CamVid frame: expected a name like 0016E5_07959 or 0006R0_f00930")
+        raise ValueError(
+            f"{name} is no CamVid frame: expected a name like 0016E5_07959 or 0006R0_f00930"
+        )
     return int(match[1])
 
 
 def renumber(name: str, frame: int) -> str:
     """The name of another frame of the same drive."""
     digits = re.search(r"\d+$", name)[0]
-    return name[:-len(digits)] + f"{frame:0{len(digits)}d}"
+    return name[: -len(digits)] + f"{frame:0{len(digits)}d}"

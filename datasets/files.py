@@ -2,6 +2,7 @@
 
 A data set on disk only lists paths (camvid.py, cityscapes.py, folder.py, vspw.py); FileVideo reads them.
 """
+
 from __future__ import annotations
 
 import re
@@ -15,12 +16,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .clip import IGNORE
+from .labels import IGNORE
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 # What Pillow raises for a file that is empty, cut short or no image at all
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
 def natural_key(path: Path) -> list:
@@ -35,7 +44,9 @@ def list_images(folder: Path) -> dict[str, Path]:
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             continue
         if path.stem in images:
-            raise ValueError(f"{images[path.stem]} and {path.name} are one frame twice: remove one of them")
+            raise ValueError(
+                f"{images[path.stem]} and {path.name} are one frame twice: remove one of them"
+            )
         images[path.stem] = path
     return images
 
@@ -50,7 +61,9 @@ def open_image(path: Path, decode: bool = True) -> Image.Image:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} does not exist") from error
     except UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}): is the file complete?") from error
+        raise ValueError(
+            f"{path} cannot be read as an image ({error}): is the file complete?"
+        ) from error
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -67,7 +80,9 @@ def read_rgb(path: Path) -> np.ndarray:
     image = open_image(path)
     if image.mode == "F" or image.mode == "I" and (np.asarray(image) >> 16).any():
         raise ValueError(f"{path} has more than 16 bits a channel: save it with 8")
-    if image.mode.startswith("I"):      # 16-bit grey: the high byte, which is what Pillow takes of 16-bit RGB
+    if image.mode.startswith(
+        "I"
+    ):  # 16-bit grey: the high byte, which is what Pillow takes of 16-bit RGB
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return np.array(image.convert("RGB"))
 
@@ -76,11 +91,15 @@ def read_label(path: Path) -> np.ndarray:
     """(H, W) uint8: the class ids of a grey or palette image."""
     image = open_image(path)
     if image.mode not in ("L", "P") and not image.mode.startswith("I"):
-        raise ValueError(f"the label {path} has mode {image.mode}, expected one class id a pixel (8-bit grey or "
-                         "palette): turn its colours into class ids")
+        raise ValueError(
+            f"the label {path} has mode {image.mode}, expected one class id a pixel (8-bit grey or "
+            "palette): turn its colours into class ids"
+        )
     ids = np.asarray(image)
     if ids.max(initial=0) > IGNORE or ids.min(initial=0) < 0:
-        raise ValueError(f"the label {path} holds the id {ids.max()}, expected 0 to {IGNORE}: is it an instance map?")
+        raise ValueError(
+            f"the label {path} holds the id {ids.max()}, expected 0 to {IGNORE}: is it an instance map?"
+        )
     return ids.astype(np.uint8)
 
 
@@ -103,8 +122,10 @@ class FileVideo:
 
     def __post_init__(self):
         if not self.frames or len(self.frames) != len(self.labels):
-            raise ValueError(f"video {self.name} has {len(self.frames)} frames and {len(self.labels)} labels, "
-                             "expected at least one frame and a label or None for each")
+            raise ValueError(
+                f"video {self.name} has {len(self.frames)} frames and {len(self.labels)} labels, "
+                "expected at least one frame and a label or None for each"
+            )
         if self.remap is not None and self.remap.shape != (256,):
             raise ValueError(f"a label table has 256 entries, got {self.remap.shape}")
 
@@ -129,14 +150,20 @@ class FileVideo:
             raise ValueError(f"frame {index} of video {self.name} has no label")
         raw = read_label(path)
         if raw.shape != (size := image_size(frame)):
-            turned = " (a rotation by EXIF is not applied to frames that have labels)" * (raw.shape == size[::-1])
-            raise ValueError(f"the label {path} is {raw.shape[0]}x{raw.shape[1]} (HxW), but its frame {frame} is "
-                             f"{size[0]}x{size[1]}: give both one size{turned}")
+            turned = " (a rotation by EXIF is not applied to frames that have labels)" * (
+                raw.shape == size[::-1]
+            )
+            raise ValueError(
+                f"the label {path} is {raw.shape[0]}x{raw.shape[1]} (HxW), but its frame {frame} is "
+                f"{size[0]}x{size[1]}: give both one size{turned}"
+            )
         label = raw if self.remap is None else self.remap[raw]
         wrong = (label >= self.num_classes) & (label != IGNORE)
         if wrong.any():
-            raise ValueError(f"the label {path} holds the id {raw[wrong].max()}, which is none of the "
-                             f"{self.num_classes} classes nor {IGNORE} (ignore): check the label set or map the id")
+            raise ValueError(
+                f"the label {path} holds the id {raw[wrong].max()}, which is none of the "
+                f"{self.num_classes} classes nor {IGNORE} (ignore): check the label set or map the id"
+            )
         return label
 
     def flow(self, index: int, other: int) -> np.ndarray | None:

@@ -7,6 +7,7 @@
 Splits are folders named train, val and test; a ROOT without them is one set that serves as every split. Clips and
 frames are sorted naturally: frame2 before frame10. A clip may have labels for some frames, or for none.
 """
+
 from __future__ import annotations
 
 import logging
@@ -27,10 +28,16 @@ def videos(root: Path, split: str) -> list[FileVideo]:
         raise FileNotFoundError(f"{root} has no split {split!r}, only {', '.join(splits)}")
     base = root / split if splits else root
     if not splits:
-        logging.getLogger("streamseg").warning("%s has no folders train, val, test: all its clips are %s", root, split)
-    clips = sorted((path for path in base.glob("*") if path.is_dir() and path.name[0] != "."), key=natural_key)
+        logging.getLogger("streamseg").warning(
+            "%s has no folders train, val, test: all its clips are %s", root, split
+        )
+    clips = sorted(
+        (path for path in base.glob("*") if path.is_dir() and path.name[0] != "."), key=natural_key
+    )
     if not clips:
-        raise FileNotFoundError(f"no clips in {base}: expected <clip>/images/*.png or <clip>/*.png below it")
+        raise FileNotFoundError(
+            f"no clips in {base}: expected <clip>/images/*.png or <clip>/*.png below it"
+        )
     known = classes(root)
     return [read_clip(clip, len(known.names) if known else 255) for clip in clips]
 
@@ -40,18 +47,29 @@ def read_clip(clip: Path, num_classes: int) -> FileVideo:
     folder = clip / "images" if (clip / "images").is_dir() else clip
     frames = list_images(folder)
     if not frames:
-        raise FileNotFoundError(f"no frames in {folder}: expected *.png or *.jpg; remove the folder if it is no clip")
+        raise FileNotFoundError(
+            f"no frames in {folder}: expected *.png or *.jpg; remove the folder if it is no clip"
+        )
     labels = list_images(clip / "labels") if (clip / "labels").is_dir() else {}
     if alone := [path for stem, path in labels.items() if stem not in frames]:
-        raise ValueError(f"the label {alone[0]} has no frame {alone[0].stem} in {folder} ({len(alone)} such labels)")
-    return FileVideo(clip.name, list(frames.values()), [labels.get(stem) for stem in frames], num_classes=num_classes)
+        raise ValueError(
+            f"the label {alone[0]} has no frame {alone[0].stem} in {folder} ({len(alone)} such labels)"
+        )
+    return FileVideo(
+        clip.name,
+        list(frames.values()),
+        [labels.get(stem) for stem in frames],
+        num_classes=num_classes,
+    )
 
 
 def label_set(root: Path) -> LabelSet:
     """The classes of ROOT/classes.txt; FileNotFoundError where there is no such file."""
     if not (known := classes(root)):
-        raise FileNotFoundError(f"{Path(root) / 'classes.txt'} does not exist: list the classes there by id, one a "
-                                "line: name [r g b]")
+        raise FileNotFoundError(
+            f"{Path(root) / 'classes.txt'} does not exist: list the classes there by id, one a "
+            "line: name [r g b]"
+        )
     return known
 
 
@@ -60,15 +78,21 @@ def classes(root: Path) -> LabelSet | None:
     path = Path(root) / "classes.txt"
     if not path.exists():
         return None
-    lines = [(number, line.strip()) for number, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
+    lines = [
+        (number, line.strip())
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if line.strip()
+    ]
     if not 1 <= len(lines) <= 255:
         raise ValueError(f"{path} lists {len(lines)} classes, expected 1 to 255")
     names, palette = [], list(default_palette(len(lines)))
     for number, line in lines:
         name, colour = parse(line)
         if not name or name in names or colour and max(colour) > 255:
-            raise ValueError(f"{path}, line {number}: {line!r} has no name, one that was there before or an impossible "
-                             "colour; expected name [r g b]")
+            raise ValueError(
+                f"{path}, line {number}: {line!r} has no name, one that was there before or an impossible "
+                "colour; expected name [r g b]"
+            )
         palette[len(names)] = colour or palette[len(names)]
         names.append(name)
     return LabelSet(tuple(names), tuple(palette))

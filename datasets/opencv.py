@@ -1,4 +1,5 @@
 """OpenCV, imported where it is used: reading files, flips and crops work without it."""
+
 from __future__ import annotations
 
 
@@ -10,7 +11,9 @@ def opencv():
     try:
         import cv2
     except ImportError as error:
-        raise RuntimeError("this needs OpenCV: pip install opencv-python-headless (or choose --interpolation pil and "
-                           "--photometric none, without rotation and blur, and data that is not rendered)") from error
+        raise RuntimeError(
+            "this needs OpenCV: pip install opencv-python-headless (or choose --interpolation pil and "
+            "--photometric none, without rotation and blur, and data that is not rendered)"
+        ) from error
     cv2.setNumThreads(0)
     return cv2

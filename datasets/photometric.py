@@ -1,4 +1,5 @@
 """Colour and sharpness of frames; labels and flows pass unchanged. All of it is OpenCV's arithmetic."""
+
 from __future__ import annotations
 
 import random
@@ -20,21 +21,24 @@ class RandomBlur:
     def __call__(self, clip: RawClip, rng: random.Random) -> RawClip:
         if rng.random() >= self.p:
             return clip
-        return clip._replace(frames=[opencv().GaussianBlur(frame, (5, 5), 0) for frame in clip.frames])
+        return clip._replace(
+            frames=[opencv().GaussianBlur(frame, (5, 5), 0) for frame in clip.frames]
+        )
 
 
 class Distortion(NamedTuple):
     """What was drawn for a frame; None where the coin said no."""
 
-    brightness: float | None = None     # added
-    contrast: float | None = None       # factor
-    contrast_first: bool = True         # before saturation and hue, or after them
-    saturation: float | None = None     # factor
-    hue: int | None = None              # added, in OpenCV's steps of 2 degrees
+    brightness: float | None = None  # added
+    contrast: float | None = None  # factor
+    contrast_first: bool = True  # before saturation and hue, or after them
+    saturation: float | None = None  # factor
+    hue: int | None = None  # added, in OpenCV's steps of 2 degrees
 
 
 def draw_distortion(rng: random.Random) -> Distortion:
     """Each part with probability 1/2, drawn in the order of TMANet and VSS-MRCFA."""
+
     def maybe(draw, low, high):
         return draw(low, high) if rng.random() < 0.5 else None
 
@@ -81,5 +85,8 @@ class Photometric:
     def __call__(self, clip: RawClip, rng: random.Random) -> RawClip:
         drawn = draw_distortion(rng)
         frames = [distort(clip.frames[0], drawn)]
-        frames += [distort(frame, drawn if self.shared else draw_distortion(rng)) for frame in clip.frames[1:]]
+        frames += [
+            distort(frame, drawn if self.shared else draw_distortion(rng))
+            for frame in clip.frames[1:]
+        ]
         return clip._replace(frames=frames)

@@ -1,10 +1,19 @@
 """Which transforms a clip goes through, composed from parsed options."""
+
 from __future__ import annotations
 
 from .clip import Transform
 from .photometric import Photometric, RandomBlur
-from .transforms import Compose, RandomCrop, RandomFlip, RandomRotate, RandomScale, RandomShift, Resize
-from .warped import WarpedPast
+from .synthetic_past import SyntheticPast
+from .transforms import (
+    Compose,
+    RandomCrop,
+    RandomFlip,
+    RandomRotate,
+    RandomScale,
+    RandomShift,
+    Resize,
+)
 
 
 def training_transform(args) -> Transform:
@@ -14,8 +23,8 @@ def training_transform(args) -> Transform:
     ETC, colours after them as in TMANet and MRCFA, the shift of LMANet after the flip.
     """
     steps = []
-    if args.warped_past:
-        steps.append(WarpedPast(args.warped_past))
+    if args.synthetic_past:
+        steps.append(SyntheticPast(args.synthetic_past))
     if args.work_size:
         steps.append(Resize(tuple(args.work_size), args.interpolation))
     if args.random_scale:
@@ -40,5 +49,5 @@ def evaluation_transform(args) -> Transform:
     """Frames at working size; labels too if predictions are scored there."""
     if not args.work_size:
         return Compose([])
-    resize_labels = args.score_size == "work" and not args.use_orig_res     # which needs both sizes
+    resize_labels = args.score_size == "work" and not args.use_orig_res  # which needs both sizes
     return Compose([Resize(tuple(args.work_size), args.interpolation, labels=resize_labels)])

@@ -7,6 +7,7 @@ frame is 255. Flows follow the frames: they are scaled, mirrored and rotated as 
 interpolation: "pil" is Pillow's bilinear, antialiased when it shrinks (LMANet); "cv2" is OpenCV's (TMANet,
 VSS-MRCFA, ETC), 13 to 21 times faster and needs OpenCV.
 """
+
 from __future__ import annotations
 
 import random
@@ -16,14 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from .clip import IGNORE, RawClip, Transform
+from .clip import RawClip, Transform
+from .labels import IGNORE
 from .opencv import opencv
 
 Size = tuple[int, int]
 Array = Callable[[np.ndarray], np.ndarray]
 
-MEAN = (124, 116, 104)      # the ImageNet mean: nearly 0 once normalised
-REDRAWS = 10                # of a crop that shows too much of one class, in TMANet and VSS-MRCFA
+MEAN = (124, 116, 104)  # the ImageNet mean: nearly 0 once normalised
+REDRAWS = 10  # of a crop that shows too much of one class, in TMANet and VSS-MRCFA
 
 
 def check(name: str, value, choices: Sequence[str]) -> None:
@@ -37,15 +39,19 @@ def size_of(clip: RawClip) -> Size:
     arrays = [*clip.frames, *(label for label in clip.labels if label is not None)]
     shapes = {array.shape[:2] for array in arrays} | {flow.shape[1:] for flow in clip.flows or ()}
     if shapes != {size}:
-        raise ValueError(f"the frames, labels and flows of a clip need one size (H, W), got {sorted(shapes)}")
+        raise ValueError(
+            f"the frames, labels and flows of a clip need one size (H, W), got {sorted(shapes)}"
+        )
     return size
 
 
 def each(clip: RawClip, frame: Array, label: Array, flow: Array) -> RawClip:
     """One function for every frame (H, W, 3), one for every label (H, W), one for every flow (2, H, W)."""
-    return RawClip([frame(array) for array in clip.frames],
-                   [None if array is None else label(array) for array in clip.labels],
-                   None if clip.flows is None else [flow(array) for array in clip.flows])
+    return RawClip(
+        [frame(array) for array in clip.frames],
+        [None if array is None else label(array) for array in clip.labels],
+        None if clip.flows is None else [flow(array) for array in clip.flows],
+    )
 
 
 def vectors(flow: np.ndarray, plane: Array, matrix: np.ndarray | None = None) -> np.ndarray:
@@ -66,12 +72,16 @@ class Compose:
         return clip
 
 
-def resample(array: np.ndarray, size: Size, interpolation: str, nearest: bool = False) -> np.ndarray:
+def resample(
+    array: np.ndarray, size: Size, interpolation: str, nearest: bool = False
+) -> np.ndarray:
     """(H, W) or (H, W, 3), uint8 or float32 -> the same at `size`."""
     height, width = size
     if interpolation == "cv2":
         cv2 = opencv()
-        return cv2.resize(array, (width, height), interpolation=cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR)
+        return cv2.resize(
+            array, (width, height), interpolation=cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+        )
     method = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
     return np.array(Image.fromarray(array).resize((width, height), method))
 
@@ -89,6 +99,7 @@ def resize(clip: RawClip, size: Size, interpolation: str, labels: bool = True) -
 
     def label(array):
         return resample(array, size, interpolation, nearest=True) if labels else array
+
     return each(clip, image, label, lambda flow: vectors(flow, image, stretch))
 
 
@@ -131,7 +142,9 @@ class ToMultiple:
     interpolation: str = "cv2"
 
     def __call__(self, clip: RawClip, rng: random.Random) -> RawClip:
-        height, width = (-(-side // self.multiple) * self.multiple for side in clip.frames[-1].shape[:2])
+        height, width = (
+            -(-side // self.multiple) * self.multiple for side in clip.frames[-1].shape[:2]
+        )
         return resize(clip, (height, width), self.interpolation, labels=False)
 
 
@@ -144,7 +157,9 @@ class RandomScale:
     interpolation: str = "cv2"
 
     def __call__(self, clip: RawClip, rng: random.Random) -> RawClip:
-        return resize(clip, scaled(size_of(clip), rng.uniform(self.low, self.high)), self.interpolation)
+        return resize(
+            clip, scaled(size_of(clip), rng.uniform(self.low, self.high)), self.interpolation
+        )
 
 
 def scaled(size: Size, factor: float) -> Size:
@@ -166,12 +181,19 @@ class RandomRotate:
         cv2 = opencv()
         height, width = size_of(clip)
         angle = rng.uniform(-self.degrees, self.degrees)
-        matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)     # old -> new position
+        matrix = cv2.getRotationMatrix2D(
+            ((width - 1) / 2, (height - 1) / 2), angle, 1.0
+        )  # old -> new position
 
         def warp(array, fill=0, method=cv2.INTER_LINEAR):
             return cv2.warpAffine(array, matrix, (width, height), flags=method, borderValue=fill)
-        return each(clip, lambda frame: warp(frame, self.fill), lambda label: warp(label, IGNORE, cv2.INTER_NEAREST),
-                    lambda flow: vectors(flow, warp, matrix[:, :2]))
+
+        return each(
+            clip,
+            lambda frame: warp(frame, self.fill),
+            lambda label: warp(label, IGNORE, cv2.INTER_NEAREST),
+            lambda flow: vectors(flow, warp, matrix[:, :2]),
+        )
 
 
 @dataclass(frozen=True)
@@ -186,6 +208,7 @@ class RandomFlip:
 
         def mirror(array):
             return np.ascontiguousarray(array[:, ::-1])
+
         return each(clip, mirror, mirror, lambda flow: vectors(flow, mirror, np.diag([-1, 1])))
 
 
@@ -209,8 +232,11 @@ class RandomShift:
 
         def move(array, before=0, after=0):
             return slide(slide(array, x, 1, before, after), y, 0, before, after)
+
         after = IGNORE if self.border == "ignore" else 0
-        return each(clip, move, lambda label: move(label, IGNORE, after), lambda flow: vectors(flow, move))
+        return each(
+            clip, move, lambda label: move(label, IGNORE, after), lambda flow: vectors(flow, move)
+        )
 
 
 def slide(array: np.ndarray, n: int, axis: int, before: int, after: int) -> np.ndarray:
@@ -238,14 +264,21 @@ class Pad:
         new = max(self.size[0], height), max(self.size[1], width)
         if new == (height, width):
             return clip
-        top, left = ((new[0] - height) // 2, (new[1] - width) // 2) if self.where == "centre" else (0, 0)
+        top, left = (
+            ((new[0] - height) // 2, (new[1] - width) // 2) if self.where == "centre" else (0, 0)
+        )
 
         def place(array, fill=0):
             canvas = np.full((*new, *array.shape[2:]), fill, array.dtype)
-            canvas[top:top + height, left:left + width] = array
+            canvas[top : top + height, left : left + width] = array
             return canvas
-        return each(clip, lambda frame: place(frame, self.fill), lambda label: place(label, IGNORE),
-                    lambda flow: vectors(flow, place))
+
+        return each(
+            clip,
+            lambda frame: place(frame, self.fill),
+            lambda label: place(label, IGNORE),
+            lambda flow: vectors(flow, place),
+        )
 
 
 @dataclass(frozen=True)
@@ -277,6 +310,7 @@ class RandomCrop:
 
         def cut(array):
             return array[window]
+
         return each(clip, cut, cut, lambda flow: vectors(flow, cut))
 
     def draw(self, size: Size, rng: random.Random) -> tuple[slice, slice]:

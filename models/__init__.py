@@ -2,6 +2,7 @@
 
 Names map to "module:Class", so nothing is imported before it is chosen.
 """
+
 from __future__ import annotations
 
 from importlib import import_module
@@ -33,7 +34,10 @@ def build_model(args, num_classes: int):
     """The network of parsed options (main.parse_args) for `num_classes` classes as evaluated, without "ignore"."""
     backbone = find(BACKBONES, args.backbone)(num_classes, **backbone_options(args))
     model = find(METHODS, args.method).from_args(backbone, args)
-    model.loss_options = {"mean": args.loss_mean, "ohem": (args.ohem[0], int(args.ohem[1])) if args.ohem else None}
+    model.loss_options = {
+        "mean": args.loss_mean,
+        "ohem": (args.ohem[0], int(args.ohem[1])) if args.ohem else None,
+    }
     model.loss_at_logits = args.shallow_dec
     freeze(model, args)
     return model
@@ -51,12 +55,14 @@ def freeze(model, args) -> None:
     backbone = model.backbone
     encoder = backbone.encoder_parts()
     decoder = [part for part in backbone.children() if not any(part is other for other in encoder)]
-    for parts, trained, always_eval in ((encoder, args.train_encoder, args.encoder_eval_mode),
-                                        (decoder, args.train_decoder, args.decoder_eval_mode)):
+    for parts, trained, always_eval in (
+        (encoder, args.train_encoder, args.encoder_eval_mode),
+        (decoder, args.train_decoder, args.decoder_eval_mode),
+    ):
         for part in () if trained else parts:
             part.requires_grad_(False)
         if always_eval:
             model.always_eval.extend(parts)
-    if not args.aux_weight:             # DistributedDataParallel waits for every parameter that is trained
+    if not args.aux_weight:  # DistributedDataParallel waits for every parameter that is trained
         for part in backbone.auxiliary_parts():
             part.requires_grad_(False)

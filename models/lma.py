@@ -18,6 +18,7 @@ are, so nothing is stacked, padded or copied from frame to frame. Structures (--
 Channels of keys and values go with the fusion (models/fusion.py). Names of modules are the published ones; where the
 backbone has no learned "ignore" output, one that is constantly 0 follows its classes, as published for PSPNet.
 """
+
 from __future__ import annotations
 
 import copy
@@ -27,15 +28,15 @@ import torch
 from torch import Tensor, nn
 
 from .backbones.backbone import Features
-from .fusion import FUSIONS
 from .keymaps import LMANET
-from .matching import matching_loss
 from .method import History, WindowMethod, drawn_offsets, split_rates
 from .ops import attention_map, global_attention, local_attention
+from .parts.correspondence import correspondence_loss_of
+from .parts.fusion import FUSIONS
 
-# --soft-keys. Products of keys are not scaled down: of keys as convolutions commonly begin they are hundreds apart on
+# --small-key-init. Products of keys are not scaled down: of keys as convolutions commonly begin they are hundreds apart on
 # ERFNet's features, and attention that looks at one cell hardly learns, for one-hot weights have no gradient. So keys
-# begin smaller, and learn more slowly, than the rest: (scale, rate), alone and where flow tells them (--match-flow).
+# begin smaller, and learn more slowly, than the rest: (scale, rate), alone and where flow tells them (--correspondence-loss).
 SOFT, SOFT_AND_TOLD = (0.1, 0.03), (0.03, 0.3)
 # Without labels the batch norm of the fused map grows from 1 to the scale of the features: at the common rate that
 # alone takes thousands of steps.
@@ -48,7 +49,9 @@ class KeyValue(nn.Module):
     def __init__(self, channels: int, key_channels: int, value_channels: int | None):
         super().__init__()
         self.Key = nn.Conv2d(channels, key_channels, 3, padding=1)
-        self.Value = nn.Conv2d(channels, value_channels, 3, padding=1) if value_channels else nn.Identity()
+        self.Value = (
+            nn.Conv2d(channels, value_channels, 3, padding=1) if value_channels else nn.Identity()
+        )
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         return self.Key(features), self.Value(features)
@@ -61,11 +64,13 @@ class MemoryRead(nn.Module):
         """size: of the local window; None: every pixel looks everywhere."""
         super().__init__()
         self.size = size
-        self.register_parameter("const", nn.Parameter(torch.zeros(1)) if learnable_constant else None)
+        self.register_parameter(
+            "const", nn.Parameter(torch.zeros(1)) if learnable_constant else None
+        )
 
     def forward(self, query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
         """query (B, C, h, w), T keys (B, C, h, w), T values (B, V, h, w) -> read (B, V, h, w)."""
-        if self.size is None:               # in the type of the keys, which may be wider than that of the values
+        if self.size is None:  # in the type of the keys, which may be wider than that of the values
             wide = [value.to(query.dtype) for value in values]
             return global_attention(query, keys, wide, self.const).to(values[0].dtype)
         return local_attention(query, keys, values, self.size, self.const)
@@ -88,42 +93,74 @@ class Visit(NamedTuple):
 class LMANet(WindowMethod):
     """Any backbone with a memory. State: keys and values of the last frames (models.method.History of pairs)."""
 
-    def __init__(self, backbone, offsets: tuple[int, ...] = (-3, -2, -1), *, fusion: str = "sigmoid-do1",
-                 corr_size: int = 21, struct: str = "original", local: bool = True, learnable_constant: bool = False,
-                 memorize_first: bool = False, align_weights: bool = True, always_decode: bool = False,
-                 random_memory: tuple[int, int] | None = None, head_lr: float = 1.0, imitate: float = 0.0,
-                 soft_keys: bool = False, match_flow: float = 0.0):
+    def __init__(
+        self,
+        backbone,
+        offsets: tuple[int, ...] = (-3, -2, -1),
+        *,
+        fusion: str = "sigmoid-do1",
+        corr_size: int = 21,
+        struct: str = "original",
+        local: bool = True,
+        learnable_constant: bool = False,
+        memorize_first: bool = False,
+        align_weights: bool = True,
+        always_decode: bool = False,
+        random_memory: tuple[int, int] | None = None,
+        head_lr: float = 1.0,
+        feature_distillation: float = 0.0,
+        small_key_init: bool = False,
+        correspondence_loss: float = 0.0,
+    ):
         """offsets: of the frames in memory; without any, and not memorize_first, this is the single-frame network.
 
         local=False: global attention. align_weights: query keys begin equal to memory keys. always_decode: training
         decodes every frame of a clip and learns from all labels. random_memory (N, W): a training clip has N frames in
-        memory, drawn among the last W. head_lr: learning rate of the memory relative to the backbone's. imitate:
-        share of a loss that needs no labels (see `imitation`). soft_keys: see SOFT. match_flow: weight of
-        `matching_loss` where clips bring flow. ValueError where the channels do not divide.
+        memory, drawn among the last W. head_lr: learning rate of the memory relative to the backbone's. feature_distillation:
+        share of a loss that needs no labels (see `imitation`). small_key_init: see SOFT. correspondence_loss: weight of
+        `correspondence_loss_of` where clips bring flow. ValueError where the channels do not divide.
         """
         super().__init__(backbone, offsets)
         channels, strategy = backbone.channels, FUSIONS[fusion]
         if channels % strategy.key_part or channels % strategy.value_part:
-            raise ValueError(f"--fusion-strategy {fusion} makes keys of 1/{strategy.key_part} and values of 1/"
-                             f"{strategy.value_part} of the channels, and {channels} do not divide so: choose another")
+            raise ValueError(
+                f"--fusion-strategy {fusion} makes keys of 1/{strategy.key_part} and values of 1/"
+                f"{strategy.value_part} of the channels, and {channels} do not divide so: choose another"
+            )
         self.struct, self.memorize_first, self.always_decode = struct, memorize_first, always_decode
         # What clips leave without a gradient: the decoder that labels first frames alone; with a queue of one frame,
         # keys and values of the second frame of a clip of two; decoders where there is no loss on labels
-        self.has_unused_parameters = struct in ("mem_only", "original_kv_fusion") or imitate == 1
-        self.random_memory, self.head_lr, self.imitate, self.soft_keys = random_memory, head_lr, imitate, soft_keys
-        self.match_flow, self.wants_flows = match_flow, match_flow > 0
-        key_scale, self.key_rate = SOFT_AND_TOLD if match_flow else SOFT
-        key_channels, value_channels = channels // strategy.key_part, channels // strategy.value_part
+        self.has_unused_parameters = (
+            struct in ("mem_only", "original_kv_fusion") or feature_distillation == 1
+        )
+        self.random_memory, self.head_lr, self.feature_distillation, self.small_key_init = (
+            random_memory,
+            head_lr,
+            feature_distillation,
+            small_key_init,
+        )
+        self.correspondence_loss, self.wants_flows = correspondence_loss, correspondence_loss > 0
+        key_scale, self.key_rate = SOFT_AND_TOLD if correspondence_loss else SOFT
+        key_channels, value_channels = (
+            channels // strategy.key_part,
+            channels // strategy.value_part,
+        )
         convolved = value_channels if strategy.value_part > 1 else None
         self.kv_M_r4 = KeyValue(channels, key_channels, convolved)
         self.kv_Q_r4 = KeyValue(channels, key_channels, None if struct == "mem_only" else convolved)
-        if soft_keys:
+        if small_key_init:
             for part in (self.kv_M_r4, self.kv_Q_r4):
-                nn.init.uniform_(part.Key.weight, -(bound := key_scale * part.Key.weight[0].numel() ** -0.5), bound)
+                nn.init.uniform_(
+                    part.Key.weight,
+                    -(bound := key_scale * part.Key.weight[0].numel() ** -0.5),
+                    bound,
+                )
         if align_weights:
             self.kv_Q_r4.Key.load_state_dict(self.kv_M_r4.Key.state_dict())
         self.memory_name = "memory_module_local" if local else "memory_module"
-        self.add_module(self.memory_name, MemoryRead(corr_size if local else None, learnable_constant))
+        self.add_module(
+            self.memory_name, MemoryRead(corr_size if local else None, learnable_constant)
+        )
         if struct != "mem_only":
             self.memory_fusion = strategy.build(channels, value_channels)
         if struct in ("aux_mem_loss", "mem_only"):
@@ -134,11 +171,21 @@ class LMANet(WindowMethod):
 
     @classmethod
     def from_args(cls, backbone, args):
-        options = {"fusion": args.fusion_strategy, "corr_size": args.corr_size, "struct": args.model_struct,
-                   "local": args.local_correlation, "learnable_constant": args.learnable_constant,
-                   "memorize_first": args.memorize_first, "align_weights": args.align_weights,
-                   "always_decode": args.always_decode, "random_memory": args.random_memory, "head_lr": args.head_lr,
-                   "imitate": args.imitate, "soft_keys": args.soft_keys, "match_flow": args.match_flow}
+        options = {
+            "fusion": args.fusion_strategy,
+            "corr_size": args.corr_size,
+            "struct": args.model_struct,
+            "local": args.local_correlation,
+            "learnable_constant": args.learnable_constant,
+            "memorize_first": args.memorize_first,
+            "align_weights": args.align_weights,
+            "always_decode": args.always_decode,
+            "random_memory": args.random_memory,
+            "head_lr": args.head_lr,
+            "feature_distillation": args.feature_distillation,
+            "small_key_init": args.small_key_init,
+            "correspondence_loss": args.correspondence_loss,
+        }
         if args.model_struct == "original_kv_fusion":
             return RecurrentLMANet(backbone, args.offsets, queue=args.stm_queue_size, **options)
         return cls(backbone, args.offsets, **options)
@@ -166,8 +213,12 @@ class LMANet(WindowMethod):
             return Visit(features, features)
         keys, values = zip(*entries, strict=True)
         key, value = self.kv_Q_r4(features.last)
-        read = self.memory(key, keys, values)                                       # (B, V, h, w)
-        fused = features if self.struct == "mem_only" else features._replace(last=self.memory_fusion(value, read))
+        read = self.memory(key, keys, values)  # (B, V, h, w)
+        fused = (
+            features
+            if self.struct == "mem_only"
+            else features._replace(last=self.memory_fusion(value, read))
+        )
         return Visit(features, fused, value, read, (key, keys))
 
     def label(self, visit: Visit) -> Tensor:
@@ -179,11 +230,19 @@ class LMANet(WindowMethod):
 
     def label_read(self, visit: Visit) -> Tensor:
         """-> logits of the second decoder; of the first where nothing was read."""
-        return self.decode(visit.fused) if visit.read is None else self.with_ignore(self.decoder_mem(visit.read))
+        return (
+            self.decode(visit.fused)
+            if visit.read is None
+            else self.with_ignore(self.decoder_mem(visit.read))
+        )
 
     def with_ignore(self, logits: Tensor) -> Tensor:
         """Adds the constant "ignore" output where none is learned. It is added before upsampling, as published."""
-        return logits if self.backbone.learned_ignore else torch.cat([logits, torch.zeros_like(logits[:, :1])], 1)
+        return (
+            logits
+            if self.backbone.learned_ignore
+            else torch.cat([logits, torch.zeros_like(logits[:, :1])], 1)
+        )
 
     @property
     def memory(self) -> MemoryRead:
@@ -217,21 +276,26 @@ class LMANet(WindowMethod):
     def losses(self, clip, labels, flows=None):
         """Cross entropy of the last frame, or with always_decode of all; aux_mem_loss: half of it from the read.
 
-        imitate gives part of the weight, or all of it, to `imitation`; match_flow adds `matching_loss` for attention
+        feature_distillation gives part of the weight, or all of it, to `imitation`; correspondence_loss adds `correspondence_loss_of` for attention
         of the last frame.
         """
         visits = self.visit(self.readable(clip), self.always_decode)
-        terms = self.label_losses(visits, labels) if self.imitate < 1 else {}
-        terms = {name: (1 - self.imitate) * loss for name, loss in terms.items()}
-        if self.imitate:
-            terms["imitation"] = self.imitate * torch.stack([imitation(visit) for visit in visits]).mean()
-        if self.match_flow and flows is not None and visits[-1].looked:
-            key, keys = visits[-1].looked                   # with memorize_first the last key is the frame's own
-            terms["match"] = self.match_flow * matching_loss(key, keys[:flows.shape[1]], flows, self.memory.size)
+        terms = self.label_losses(visits, labels) if self.feature_distillation < 1 else {}
+        terms = {name: (1 - self.feature_distillation) * loss for name, loss in terms.items()}
+        if self.feature_distillation:
+            terms["imitation"] = (
+                self.feature_distillation
+                * torch.stack([imitation(visit) for visit in visits]).mean()
+            )
+        if self.correspondence_loss and flows is not None and visits[-1].looked:
+            key, keys = visits[-1].looked  # with memorize_first the last key is the frame's own
+            terms["match"] = self.correspondence_loss * correspondence_loss_of(
+                key, keys[: flows.shape[1]], flows, self.memory.size
+            )
         return terms
 
     def label_losses(self, visits: list[Visit], labels: Tensor) -> dict[str, Tensor]:
-        labels = labels[:, -len(visits):].transpose(0, 1).flatten(0, 1)             # (frames B, H, W)
+        labels = labels[:, -len(visits) :].transpose(0, 1).flatten(0, 1)  # (frames B, H, W)
         loss = self.cross_entropy(torch.cat([self.label(visit) for visit in visits]), labels)
         if self.struct != "aux_mem_loss":
             return {"ce": loss}
@@ -239,10 +303,17 @@ class LMANet(WindowMethod):
         return {"ce": loss / 2, "memory": self.cross_entropy(of_read, labels) / 2}
 
     def parameter_groups(self, lr, weight_decay):
-        slow = [p for name, p in self.named_parameters() if self.soft_keys and ".Key." in name]
-        fast = [p for name, p in self.named_parameters() if self.imitate == 1 and name.startswith("memory_fusion.bn.")]
-        rates = [(self.backbone.parameters(), 1.0), (slow, self.head_lr * self.key_rate),
-                 (fast, self.head_lr * SCALE_RATE)]
+        slow = [p for name, p in self.named_parameters() if self.small_key_init and ".Key." in name]
+        fast = [
+            p
+            for name, p in self.named_parameters()
+            if self.feature_distillation == 1 and name.startswith("memory_fusion.bn.")
+        ]
+        rates = [
+            (self.backbone.parameters(), 1.0),
+            (slow, self.head_lr * self.key_rate),
+            (fast, self.head_lr * SCALE_RATE),
+        ]
         return split_rates(self, rates, lr, self.head_lr, weight_decay)
 
     # For others
@@ -257,8 +328,13 @@ class LMANet(WindowMethod):
         features = self.backbone.encode(frame)
         entries = [*self.recall(state), *[self.remember(features)] * self.memorize_first]
         cell = yx[0] // self.backbone.stride, yx[1] // self.backbone.stride
-        return attention_map(self.kv_Q_r4.Key(features.last), [key for key, _ in entries], cell, self.memory.size,
-                             self.memory.const)
+        return attention_map(
+            self.kv_Q_r4.Key(features.last),
+            [key for key, _ in entries],
+            cell,
+            self.memory.size,
+            self.memory.const,
+        )
 
     def recall(self, state: History) -> tuple:
         """What the next frame will find in memory."""

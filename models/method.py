@@ -20,6 +20,7 @@ in turns and a new video begins with `start()`.
 Flow, where a method wants it from outside: on the grid of a frame, pointing into the frame before it in
 the clip, in pixels, channel 0 = x. In a clip, `flows[:, t - 1]` belongs to frame t.
 """
+
 from __future__ import annotations
 
 import random
@@ -30,7 +31,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .losses import cross_entropy, merge_losses
+from .parts.losses import cross_entropy, merge_losses
 
 
 class Method(nn.Module):
@@ -40,21 +41,25 @@ class Method(nn.Module):
     state, yx) -> (T, h, w)`, where in each remembered frame one pixel looks, for the dashboard.
     """
 
-    recurrent = True                    # whether a read depends on all frames since the start of the video
-    has_unused_parameters = False       # whether `losses` may leave a trained parameter without a gradient
-    wants_flows = False                 # whether `losses` learns from the flow that clips bring
+    recurrent = True  # whether a read depends on all frames since the start of the video
+    has_unused_parameters = (
+        False  # whether `losses` may leave a trained parameter without a gradient
+    )
+    wants_flows = False  # whether `losses` learns from the flow that clips bring
 
     def __init__(self, backbone: nn.Module, offsets: tuple[int, ...] = ()):
         """offsets: which past frames a read uses, oldest first, in frame steps of the data set: (-3, -2, -1)."""
         super().__init__()
         if any(offset >= 0 for offset in offsets) or sorted(set(offsets)) != list(offsets):
-            raise ValueError(f"offsets must be negative and rising (oldest first), got {tuple(offsets)}")
+            raise ValueError(
+                f"offsets must be negative and rising (oldest first), got {tuple(offsets)}"
+            )
         self.backbone = backbone
         self.offsets = tuple(offsets)
         self.register_buffer("class_weights", None, persistent=False)
         self.loss_options: dict[str, Any] = {}
-        self.loss_at_logits = False                 # whether losses bring labels to the size of the logits
-        self.always_eval: list[nn.Module] = []      # parts that keep their BN statistics while training
+        self.loss_at_logits = False  # whether losses bring labels to the size of the logits
+        self.always_eval: list[nn.Module] = []  # parts that keep their BN statistics while training
 
     @classmethod
     def from_args(cls, backbone: nn.Module, args) -> Method:
@@ -90,15 +95,18 @@ class Method(nn.Module):
         """The state of a video of which no frame was seen."""
         return None
 
-    def step(self, frame: Tensor, state: Any, flow: Tensor | None = None,
-             key: bool | None = None) -> tuple[Tensor, Any]:
+    def step(
+        self, frame: Tensor, state: Any, flow: Tensor | None = None, key: bool | None = None
+    ) -> tuple[Tensor, Any]:
         """frame (B, 3, H, W) RGB in [0, 1], flow (B, 2, H, W) -> logits (B, K, h, w) at the network's own size, state.
 
         key: whether this is a key frame, for methods that distinguish; None leaves it to the method.
         """
         raise NotImplementedError(f"{type(self).__name__} has no step")
 
-    def observe(self, frame: Tensor, state: Any, flow: Tensor | None = None, key: bool | None = None) -> Any:
+    def observe(
+        self, frame: Tensor, state: Any, flow: Tensor | None = None, key: bool | None = None
+    ) -> Any:
         """`step` for its state alone; a method whose decoding is separate saves it here."""
         return self.step(frame, state, flow, key)[1]
 
@@ -120,7 +128,9 @@ class Method(nn.Module):
         """logits (B, K, h, w) -> (B, K, *size): bilinear with the align_corners this network was published with."""
         if logits.shape[-2:] == tuple(size):
             return logits
-        return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=self.backbone.align_corners)
+        return F.interpolate(
+            logits, size=tuple(size), mode="bilinear", align_corners=self.backbone.align_corners
+        )
 
     # Training
 
@@ -130,7 +140,9 @@ class Method(nn.Module):
             part.eval()
         return self
 
-    def losses(self, clip: Tensor, labels: Tensor, flows: Tensor | None = None) -> dict[str, Tensor]:
+    def losses(
+        self, clip: Tensor, labels: Tensor, flows: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Named, weighted scalars: cross entropy of the last frame.
 
         clip (B, T, 3, H, W); labels (B, T, H, W) int64, 255 where a pixel or a whole frame has none.
@@ -140,18 +152,30 @@ class Method(nn.Module):
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """logits (B, K, h, w), labels (B, H, W) -> scalar, under this run's class weights and loss options."""
         if self.loss_at_logits:
-            labels = F.interpolate(labels[:, None].double(), logits.shape[-2:], mode="nearest-exact")[:, 0].long()
+            labels = F.interpolate(
+                labels[:, None].double(), logits.shape[-2:], mode="nearest-exact"
+            )[:, 0].long()
         logits = self.upsample(logits, labels.shape[-2:])
         return cross_entropy(logits, labels, self.class_weights, **self.loss_options)
 
-    def with_auxiliary(self, loss: Tensor, features, labels: Tensor, weight: float) -> dict[str, Tensor]:
+    def with_auxiliary(
+        self, loss: Tensor, features, labels: Tensor, weight: float
+    ) -> dict[str, Tensor]:
         """{"ce": loss} and, where the backbone has an auxiliary head, "aux" times `weight`."""
         logits = self.backbone.auxiliary(features) if weight else None
-        return merge_losses(ce=loss, aux=None if logits is None else weight * self.cross_entropy(logits, labels))
+        return merge_losses(
+            ce=loss, aux=None if logits is None else weight * self.cross_entropy(logits, labels)
+        )
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict]:
         """What the optimizer gets; default: one group of all that require grad."""
-        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr, "weight_decay": weight_decay}]
+        return [
+            {
+                "params": [p for p in self.parameters() if p.requires_grad],
+                "lr": lr,
+                "weight_decay": weight_decay,
+            }
+        ]
 
     # Weights
 
@@ -160,15 +184,23 @@ class Method(nn.Module):
         return self.backbone.key_maps()
 
 
-def split_rates(model: nn.Module, parts: Iterable[tuple[Iterable[nn.Parameter], float]], lr: float, factor: float,
-                weight_decay: float) -> list[dict]:
+def split_rates(
+    model: nn.Module,
+    parts: Iterable[tuple[Iterable[nn.Parameter], float]],
+    lr: float,
+    factor: float,
+    weight_decay: float,
+) -> list[dict]:
     """Parameter groups of all that is trained: each of `parts` at lr times its factor, the others at lr * factor."""
     rates = {id(p): lr * share for parameters, share in parts for p in parameters}
     groups: dict[float, list[nn.Parameter]] = {}
     for p in model.parameters():
         if p.requires_grad:
             groups.setdefault(rates.get(id(p), lr * factor), []).append(p)
-    return [{"params": params, "lr": rate, "weight_decay": weight_decay} for rate, params in groups.items()]
+    return [
+        {"params": params, "lr": rate, "weight_decay": weight_decay}
+        for rate, params in groups.items()
+    ]
 
 
 def drawn_offsets(rng: random.Random, frames: int, window: int) -> tuple[int, ...]:

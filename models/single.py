@@ -1,4 +1,5 @@
 """The single-frame network: any backbone, frame by frame. The baseline of every comparison."""
+
 from __future__ import annotations
 
 from .method import Method, split_rates

@@ -14,6 +14,7 @@ that are missing.
 The decoder is one of the backbone's kind, for a map twice as wide as the values; on the published backbone it is the
 published one. Modules bear published names, but for the decoder's.
 """
+
 from __future__ import annotations
 
 import random
@@ -26,7 +27,7 @@ from .keymaps import SINGLE_FRAME, TMANET
 from .method import WindowMethod, drawn_offsets, split_rates
 from .ops import attention_map, global_attention
 
-VALUES = 256            # channels of values, as published; half of a narrow backbone's
+VALUES = 256  # channels of values, as published; half of a narrow backbone's
 UNSCALED = 1.0
 
 
@@ -38,9 +39,17 @@ def embedding(in_channels: int, channels: int) -> list[nn.Module]:
 class TMANet(WindowMethod):
     """State: features of the last frames (models.method.History of maps)."""
 
-    def __init__(self, backbone, offsets: tuple[int, ...] = (-2, -1), *, key_channels: int | None = None,
-                 value_channels: int | None = None, random_memory: tuple[int, int] | None = None,
-                 aux_weight: float = 0.0, head_lr: float = 1.0):
+    def __init__(
+        self,
+        backbone,
+        offsets: tuple[int, ...] = (-2, -1),
+        *,
+        key_channels: int | None = None,
+        value_channels: int | None = None,
+        random_memory: tuple[int, int] | None = None,
+        aux_weight: float = 0.0,
+        head_lr: float = 1.0,
+    ):
         """offsets: of the frames in memory, at least one. key_channels, value_channels: by default as published, 64 and
         256, or a quarter and all of half the backbone's channels where it has fewer than 512.
 
@@ -63,8 +72,15 @@ class TMANet(WindowMethod):
 
     @classmethod
     def from_args(cls, backbone, args):
-        return cls(backbone, args.offsets, key_channels=args.key_channels, value_channels=args.value_channels,
-                   random_memory=args.random_memory, aux_weight=args.aux_weight, head_lr=args.head_lr)
+        return cls(
+            backbone,
+            args.offsets,
+            key_channels=args.key_channels,
+            value_channels=args.value_channels,
+            random_memory=args.random_memory,
+            aux_weight=args.aux_weight,
+            head_lr=args.head_lr,
+        )
 
     def training_offsets(self, rng: random.Random):
         return drawn_offsets(rng, *self.random_memory) if self.random_memory else self.offsets
@@ -80,19 +96,29 @@ class TMANet(WindowMethod):
     def read(self, encoded, entries):
         key, value = self.query_key_conv(encoded.last), self.query_value_conv(encoded.last)
         keys, values = self.memory(self.filled(encoded.last, entries))
-        with torch.autocast(key.device.type, enabled=False):        # products are unscaled: rounding them shows
+        with torch.autocast(
+            key.device.type, enabled=False
+        ):  # products are unscaled: rounding them shows
             wide = torch.promote_types(key.dtype, torch.float32)
-            read = global_attention(key.to(wide), [x.to(wide) for x in keys], [x.to(wide) for x in values],
-                                    scale=UNSCALED)
+            read = global_attention(
+                key.to(wide),
+                [x.to(wide) for x in keys],
+                [x.to(wide) for x in values],
+                scale=UNSCALED,
+            )
         return self.decoder(torch.cat([value, read.to(value.dtype)], 1))
 
     def filled(self, own: Tensor, entries: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """As many entries as there are positions: the oldest, or else the frame itself, stands for missing ones."""
-        return (entries[0] if entries else own,) * (len(self.offsets) - len(entries)) + tuple(entries)
+        return (entries[0] if entries else own,) * (len(self.offsets) - len(entries)) + tuple(
+            entries
+        )
 
     def memory(self, entries: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
         """T entries (B, F, h, w) -> T keys (B, C, h, w), T values (B, V, h, w), each by its position."""
-        return at_positions(self.memory_key_conv, entries), at_positions(self.memory_value_conv, entries)
+        return at_positions(self.memory_key_conv, entries), at_positions(
+            self.memory_value_conv, entries
+        )
 
     # Training
 
@@ -114,12 +140,19 @@ class TMANet(WindowMethod):
     # For others
 
     def key_maps(self):
-        return [TMANET, *(table.without(*self.dropped) for table in (SINGLE_FRAME, *self.backbone.key_maps()))]
+        return [
+            TMANET,
+            *(table.without(*self.dropped) for table in (SINGLE_FRAME, *self.backbone.key_maps())),
+        ]
 
     def exact_parts(self) -> list[nn.Module]:
         """What half precision leaves in float32: keys, since their products are not scaled down."""
-        return [part.conv for convs in (self.query_key_conv, self.memory_key_conv) for part in convs.modules()
-                if isinstance(part, ConvBNReLU)]
+        return [
+            part.conv
+            for convs in (self.query_key_conv, self.memory_key_conv)
+            for part in convs.modules()
+            if isinstance(part, ConvBNReLU)
+        ]
 
     @torch.no_grad()
     def attention(self, frame: Tensor, state, yx: tuple[int, int]) -> Tensor:
@@ -147,7 +180,9 @@ def at_positions(layers: nn.ModuleList, entries: tuple[Tensor, ...]) -> list[Ten
 def drop_decoder(backbone: nn.Module) -> list[str]:
     """Take out what only the backbone's own logits need; -> the names of these parts."""
     kept = [*backbone.encoder_parts(), *backbone.auxiliary_parts(), backbone.normalize]
-    names = [name for name, part in backbone.named_children() if not any(part is other for other in kept)]
+    names = [
+        name for name, part in backbone.named_children() if not any(part is other for other in kept)
+    ]
     for name in names:
         delattr(backbone, name)
     return names

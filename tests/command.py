@@ -1,4 +1,5 @@
 """Runs the real command line, as a user does."""
+
 from __future__ import annotations
 
 import io
@@ -12,8 +13,10 @@ from pathlib import Path
 from utils import log
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = ("--method single --dataset synthetic --synthetic-size 32 64 --synthetic-videos 2 1 1 --synthetic-length 8 "
-        "--threads 1 --device cpu --num-workers 1").split()
+TINY = (
+    "--method single --dataset synthetic --synthetic-size 32 64 --synthetic-videos 2 1 1 --synthetic-length 8 "
+    "--threads 1 --device cpu --num-workers 1"
+).split()
 SINGLE = ["--method", "single", "--dataset", "synthetic"]
 TRAIN = ["--training", *TINY, "--batch-size", "2", "--num-epochs", "3", "--steps-loss", "4"]
 
@@ -21,8 +24,15 @@ TRAIN = ["--training", *TINY, "--batch-size", "2", "--num-epochs", "3", "--steps
 def start(*words, **options) -> subprocess.Popen:
     """`python main.py WORDS` in a process group of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    return subprocess.Popen([sys.executable, str(ROOT / "main.py"), *map(str, words)], env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options)
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "main.py"), *map(str, words)],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        **options,
+    )
 
 
 def run(*words, timeout: float = 300, **options) -> subprocess.CompletedProcess:
@@ -35,6 +45,7 @@ def run(*words, timeout: float = 300, **options) -> subprocess.CompletedProcess:
 def call(*words) -> subprocess.CompletedProcess:
     """The same without a process: `main.main`, with what it changes in its own put back."""
     import main
+
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     logger, out, err = log.get_logger(), io.StringIO(), io.StringIO()
     before = logger.handlers[:], logger.level, logger.propagate
@@ -62,7 +73,9 @@ def perform(*words) -> subprocess.CompletedProcess:
 def assert_one_line(done: subprocess.CompletedProcess, message: str, *absent: Path) -> None:
     """A mistake of the user's, told as it should be: exit code 2, one line, no traceback, and no file at `absent`."""
     assert done.returncode == 2, f"exit code {done.returncode}: {done.stderr[-2000:]}"
-    lines = [line for line in done.stderr.replace("\r", "\n").splitlines() if "main.py: error:" in line]
+    lines = [
+        line for line in done.stderr.replace("\r", "\n").splitlines() if "main.py: error:" in line
+    ]
     assert len(lines) == 1 and message in lines[0], done.stderr
     assert "Traceback" not in done.stderr
     assert not [path for path in absent if path.exists()], "nothing is half-written"

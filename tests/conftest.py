@@ -1,4 +1,5 @@
 """Shared fixtures: one thread, deterministic, no network."""
+
 import logging
 
 import pytest
@@ -23,8 +24,11 @@ def one_thread():
 def shared():
     """The folder of golden data, CamVid, weights and videos; skip (fail under CI) where it is absent."""
     import os
+
     if not SHARED.is_dir():
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"no shared data at {SHARED}")
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            f"no shared data at {SHARED}"
+        )
     return SHARED
 
 
@@ -53,6 +57,7 @@ def weights(tmp_path_factory):
     from command import SINGLE
     from models import build_model
     from utils import checkpoint
+
     path = tmp_path_factory.mktemp("weights") / "single.pth"
     args = main.parse_args(["--training", *SINGLE, "--savedir", "unused"])
     checkpoint.save(path, build_model(args, 11).state_dict())
@@ -63,12 +68,14 @@ def weights(tmp_path_factory):
 def host(tmp_path_factory):
     """Builds of the CUDA kernels for the CPU, each made once."""
     from kernels import compile_for_host
+
     folder, made = tmp_path_factory.mktemp("kernels"), {}
 
     def program(build, sanitizers="address,undefined", edit=None):
         if (build, sanitizers, edit) not in made:
             made[build, sanitizers, edit] = compile_for_host(build, folder, sanitizers, edit)
         return made[build, sanitizers, edit]
+
     return program
 
 
@@ -79,6 +86,7 @@ def on_cpu(host, monkeypatch):
 
     from kernels import fake_cupy
     from models.ops import local_attention_cupy, read_memory
+
     monkeypatch.setitem(read_memory.BY_DEVICE, "cpu", local_attention_cupy)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     monkeypatch.setattr(local_attention_cupy, "unfit", lambda *_: None)
@@ -89,5 +97,6 @@ def on_cpu(host, monkeypatch):
         launches = []
         monkeypatch.setitem(sys.modules, "cupy", fake_cupy(host(build, ""), launches))
         return launches
+
     yield use
     local_attention_cupy.build.cache_clear()

@@ -1,4 +1,5 @@
 """Small images, labels and videos of them, written to the disk."""
+
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ def ids(seed: int, size=SIZE, high=3) -> np.ndarray:
 
 def drive(root: Path, name: str, length: int, labelled) -> FileVideo:
     frames = [write(root / name / f"{i:03d}.png", picture(i)) for i in range(length)]
-    labels = [write(root / name / "labels" / f"{i:03d}.png", ids(i)) if i in labelled else None
-              for i in range(length)]
+    labels = [
+        write(root / name / "labels" / f"{i:03d}.png", ids(i)) if i in labelled else None
+        for i in range(length)
+    ]
     return FileVideo(name, frames, labels, num_classes=3)

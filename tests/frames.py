@@ -1,9 +1,10 @@
 """Frames that can be told apart, as videos, images and PPM, and the reading of them back."""
+
 import numpy as np
 from PIL import Image
 
 from datasets.source import open_source
-from utils.video import VideoWriter
+from utils.output.video import VideoWriter
 
 
 def flat(value, size=(48, 64)):

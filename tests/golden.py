@@ -1,4 +1,5 @@
 """Reads golden cases: numbers that the original networks compute (see CONTRIBUTING.md, Golden data)."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -18,7 +19,9 @@ ROOT = SHARED / "golden"
 def needs_golden():
     """Skip where the golden data is absent; under CI its absence is a failure."""
     if not ROOT.is_dir():
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"golden data is not at {ROOT}")
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            f"golden data is not at {ROOT}"
+        )
 
 
 def filling():
@@ -64,7 +67,9 @@ def assert_close(ours, theirs, relative: float = 1e-4):
     theirs = np.asarray(theirs)
     assert ours.shape == theirs.shape, f"shape {ours.shape}, expected {theirs.shape}"
     error, scale = np.abs(ours.astype(np.float64) - theirs).max(), np.abs(theirs).max()
-    assert error <= relative * scale, f"max error {error:.3g} of {scale:.3g}: {error / max(scale, 1e-30):.2e} relative"
+    assert error <= relative * scale, (
+        f"max error {error:.3g} of {scale:.3g}: {error / max(scale, 1e-30):.2e} relative"
+    )
 
 
 def without_normalization(model: torch.nn.Module) -> torch.nn.Module:

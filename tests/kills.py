@@ -2,6 +2,7 @@
 
 A run here is `main.main` in a forked process: as the command, without the seconds of importing torch again.
 """
+
 from __future__ import annotations
 
 import os
@@ -18,16 +19,22 @@ from tqdm import tqdm
 
 import main
 from utils import checkpoint
-from utils.dist import die_with_parent
-from utils.training_state import CHECKPOINT
+from utils.run.dist import die_with_parent
+from utils.training.training_state import CHECKPOINT
 from visdom_server import free_port
 
 
 class Forked:
     """`main.main(words)` in a process (and process group) of its own; it writes to `folder`/NAME.out and NAME.err."""
 
-    def __init__(self, folder: Path, *words, name: str = "run", environment: dict[str, str] | None = None,
-                 first: Callable[[], None] = lambda: None):
+    def __init__(
+        self,
+        folder: Path,
+        *words,
+        name: str = "run",
+        environment: dict[str, str] | None = None,
+        first: Callable[[], None] = lambda: None,
+    ):
         """first: what the process does before it begins."""
         self.out, self.err = (Path(folder) / f"{name}.{part}" for part in ("out", "err"))
         self.code: int | None = None
@@ -48,9 +55,11 @@ class Forked:
 
     def become_the_command(self, environment: dict[str, str]) -> None:
         os.setsid()
-        die_with_parent()                       # a test that fails leaves nothing running
+        die_with_parent()  # a test that fails leaves nothing running
         os.environ.update(environment)
-        tqdm.set_lock(threading.RLock())        # its own is shared with forks, and a killed one never gives it back
+        tqdm.set_lock(
+            threading.RLock()
+        )  # its own is shared with forks, and a killed one never gives it back
         for descriptor, path in ((1, self.out), (2, self.err)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
         sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", buffering=1) for descriptor in (1, 2))
@@ -88,9 +97,16 @@ class Ranks:
 
     def __init__(self, folder: Path, *words, each: tuple[list, list] | None = None, **options):
         place = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
-        self.members = [Forked(folder, *mine, name=f"rank{rank}", environment={
-            **place, "RANK": str(rank), "LOCAL_RANK": str(rank)}, **options)
-            for rank, mine in enumerate(each or (words, words))]
+        self.members = [
+            Forked(
+                folder,
+                *mine,
+                name=f"rank{rank}",
+                environment={**place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                **options,
+            )
+            for rank, mine in enumerate(each or (words, words))
+        ]
 
     def send(self, number: int = signal.SIGKILL) -> None:
         for member in self.members:
@@ -108,6 +124,7 @@ class Ranks:
 
 def at_disk_operation(number: int) -> Callable[[], None]:
     """For Forked's `first`: kill -9 just before the number-th time that a file is made last, linked or renamed."""
+
     def arm() -> None:
         for name in ("fsync", "replace", "link"):
             setattr(os, name, counted(getattr(os, name)))
@@ -119,7 +136,9 @@ def at_disk_operation(number: int) -> Callable[[], None]:
             if number == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             return original(*args, **options)
+
         return operation
+
     return arm
 
 

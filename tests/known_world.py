@@ -1,4 +1,5 @@
 """A clip whose every pixel knows where in the world it is."""
+
 import numpy as np
 
 from datasets.clip import RawClip
@@ -18,7 +19,7 @@ def world_clip(length=3):
     The motion is affine, so its flow is known everywhere: from frame t, v(p) = A p + b into frame t-1.
     """
     a, b = np.array([[0.03, -0.02], [0.04, 0.01]]), np.array([7.0, -6.0])
-    grid = np.stack(np.meshgrid(np.arange(W), np.arange(H)), -1).astype(float)          # (H, W, 2), x first
+    grid = np.stack(np.meshgrid(np.arange(W), np.arange(H)), -1).astype(float)  # (H, W, 2), x first
     world, frames = grid, []
     for _ in range(length):
         colour = np.concatenate([world * (2, 3), np.full((H, W, 1), 255.0)], -1)
@@ -27,7 +28,9 @@ def world_clip(length=3):
         back = np.linalg.inv(np.eye(2) + a)
         world = (world - b) @ back.T if len(frames) == 1 else ((grid - b) @ back.T - b) @ back.T
     flow = (grid @ a.T + b).transpose(2, 0, 1).astype(np.float32)
-    return RawClip(frames, [None] * (length - 1) + [cells(grid).astype(np.uint8)], [flow] * (length - 1))
+    return RawClip(
+        frames, [None] * (length - 1) + [cells(grid).astype(np.uint8)], [flow] * (length - 1)
+    )
 
 
 def decode(frame):

@@ -1,4 +1,5 @@
 """Label maps for the tests of metrics, and what to compare."""
+
 import numpy as np
 
 from utils.metrics import ConfusionMatrix
@@ -25,11 +26,16 @@ def measured(classes, *pairs):
 def same_numbers(first: dict, second: dict):
     assert first.keys() == second.keys()
     for name in first:
-        np.testing.assert_equal(np.array(first[name], float), np.array(second[name], float), err_msg=name)
+        np.testing.assert_equal(
+            np.array(first[name], float), np.array(second[name], float), err_msg=name
+        )
 
 
 def vspw_videos(golden, names):
     """Raw VSPW masks (0 others, 1..124, 255 void) -> labels 0..123, 255."""
     for name in names:
         raw = golden[f"gt_{name}"].astype(int)
-        yield np.where((raw == 0) | (raw == 255), 255, raw - 1).astype(np.uint8), golden[f"pred_{name}"]
+        yield (
+            np.where((raw == 0) | (raw == 255), 255, raw - 1).astype(np.uint8),
+            golden[f"pred_{name}"],
+        )

@@ -1,4 +1,5 @@
 """What every backbone promises (models/backbones/backbone.py), and what its paper says of it."""
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +10,7 @@ from models.backbones.fcn import ResNet50V1c, ResNet101V1c
 from models.backbones.pspnet import PSPNet18, PSPNet50, PSPNet101
 from models.backbones.resnet import Bottleneck, dilated_layers
 
-SMALL = [ERFNet, PSPNet18, ResNet50V1c]             # one of each family
+SMALL = [ERFNet, PSPNet18, ResNet50V1c]  # one of each family
 ALL = [*SMALL, PSPNet50, PSPNet101, ResNet101V1c]
 
 
@@ -30,7 +31,10 @@ def test_attributes_say_what_the_maps_are(cls):
     logits = backbone.decode(features)
     assert features.last.shape[:2] == (2, backbone.channels)
     assert logits.shape[:2] == (2, backbone.num_outputs)
-    for map_, stride in ((features.last, backbone.stride), *zip(features.stages, backbone.stage_strides, strict=True)):
+    for map_, stride in (
+        (features.last, backbone.stride),
+        *zip(features.stages, backbone.stage_strides, strict=True),
+    ):
         assert map_.shape[-2:] == tuple(-(-side // stride) for side in frame.shape[-2:])
     auxiliary = backbone.auxiliary(features)
     assert auxiliary is None or auxiliary.shape == logits.shape
@@ -61,7 +65,9 @@ def test_every_parameter_that_the_losses_reach_learns(cls):
     backbone = cls(5).train()
     features = backbone.encode(frame_for(backbone))
     auxiliary = backbone.auxiliary(features)
-    loss = backbone.decode(features).square().mean() + (0 if auxiliary is None else auxiliary.square().mean())
+    loss = backbone.decode(features).square().mean() + (
+        0 if auxiliary is None else auxiliary.square().mean()
+    )
     loss.backward()
     assert [name for name, parameter in backbone.named_parameters() if parameter.grad is None] == []
 
@@ -71,7 +77,11 @@ def test_the_encoder_is_a_proper_part_of_the_network(cls):
     backbone = cls(5)
     encoder = [id(p) for part in backbone.encoder_parts() for p in part.parameters()]
     assert len(set(encoder)) == len(encoder) < len(list(backbone.parameters()))
-    heads = backbone.decoder if cls is ERFNet else (backbone.cls if hasattr(backbone, "cls") else backbone.head)
+    heads = (
+        backbone.decoder
+        if cls is ERFNet
+        else (backbone.cls if hasattr(backbone, "cls") else backbone.head)
+    )
     assert not set(encoder) & {id(p) for p in heads.parameters()}
 
 
@@ -81,18 +91,33 @@ def test_the_encoder_is_a_proper_part_of_the_network(cls):
 def test_any_size_works_where_the_rule_says_so(cls, height, width):
     backbone = cls(3).eval()
     assert backbone.size_rule == SizeRule()
-    assert backbone(torch.rand(1, 3, height, width)).shape == (1, 3, -(-height // 8), -(-width // 8))
+    assert backbone(torch.rand(1, 3, height, width)).shape == (
+        1,
+        3,
+        -(-height // 8),
+        -(-width // 8),
+    )
 
 
 def test_size_rules_are_the_published_ones():
-    assert [str(cls.size_rule) for cls in (ERFNet, PSPNet50, PSPNet101)] == ["a multiple of 8", "8n+1", "8n+1"]
+    assert [str(cls.size_rule) for cls in (ERFNet, PSPNet50, PSPNet101)] == [
+        "a multiple of 8",
+        "8n+1",
+        "8n+1",
+    ]
 
 
 @torch.no_grad()
 def test_pspnet_and_fcn_normalise_frames_and_erfnet_does_not():
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    mean, std = (
+        torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
     frame = torch.rand(1, 3, 16, 16)
-    for cls, expected in ((PSPNet18, (frame - mean) / std), (ResNet50V1c, (frame - mean) / std), (ERFNet, frame)):
+    for cls, expected in (
+        (PSPNet18, (frame - mean) / std),
+        (ResNet50V1c, (frame - mean) / std),
+        (ERFNet, frame),
+    ):
         backbone = cls(3)
         torch.testing.assert_close(backbone.normalize(frame), expected)
         assert not any("normalize" in key for key in backbone.state_dict())
@@ -100,21 +125,27 @@ def test_pspnet_and_fcn_normalise_frames_and_erfnet_does_not():
 
 # What the papers and the published files say
 
+
 def test_erfnet_has_its_published_size_and_one_output_more_than_classes():
     backbone = ERFNet(19)
     assert backbone.num_outputs == 20
-    encoder_classifier = 128 * 20 + 20                          # published beside ours, for pretraining only
+    encoder_classifier = 128 * 20 + 20  # published beside ours, for pretraining only
     assert size(backbone) + encoder_classifier == 2_066_836
     assert len(backbone.state_dict()) + 2 == 345
 
 
-@pytest.mark.parametrize("cls, parameters, entries", [
-    (PSPNet18, 14_399_590, 160), (PSPNet50, 49_080_038, 370), (PSPNet101, 68_072_166, 676)])
+@pytest.mark.parametrize(
+    "cls, parameters, entries",
+    [(PSPNet18, 14_399_590, 160), (PSPNet50, 49_080_038, 370), (PSPNet101, 68_072_166, 676)],
+)
 def test_pspnets_have_their_published_sizes(cls, parameters, entries):
     backbone = cls(19)
     assert (size(backbone), len(backbone.state_dict())) == (parameters, entries)
     if cls is not PSPNet50:
-        assert size(backbone) - size(backbone.aux) == {PSPNet18: 13_804_371, PSPNet101: 65_707_475}[cls]
+        assert (
+            size(backbone) - size(backbone.aux)
+            == {PSPNet18: 13_804_371, PSPNet101: 65_707_475}[cls]
+        )
 
 
 def test_resnet50_v1c_has_its_published_size():
@@ -126,10 +157,16 @@ def test_resnet50_v1c_has_its_published_size():
     assert size(ResNet50V1c(12).auxiliary_head) == 2_362_892
 
 
-@pytest.mark.parametrize("contract, expected", [(True, [[1], [1], [1, 2], [2, 4]]), (False, [[1], [1], [2], [4]])])
+@pytest.mark.parametrize(
+    "contract, expected", [(True, [[1], [1], [1, 2], [2, 4]]), (False, [[1], [1], [2], [4]])]
+)
 def test_the_last_layers_are_dilated_and_only_the_first_block_contracts(contract, expected):
-    for layer, (first, *rest) in zip(dilated_layers(50, 64, contract_dilation=contract), expected, strict=True):
-        assert [block.conv2.dilation[0] for block in layer] == [first] + (rest or [first]) * (len(layer) - 1)
+    for layer, (first, *rest) in zip(
+        dilated_layers(50, 64, contract_dilation=contract), expected, strict=True
+    ):
+        assert [block.conv2.dilation[0] for block in layer] == [first] + (rest or [first]) * (
+            len(layer) - 1
+        )
         assert [block.conv2.padding for block in layer] == [block.conv2.dilation for block in layer]
 
 
@@ -142,8 +179,11 @@ def test_blocks_of_resnet_v1c_begin_as_their_shortcut():
     backbone = ResNet50V1c(19)
     blocks = [module for module in backbone.modules() if isinstance(module, Bottleneck)]
     assert len(blocks) == 16 and all((block.bn3.weight == 0).all() for block in blocks)
-    assert all((module.weight == 1).all() for name, module in backbone.named_modules()
-               if isinstance(module, nn.BatchNorm2d) and not name.endswith("bn3"))
+    assert all(
+        (module.weight == 1).all()
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.BatchNorm2d) and not name.endswith("bn3")
+    )
 
 
 def test_align_corners_of_the_fcn_is_a_choice():
@@ -157,7 +197,9 @@ def test_the_shallow_decoder_is_one_convolution_at_an_eighth():
     assert backbone.decode(features).shape == (1, 20, 4, 6)
     assert backbone.embed(features) is features.last
     assert [key for key in backbone.state_dict() if key.startswith("decoder.")] == [
-        "decoder.output_conv_stm_shallow.weight", "decoder.output_conv_stm_shallow.bias"]
+        "decoder.output_conv_stm_shallow.weight",
+        "decoder.output_conv_stm_shallow.bias",
+    ]
 
 
 def test_without_batch_norm_the_weights_stay_and_have_no_effect():
@@ -169,8 +211,14 @@ def test_without_batch_norm_the_weights_stay_and_have_no_effect():
     for module in without.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.constant_(module.weight, 7.0)
-    torch.testing.assert_close(without(frame), before, rtol=0, atol=0)      # train mode: no dropout either
-    assert all(module.num_batches_tracked == 0 for module in without.modules() if isinstance(module, nn.BatchNorm2d))
+    torch.testing.assert_close(
+        without(frame), before, rtol=0, atol=0
+    )  # train mode: no dropout either
+    assert all(
+        module.num_batches_tracked == 0
+        for module in without.modules()
+        if isinstance(module, nn.BatchNorm2d)
+    )
     assert not torch.allclose(with_bn.eval()(frame), before)
 
 

@@ -2,6 +2,7 @@
 
 Needs Debian's chromium and visdom's JavaScript (`python tests/visdom_assets.py`). Screenshots lie in the test's folder.
 """
+
 import os
 import subprocess
 import threading
@@ -19,8 +20,8 @@ from engine import Stepper
 from models.lma import LMANet
 from toys import ToyBackbone
 from utils import log
-from utils.explorer import AttentionExplorer, LastFrames, enlarge, explore
-from utils.pictures import as_picture
+from utils.dashboard.explorer import AttentionExplorer, LastFrames, enlarge, explore
+from utils.output.pictures import as_picture
 from utils.views import Views
 from visdom_server import VisdomServer, wait_for, windows
 from watched import assert_curves, open_dashboard, train
@@ -48,7 +49,9 @@ def server(tmp_path_factory):
     if reason:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
     with VisdomServer(tmp_path_factory.mktemp("visdom")) as server:
-        with urllib.request.urlopen(f"http://localhost:{server.port}", timeout=10) as page:     # 403: tornado >= 6.6
+        with urllib.request.urlopen(
+            f"http://localhost:{server.port}", timeout=10
+        ) as page:  # 403: tornado >= 6.6
             assert "visdom" in page.read().decode()
         yield server
 
@@ -64,17 +67,27 @@ def look_at(browser, server, env: str, count: int) -> None:
     """Open the page of an environment and wait until so many windows are drawn."""
     browser.open(f"http://localhost:{server.port}/env/{env.replace(' ', '%20')}")
     wait_for(lambda: browser.value("document.querySelectorAll('.window .content').length") == count)
-    wait_for(lambda: browser.value("[...document.querySelectorAll('.content-image')].every(i => i.naturalWidth > 0)"))
+    wait_for(
+        lambda: browser.value(
+            "[...document.querySelectorAll('.content-image')].every(i => i.naturalWidth > 0)"
+        )
+    )
 
 
 def titles(browser) -> list[str]:
-    return browser.value("[...document.querySelectorAll('.window .bar div.pull-right')].map(e => e.textContent)")
+    return browser.value(
+        "[...document.querySelectorAll('.window .bar div.pull-right')].map(e => e.textContent)"
+    )
 
 
 def drawn(browser) -> dict[str, list[dict]]:
     """The traces that plotly has drawn on the page, by the title of their window."""
-    return dict(browser.value("[...document.querySelectorAll('.js-plotly-plot')].map(p => "
-                              "[p.closest('.window').querySelector('.bar div.pull-right').textContent, p.data])"))
+    return dict(
+        browser.value(
+            "[...document.querySelectorAll('.js-plotly-plot')].map(p => "
+            "[p.closest('.window').querySelector('.bar div.pull-right').textContent, p.data])"
+        )
+    )
 
 
 def test_the_page_shows_the_curves_of_the_log(browser, server, tmp_path):
@@ -83,10 +96,18 @@ def test_the_page_shows_the_curves_of_the_log(browser, server, tmp_path):
     look_at(browser, server, "graphs curves", 6)
     rows = log.read(tmp_path / "curves" / log.LOG_NAME)
     shown = wait_for(lambda: drawn(browser) if len(drawn(browser)) == 6 else None)
-    for title, values in {"mLoss TRAIN": [row.train_loss for row in rows], "mLoss VAL": [row.val_loss for row in rows],
-                          "mIoU VAL": [row.val_miou for row in rows], "L.R.": [row.lr for row in rows]}.items():
+    for title, values in {
+        "mLoss TRAIN": [row.train_loss for row in rows],
+        "mLoss VAL": [row.val_loss for row in rows],
+        "mIoU VAL": [row.val_miou for row in rows],
+        "L.R.": [row.lr for row in rows],
+    }.items():
         (trace,) = shown[title]
-        assert (trace["name"], trace["x"], trace["y"]) == ("curves", [row.epoch for row in rows], values)
+        assert (trace["name"], trace["x"], trace["y"]) == (
+            "curves",
+            [row.epoch for row in rows],
+            values,
+        )
     assert {"losses TRAIN", "IoU per class VAL"} <= set(titles(browser))
     assert_curves(server.port, tmp_path / "curves")
     browser.screenshot(tmp_path / "graphs.png")
@@ -105,7 +126,9 @@ def test_the_page_shows_pictures_with_a_slider(browser, server, tmp_path):
     with open_dashboard(tmp_path / "pictures", server.port) as dashboard:
         train(dashboard, range(1, 5))
     look_at(browser, server, "images pictures", 3)
-    assert set(titles(browser)) == {f"Sequence VAL {name}" for name in ("INPUTS", "TARGET", "LABELS")}
+    assert set(titles(browser)) == {
+        f"Sequence VAL {name}" for name in ("INPUTS", "TARGET", "LABELS")
+    }
     assert browser.value("document.querySelector('.widgets input[type=range]').max") == "3"
     pane = windows(server.port, "images pictures")["labels"]
     sources = "[...document.querySelectorAll('.content-image')].map(i => i.src)"
@@ -119,7 +142,7 @@ def video(frames: int = 4) -> list[torch.Tensor]:
     found = []
     for t in range(frames):
         frame = 0.3 * torch.rand(1, 3, *SIZE, generator=generator)
-        frame[..., 20:36, 20 + 12 * t:36 + 12 * t] = 0.9
+        frame[..., 20:36, 20 + 12 * t : 36 + 12 * t] = 0.9
         found.append(frame)
     return found
 
@@ -134,7 +157,7 @@ def walked(net: LMANet, frames=None) -> LastFrames:
 
 def make_net(**options) -> LMANet:
     net = LMANet(ToyBackbone(4), (-2, -1), corr_size=9, **options).eval()
-    with torch.no_grad():       # random keys are all alike: attention would be flat
+    with torch.no_grad():  # random keys are all alike: attention would be flat
         for part in (net.kv_M_r4.Key, net.kv_Q_r4.Key):
             part.weight *= 8
     return net
@@ -142,7 +165,11 @@ def make_net(**options) -> LMANet:
 
 def shown_maps(server, run: str) -> list[np.ndarray]:
     panes = windows(server.port, f"attention {run}")
-    return [np.array(panes[name]["content"]["data"][0]["z"]) for name in sorted(panes) if name.startswith("memory")]
+    return [
+        np.array(panes[name]["content"]["data"][0]["z"])
+        for name in sorted(panes)
+        if name.startswith("memory")
+    ]
 
 
 def test_a_click_shows_where_that_pixel_looks(browser, server, tmp_path):
@@ -160,13 +187,17 @@ def test_a_click_shows_where_that_pixel_looks(browser, server, tmp_path):
         def expect(y, x, name):
             maps = net.attention(last.frames[-1], last.state, (y, x)).numpy()
             wait_for(lambda: np.array_equal(shown_maps(server, run), maps))
-            wait_for(lambda: np.array_equal([trace["z"] for _, (trace,) in sorted(drawn(browser).items())], maps))
+            wait_for(
+                lambda: np.array_equal(
+                    [trace["z"] for _, (trace,) in sorted(drawn(browser).items())], maps
+                )
+            )
             assert f"y {y}, x {x}" in str(titles(browser))
             browser.screenshot(tmp_path / f"{name}.png")
             return maps
 
         expect(SIZE[0] // 2, SIZE[1] // 2, "centre")
-        click(browser, SIZE, 1, 1)           # chooses the window
+        click(browser, SIZE, 1, 1)  # chooses the window
         click(browser, SIZE, 24, 60)
         first = expect(24, 60, "first")
         click(browser, SIZE, 50, 101)
@@ -184,12 +215,16 @@ def test_a_click_shows_where_that_pixel_looks(browser, server, tmp_path):
 
 def click(browser, size, y: int, x: int) -> None:
     """Click the middle of pixel (y, x) of the frame of `size`."""
-    box = browser.value("(r => [r.x, r.y, r.width, r.height])"
-                        "(document.querySelector('.content-image').getBoundingClientRect())")
+    box = browser.value(
+        "(r => [r.x, r.y, r.width, r.height])"
+        "(document.querySelector('.content-image').getBoundingClientRect())"
+    )
     browser.click(box[0] + (x + 0.5) * box[2] / size[1], box[1] + (y + 0.5) * box[3] / size[0])
 
 
-@pytest.mark.parametrize("size", [(64, 128), (360, 480), (512, 1024), (1024, 2048), (100, 30), (720, 960)])
+@pytest.mark.parametrize(
+    "size", [(64, 128), (360, 480), (512, 1024), (1024, 2048), (100, 30), (720, 960)]
+)
 def test_a_click_means_the_pixel_under_it(browser, server, tmp_path, size):
     """At any size of frame, to what the screen can tell; not in the lower right corner, by which windows are pulled."""
     run, pixels, over = f"size {size[0]}", [], threading.Event()
@@ -206,22 +241,33 @@ def test_a_click_means_the_pixel_under_it(browser, server, tmp_path, size):
         wait_for(lambda: len(windows(server.port, f"attention {run}")) == 2)
         look_at(browser, server, f"attention {run}", 2)
         wait_for(lambda: len(drawn(browser)) == 1)
-        click(browser, size, 1, 1)           # chooses the window
-        for y, x in ((size[0] // 4, size[1] // 3), (8, 8), (size[0] - 4, size[1] // 2), (size[0] // 2, size[1] - 4)):
+        click(browser, size, 1, 1)  # chooses the window
+        for y, x in (
+            (size[0] // 4, size[1] // 3),
+            (8, 8),
+            (size[0] - 4, size[1] // 2),
+            (size[0] // 2, size[1] - 4),
+        ):
             count = len(pixels)
             click(browser, size, y, x)
             wait_for(lambda count=count: len(pixels) > count)
-            assert np.abs(np.subtract(pixels[-1], (y, x))).max() <= 2 * max(size[1] / explorer.shown.shape[1], 0.5)
+            assert np.abs(np.subtract(pixels[-1], (y, x))).max() <= 2 * max(
+                size[1] / explorer.shown.shape[1], 0.5
+            )
         over.set()
         thread.join(5)
 
 
 # The explorer without a browser
 
+
 def test_the_explorer_shows_the_frames_that_were_read(tmp_path):
     frames = video()
     last = walked(make_net(), frames)
-    assert [torch.equal(a, b) for a, b in zip(last.memory(), frames[1:3], strict=True)] == [True, True]
+    assert [torch.equal(a, b) for a, b in zip(last.memory(), frames[1:3], strict=True)] == [
+        True,
+        True,
+    ]
     assert last.attention((10, 10)).shape == (2, SIZE[0] // STRIDE, SIZE[1] // STRIDE)
     first = walked(make_net(), frames[:1])
     assert first.memory() == [] and len(first.attention((0, 0))) == 0
@@ -245,7 +291,9 @@ def test_a_network_that_writes_before_it_reads_looks_at_the_frame_itself_too(tmp
     net = make_net(memorize_first=True)
     last = walked(net)
     frame, *memory = (as_picture(picture[0]) for picture in (last.frames[-1], *last.memory()))
-    explorer = AttentionExplorer(open_dashboard(tmp_path, 1, visualize=False), frame, memory, last.attention)
+    explorer = AttentionExplorer(
+        open_dashboard(tmp_path, 1, visualize=False), frame, memory, last.attention
+    )
     assert len(explorer.memory) == 3 and np.array_equal(explorer.memory[-1], frame)
 
 
@@ -257,8 +305,12 @@ def test_the_first_frame_of_a_video_has_nothing_to_look_at(tmp_path):
 def test_keys_stop_at_the_edge_and_others_do_nothing(server, tmp_path):
     last, run = walked(make_net()), "edge"
     with open_dashboard(tmp_path / run, server.port, training=False) as dashboard:
-        explorer = AttentionExplorer(dashboard, as_picture(last.frames[-1][0]),
-                                     [as_picture(frame[0]) for frame in last.memory()], last.attention)
+        explorer = AttentionExplorer(
+            dashboard,
+            as_picture(last.frames[-1][0]),
+            [as_picture(frame[0]) for frame in last.memory()],
+            last.attention,
+        )
         event = {"event_type": "KeyPress", "eid": f"attention {run}", "target": "frame"}
         explorer.look(0, 0)
         for key in ("ArrowUp", "ArrowLeft", "Enter", "a"):
@@ -279,6 +331,12 @@ def test_several_views_are_refused_in_one_line():
 
 
 def test_a_frame_is_shown_large_enough_to_click_and_small_enough_for_a_screen():
-    for size, expected in (((64, 128), (240, 480)), ((360, 480), (360, 480)), ((1024, 2048), (512, 1024)),
-                           ((2000, 100), (1024, 51)), ((3, 5000), (1, 1024)), ((100, 30), (1024, 307))):
+    for size, expected in (
+        ((64, 128), (240, 480)),
+        ((360, 480), (360, 480)),
+        ((1024, 2048), (512, 1024)),
+        ((2000, 100), (1024, 51)),
+        ((3, 5000), (1, 1024)),
+        ((100, 30), (1024, 307)),
+    ):
         assert enlarge(np.zeros((*size, 3), np.uint8)).shape[:2] == expected

@@ -1,4 +1,5 @@
 """CamVid as published, and its two layouts on small trees."""
+
 from pathlib import Path
 
 import numpy as np
@@ -8,22 +9,31 @@ import torch
 import main
 from command import perform
 from datasets import camvid
+from datasets.camvid import CAMVID
+from datasets.class_weights import balanced, class_weights
 from datasets.clip import ClipDataset
-from datasets.labels import CAMVID, balanced, class_weights
 from disk import SIZE, ids, picture, write
 from models import build_model
 from utils import checkpoint
 
 # The published data
 
-@pytest.mark.parametrize("split, drives, gaps, fps", [
-    ("train", {"0001TP": 62, "0006R0": 101, "0016E5": 204}, 3, 1), ("val", {"0016E5": 101}, 0, 15),
-    ("test", {"0001TP": 62, "Seq05VD": 171}, 0, 1)])
+
+@pytest.mark.parametrize(
+    "split, drives, gaps, fps",
+    [
+        ("train", {"0001TP": 62, "0006R0": 101, "0016E5": 204}, 3, 1),
+        ("val", {"0016E5": 101}, 0, 15),
+        ("test", {"0001TP": 62, "Seq05VD": 171}, 0, 1),
+    ],
+)
 def test_camvid_has_its_published_drives(shared, split, drives, gaps, fps):
     videos = camvid.videos(shared / "camvid", split)
     assert {video.name: len(video) for video in videos} == drives
     assert all(len(video.labelled) == len(video) and video.fps == fps for video in videos)
-    assert sum(video.gaps for video in videos) == gaps, "0016E5: a jitter of one frame, and two stretches left out"
+    assert sum(video.gaps for video in videos) == gaps, (
+        "0016E5: a jitter of one frame, and two stretches left out"
+    )
     for video in videos:
         numbers = [camvid.number(video.frame_name(i)) for i in range(len(video))]
         assert numbers == sorted(set(numbers))
@@ -33,8 +43,10 @@ def test_camvid_has_its_published_drives(shared, split, drives, gaps, fps):
 
 
 def test_camvids_parts_share_no_frame(shared):
-    stems = [{path.stem for video in camvid.videos(shared / "camvid", split) for path in video.frames}
-             for split in camvid.STEPS]
+    stems = [
+        {path.stem for video in camvid.videos(shared / "camvid", split) for path in video.frames}
+        for split in camvid.STEPS
+    ]
     assert not (stems[0] & stems[1] or stems[0] & stems[2] or stems[1] & stems[2])
 
 
@@ -42,7 +54,10 @@ def test_camvids_classes_lie_where_their_names_say(shared):
     """Sky is up and bright, road is down and grey: names, ids and the remapping of void fit together."""
     video = camvid.videos(shared / "camvid", "val")[0]
     frame, label = video.frame(0).astype(float), video.label(0)
-    rows = {name: np.nonzero(label == CAMVID.names.index(name))[0].mean() for name in ("sky", "building", "road")}
+    rows = {
+        name: np.nonzero(label == CAMVID.names.index(name))[0].mean()
+        for name in ("sky", "building", "road")
+    }
     assert rows["sky"] < rows["building"] < rows["road"]
     assert frame[label == 0].mean() > frame[label == 3].mean()
 
@@ -51,15 +66,31 @@ def test_swnets_weights_for_camvid_are_in_this_order(shared):
     """Their list names no classes; 1/ln(1.02 + share) of our order follows it, of ETC's order it does not."""
     ours = balanced(camvid.videos(shared / "camvid", "train"), 11, c=1.02)
     theirs = class_weights("swnet", 11)
-    etc = [CAMVID.names.index(name) for name in ("building", "tree", "sky", "car", "signsymbol", "road", "pedestrian",
-                                                 "fence", "pole", "pavement", "bicyclist")]
+    etc = [
+        CAMVID.names.index(name)
+        for name in (
+            "building",
+            "tree",
+            "sky",
+            "car",
+            "signsymbol",
+            "road",
+            "pedestrian",
+            "fence",
+            "pole",
+            "pavement",
+            "bicyclist",
+        )
+    ]
 
     def correlation(order):
         return torch.corrcoef(torch.stack([ours[order], theirs]).log())[0, 1]
+
     assert correlation(list(range(11))) > 0.95 and correlation(etc) < 0.7
 
 
 # The small layout
+
 
 def small_tree(root: Path) -> Path:
     for number in (30, 60, 150, 1020):
@@ -72,14 +103,20 @@ def small_tree(root: Path) -> Path:
 def test_gaps_are_bridged_by_the_labelled_frame_before_and_counted(tmp_path):
     a, b = camvid.videos(small_tree(tmp_path), "train")
     assert (a.name, b.name) == ("A", "B") and a.gaps == b.gaps == 2
-    clips = ClipDataset([a, b], CAMVID, lambda clip, rng: clip, startup=lambda past: (-1,) if past else ())
+    clips = ClipDataset(
+        [a, b], CAMVID, lambda clip, rng: clip, startup=lambda past: (-1,) if past else ()
+    )
     assert clips[2].name == "A/A_00150"
-    assert np.array_equal(clips[2].frames[0].permute(1, 2, 0) * 255, picture(60)), "A_00060 comes before A_00150"
+    assert np.array_equal(clips[2].frames[0].permute(1, 2, 0) * 255, picture(60)), (
+        "A_00060 comes before A_00150"
+    )
     assert len(clips[4].frames) == 1, "B does not reach back into A"
 
 
-@pytest.mark.parametrize("num_classes, expected", [(11, {30: 1, 60: 2, 150: 5, 1020: 10}),
-                                                   (12, {30: 2, 60: 3, 150: 6, 1020: 11})])
+@pytest.mark.parametrize(
+    "num_classes, expected",
+    [(11, {30: 1, 60: 2, 150: 5, 1020: 10}), (12, {30: 2, 60: 3, 150: 6, 1020: 11})],
+)
 def test_void_is_ignored_or_class_zero(tmp_path, num_classes, expected):
     root = small_tree(tmp_path)
     write(root / "trainannot" / "A_00030.png", np.full(SIZE, 11, np.uint8))
@@ -93,6 +130,7 @@ def test_void_is_ignored_or_class_zero(tmp_path, num_classes, expected):
 
 # The large layout
 
+
 def large_tree(root: Path, sequence="images_sequence") -> Path:
     for name, number in (("A_f00030", 30), ("A_f00060", 60), ("B_000040", 40)):
         write(root / "images" / f"{name}.png", picture(number))
@@ -101,7 +139,9 @@ def large_tree(root: Path, sequence="images_sequence") -> Path:
         write(root / sequence / f"A_f{number:05d}.png", picture(number))
     write(root / sequence / "B_000039.png", picture(39))
     (root / "annotations").mkdir()
-    (root / "annotations" / "val.txt").write_text("A_f00030\nA_f00060\nB_000040")    # no final newline, as published
+    (root / "annotations" / "val.txt").write_text(
+        "A_f00030\nA_f00060\nB_000040"
+    )  # no final newline, as published
     return root
 
 
@@ -126,10 +166,13 @@ def test_the_large_layout_ignores_class_zero_unless_there_are_twelve(tmp_path):
 
 # Faults
 
+
 @pytest.mark.parametrize("gone", ["images/A_f00060.png", "labels/B_000040_L.png"])
 def test_a_listed_frame_that_is_missing_is_named(tmp_path, gone):
     (large_tree(tmp_path) / gone).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{gone} does not exist, but annotations/val.txt lists it"):
+    with pytest.raises(
+        FileNotFoundError, match=f"{gone} does not exist, but annotations/val.txt lists it"
+    ):
         camvid.videos(tmp_path, "val")
 
 
@@ -160,8 +203,21 @@ def test_video_with_gaps_is_scored_with_a_word_about_them(tmp_path):
     for number in (*range(31, 51, 2), *range(61, 81, 2)):
         write(tmp_path / "data" / "val" / f"A_{number:05d}.png", picture(number))
         write(tmp_path / "data" / "valannot" / f"A_{number:05d}.png", np.full(SIZE, 3, np.uint8))
-    words = ["--dataset", "camvid", "--data-root", tmp_path / "data", "--threads", "1", "--num-workers", "0"]
-    args = main.parse_args(["--training", "--method", "lma", "--dataset", "camvid", "--savedir", "unused"])
+    words = [
+        "--dataset",
+        "camvid",
+        "--data-root",
+        tmp_path / "data",
+        "--threads",
+        "1",
+        "--num-workers",
+        "0",
+    ]
+    args = main.parse_args(
+        ["--training", "--method", "lma", "--dataset", "camvid", "--savedir", "unused"]
+    )
     checkpoint.save(tmp_path / "w.pth", build_model(args, 11).state_dict())
-    done = perform("--eval-mode", *words, "--weights", tmp_path / "w.pth", "--savedir", tmp_path / "s")
+    done = perform(
+        "--eval-mode", *words, "--weights", tmp_path / "w.pth", "--savedir", tmp_path / "s"
+    )
     assert "1 gaps in the camvid frames" in done.stdout

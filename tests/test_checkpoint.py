@@ -1,4 +1,5 @@
 """Checkpoints survive crashes and run no code (utils/checkpoint.py)."""
+
 import argparse
 import errno
 import os
@@ -20,7 +21,9 @@ def same(a, b) -> bool:
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+        return (
+            isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+        )
     if isinstance(a, (list, tuple)):
         return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
     return type(a) is type(b) and a == b
@@ -28,14 +31,26 @@ def same(a, b) -> bool:
 
 # Saving
 
+
 def test_what_is_saved_is_read_again(tmp_path):
     network = nn.Linear(3, 2)
     optimizer = torch.optim.Adam(network.parameters())
     network(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    content = {"state_dict": network.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3, "best": 0.25,
-               "name": "erf", "none": None, "flags": [True, False], "sizes": (512, 1024), "bytes": b"\x00\xff",
-               "random": torch.get_rng_state(), "half": torch.ones(2).half(), "nested": {1: {"a": [(1, 2), {}]}}}
+    content = {
+        "state_dict": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "epoch": 3,
+        "best": 0.25,
+        "name": "erf",
+        "none": None,
+        "flags": [True, False],
+        "sizes": (512, 1024),
+        "bytes": b"\x00\xff",
+        "random": torch.get_rng_state(),
+        "half": torch.ones(2).half(),
+        "nested": {1: {"a": [(1, 2), {}]}},
+    }
     save(tmp_path / "c.pth", content)
     again = read(tmp_path / "c.pth")
     assert same(content, again)
@@ -43,7 +58,10 @@ def test_what_is_saved_is_read_again(tmp_path):
 
 
 def test_parameters_and_numpy_numbers_become_plain(tmp_path):
-    save(tmp_path / "c.pth", {"weight": nn.Parameter(torch.ones(2)), "miou": np.float64(0.5), "epoch": np.int64(3)})
+    save(
+        tmp_path / "c.pth",
+        {"weight": nn.Parameter(torch.ones(2)), "miou": np.float64(0.5), "epoch": np.int64(3)},
+    )
     again = read(tmp_path / "c.pth")
     assert type(again["weight"]) is torch.Tensor and not again["weight"].requires_grad
     assert type(again["miou"]) is float and type(again["epoch"]) is int
@@ -53,10 +71,22 @@ class Pair(tuple):
     pass
 
 
-@pytest.mark.parametrize("value, name", [
-    (argparse.Namespace(a=1), "Namespace"), (Path("a"), "Path"), (np.zeros(3), "ndarray"), ({1, 2}, "set"),
-    (len, "builtin"), (Pair((1, 2)), "Pair"), (nn.Linear(1, 1), "Linear"), ({(1, 2): 3}, "tuple")])
-def test_anything_but_plain_values_is_refused_by_name_before_the_disk_is_touched(tmp_path, value, name):
+@pytest.mark.parametrize(
+    "value, name",
+    [
+        (argparse.Namespace(a=1), "Namespace"),
+        (Path("a"), "Path"),
+        (np.zeros(3), "ndarray"),
+        ({1, 2}, "set"),
+        (len, "builtin"),
+        (Pair((1, 2)), "Pair"),
+        (nn.Linear(1, 1), "Linear"),
+        ({(1, 2): 3}, "tuple"),
+    ],
+)
+def test_anything_but_plain_values_is_refused_by_name_before_the_disk_is_touched(
+    tmp_path, value, name
+):
     with pytest.raises(TypeError, match=rf"\['args'\]\[0\].*{name}") as caught:
         save(tmp_path / "c.pth", {"fine": 1, "args": [value]})
     assert "\n" not in str(caught.value)
@@ -66,7 +96,9 @@ def test_anything_but_plain_values_is_refused_by_name_before_the_disk_is_touched
 def test_the_file_before_is_kept_and_only_that(tmp_path):
     for epoch in range(4):
         save(tmp_path / "c.pth", {"epoch": epoch})
-    assert read(tmp_path / "c.pth") == {"epoch": 3} and read(previous(tmp_path / "c.pth")) == {"epoch": 2}
+    assert read(tmp_path / "c.pth") == {"epoch": 3} and read(previous(tmp_path / "c.pth")) == {
+        "epoch": 2
+    }
     assert sorted(os.listdir(tmp_path)) == ["c.pth", "c.pth.previous"]
 
 
@@ -87,6 +119,7 @@ def watch_disk(monkeypatch, before) -> list[str]:
             before(len(log))
             log.append(name)
             return original(*args, **kwargs)
+
         monkeypatch.setattr(module, name, watched)
 
     watch(torch, "save"), watch(os, "fsync"), watch(os, "link"), watch(os, "replace")
@@ -109,8 +142,11 @@ def test_a_full_disk_at_any_step_costs_no_checkpoint(tmp_path, monkeypatch, step
     def full(number):
         if number == step:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     log = watch_disk(monkeypatch, full)
-    with pytest.raises(OSError, match=f"could not save {re.escape(str(path))}: No space left on device; ") as caught:
+    with pytest.raises(
+        OSError, match=f"could not save {re.escape(str(path))}: No space left on device; "
+    ) as caught:
         save(path, {"epoch": 2})
     assert log == STEPS[:step] and "\n" not in str(caught.value)
     assert sorted(os.listdir(tmp_path)) == ["c.pth", "c.pth.previous"]
@@ -154,6 +190,7 @@ def test_a_file_system_without_links_or_folder_sync_works(tmp_path, monkeypatch)
         if os.path.isdir(f"/proc/self/fd/{handle}"):
             raise OSError(errno.EINVAL, "no sync of folders here")
         original(handle)
+
     monkeypatch.setattr(os, "link", no_link)
     monkeypatch.setattr(os, "fsync", sync)
     save(path, {"epoch": 1})
@@ -167,6 +204,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 # Reading
 
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_truncation_anywhere_is_noticed_and_the_previous_file_used(tmp_path, legacy):
     path = tmp_path / "c.pth"
@@ -177,7 +215,11 @@ def test_truncation_anywhere_is_noticed_and_the_previous_file_used(tmp_path, leg
     assert same(read(path), content)
     # a legacy file that ends within the name of one of torch's own functions looks as if it asked for another
     words = r"is damaged or no checkpoint.*copy or download|holds pickled objects \((torch|collections)\."
-    for length in [*range(0, 200), *range(200, len(whole), 97), *range(len(whole) - 70, len(whole))]:
+    for length in [
+        *range(0, 200),
+        *range(200, len(whole), 97),
+        *range(len(whole) - 70, len(whole)),
+    ]:
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=f"{re.escape(str(path))} (?:{words})"):
             read(path)
@@ -199,7 +241,9 @@ def test_a_missing_file_is_replaced_by_its_previous_and_two_missing_ones_are_an_
     latest, note = read_latest(path)
     assert latest == {"epoch": 0} and "there is no checkpoint at" in note
     previous(path).write_bytes(b"x")
-    with pytest.raises(ValueError, match="no complete checkpoint: .*c.pth; .*c.pth.previous is damaged"):
+    with pytest.raises(
+        ValueError, match="no complete checkpoint: .*c.pth; .*c.pth.previous is damaged"
+    ):
         read_latest(path)
 
 
@@ -209,10 +253,16 @@ def test_a_tensor_is_not_a_checkpoint_to_go_on_with(tmp_path):
         read_latest(tmp_path / "c.pth")
 
 
-@pytest.mark.parametrize("content, words", [
-    (b"", "damaged"), (b"hello", "damaged"), (b"PK\x03\x04" + b"\x00" * 50, "damaged"),
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs pointer"),
-    (b"<!DOCTYPE html><html>", "web page")])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "damaged"),
+        (b"hello", "damaged"),
+        (b"PK\x03\x04" + b"\x00" * 50, "damaged"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs pointer"),
+        (b"<!DOCTYPE html><html>", "web page"),
+    ],
+)
 def test_what_is_no_checkpoint_is_called_what_it_is(tmp_path, content, words):
     (tmp_path / "c.pth").write_bytes(content)
     with pytest.raises(ValueError, match=words) as caught:
@@ -249,15 +299,21 @@ def test_a_malicious_file_is_refused_and_does_nothing(tmp_path, legacy):
             attempt(path)
         assert legacy == "pickle" or "system" in str(caught.value)
     assert not evidence.exists()
-    pickle.loads(pickle.dumps(content["x"]))            # the trap is a real one
+    pickle.loads(pickle.dumps(content["x"]))  # the trap is a real one
     assert evidence.exists()
 
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_options_pickled_into_an_old_file_are_refused_with_a_reason(tmp_path, legacy):
-    torch.save({"state_dict": {}, "args": argparse.Namespace(lr=1)}, tmp_path / "c.pth",
-               _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(ValueError, match=r"options of the run that wrote it \(argparse.Namespace\).*state_dict alone"):
+    torch.save(
+        {"state_dict": {}, "args": argparse.Namespace(lr=1)},
+        tmp_path / "c.pth",
+        _use_new_zipfile_serialization=not legacy,
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"options of the run that wrote it \(argparse.Namespace\).*state_dict alone",
+    ):
         read(tmp_path / "c.pth")
 
 

@@ -1,4 +1,5 @@
 """Clips made of videos: which frames, which labels, and the same for any number of workers."""
+
 import random
 from functools import partial
 
@@ -20,7 +21,10 @@ def dataset(tmp_path, **options) -> ClipDataset:
 
 def frame_numbers(clip) -> list[int]:
     known = {picture(i).tobytes(): i for i in range(5)}
-    return [known[(frame.permute(1, 2, 0) * 255).round().byte().numpy().tobytes()] for frame in clip.frames]
+    return [
+        known[(frame.permute(1, 2, 0) * 255).round().byte().numpy().tobytes()]
+        for frame in clip.frames
+    ]
 
 
 def past_two(past):
@@ -30,8 +34,14 @@ def past_two(past):
 def test_clips_end_with_the_labelled_frame_and_start_with_what_exists(tmp_path):
     clips = dataset(tmp_path, startup=past_two)
     assert [(clip.name, frame_numbers(clip)) for clip in clips] == [
-        ("a/000", [0]), ("a/001", [0, 1]), ("a/002", [0, 1, 2]), ("a/003", [1, 2, 3]),
-        ("b/000", [0]), ("b/002", [0, 1, 2]), ("b/004", [2, 3, 4])]
+        ("a/000", [0]),
+        ("a/001", [0, 1]),
+        ("a/002", [0, 1, 2]),
+        ("a/003", [1, 2, 3]),
+        ("b/000", [0]),
+        ("b/002", [0, 1, 2]),
+        ("b/004", [2, 3, 4]),
+    ]
     clip = clips[5]
     assert (clip.labels[0] == torch.from_numpy(ids(0))).all() and (clip.labels[1] == 255).all()
     assert (clip.labels[2] == torch.from_numpy(ids(2))).all() and clip.labels.dtype == torch.int64
@@ -48,12 +58,20 @@ def test_stepping_gives_every_frame_in_order(tmp_path):
     assert not clips.dense and ClipDataset(clips.videos[:1], SMALL, clips.transform).dense
     steps = ClipDataset(clips.videos, SMALL, clips.transform, step=True)
     assert [(clip.video, clip.index, *frame_numbers(clip)) for clip in steps] == [
-        (0, i, i) for i in range(4)] + [(1, i, i) for i in range(5)]
+        (0, i, i) for i in range(4)
+    ] + [(1, i, i) for i in range(5)]
     assert [bool((clip.labels == 255).all()) for clip in steps] == [False] * 5 + [True, False] * 2
 
 
-AUGMENTED = Compose([RandomScale(0.7, 1.5, "pil"), RandomFlip(0.5), RandomShift(2), RandomCrop((20, 20), 0.75),
-                     Photometric()])
+AUGMENTED = Compose(
+    [
+        RandomScale(0.7, 1.5, "pil"),
+        RandomFlip(0.5),
+        RandomShift(2),
+        RandomCrop((20, 20), 0.75),
+        Photometric(),
+    ]
+)
 
 
 def unbatched(clips):
@@ -69,11 +87,18 @@ def test_items_do_not_depend_on_workers_or_order(tmp_path):
     keys = [(index, epoch) for epoch in (0, 1) for index in range(len(clips))]
     load = partial(torch.utils.data.DataLoader, clips, batch_size=3, collate_fn=unbatched)
     alone = [clip for batch in load(sampler=keys) for clip in batch]
-    workers = [clip for batch in load(sampler=keys[::-1], num_workers=2, multiprocessing_context="fork")
-               for clip in batch][::-1]
+    workers = [
+        clip
+        for batch in load(sampler=keys[::-1], num_workers=2, multiprocessing_context="fork")
+        for clip in batch
+    ][::-1]
     for a, b in zip(alone, workers, strict=True):
-        assert a.name == b.name and torch.equal(a.frames, b.frames) and torch.equal(a.labels, b.labels)
-    again = [not torch.equal(alone[i].frames, alone[i + len(clips)].frames) for i in range(len(clips))]
+        assert (
+            a.name == b.name and torch.equal(a.frames, b.frames) and torch.equal(a.labels, b.labels)
+        )
+    again = [
+        not torch.equal(alone[i].frames, alone[i + len(clips)].frames) for i in range(len(clips))
+    ]
     assert sum(again) >= len(clips) - 1, "another epoch draws anew"
     other = dataset(tmp_path, transform=AUGMENTED, draw=jitter, seed=4)
     assert not torch.equal(other[0].frames, clips[0].frames)

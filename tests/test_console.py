@@ -1,4 +1,5 @@
 """The console: who says what where, once, and progress."""
+
 import io
 import sys
 import time

@@ -1,4 +1,5 @@
 """The contract carries what is to come: toy methods, each one class and one table row."""
+
 from __future__ import annotations
 
 import random
@@ -13,11 +14,11 @@ import options
 from datasets.clip import ClipDataset
 from engine import LossModule, Stepper, evaluate
 from laws import assert_stream_equals_clip, video
-from models.frozen import Frozen
+from models.parts.frozen import Frozen
 from models.single import SingleFrame
 from toys import FourLabels, Gaps, KeyFrames, ToyBackbone, TwoForwards
 from utils.keyframes import FixedInterval
-from utils.loading import collate, evaluation_loader
+from utils.run.loading import collate, evaluation_loader
 from utils.views import Views
 
 TOYS = {"gaps": Gaps, "keyframes": KeyFrames, "two": TwoForwards, "four": FourLabels}
@@ -39,7 +40,9 @@ def test_stream_equals_clip_for_every_toy(name):
 
 @pytest.mark.parametrize("backbone", ["erf", "psp18"])
 def test_stream_equals_clip_for_single(backbone):
-    args = main.parse_args(["--training", "--method", "single", "--backbone", backbone, "--savedir", "unused"])
+    args = main.parse_args(
+        ["--training", "--method", "single", "--backbone", backbone, "--savedir", "unused"]
+    )
     assert_stream_equals_clip(models.build_model(args, 5))
 
 
@@ -62,10 +65,14 @@ def test_a_windowed_toy_encodes_each_frame_once_when_stepped():
 def test_the_law_test_notices_a_wrong_startup_rule():
     model = toy("gaps")
     model.step = lambda frame, state, flow=None, key=None: Gaps.step(model, frame, state)
-    model.remember = lambda encoded: encoded.last       # the stream forgets to project, the clip as well: still equal
+    model.remember = lambda encoded: (
+        encoded.last
+    )  # the stream forgets to project, the clip as well: still equal
     assert_stream_equals_clip(model)
     read = model.read
-    model.read = lambda encoded, entries: read(encoded, entries[::-1] if len(entries) == 2 else entries[:2])
+    model.read = lambda encoded, entries: read(
+        encoded, entries[::-1] if len(entries) == 2 else entries[:2]
+    )
     model.forward = lambda clip, flows=None: Gaps.forward(model, clip)
     model.step = lambda frame, state, flow=None, key=None: (model.backbone(frame), state)
     with pytest.raises(AssertionError, match="differs"):
@@ -89,12 +96,16 @@ def test_key_frames_come_from_the_policy_and_flow_from_the_provider():
         asked.append((frame, previous))
         return torch.zeros(frame.shape[0], 2, *frame.shape[-2:])
 
-    stepper = Stepper(model, Views(model.size_rule), torch.autocast("cpu", enabled=False), flow, FixedInterval(3))
+    stepper = Stepper(
+        model, Views(model.size_rule), torch.autocast("cpu", enabled=False), flow, FixedInterval(3)
+    )
     frames = video(model, 7, 0, batch=1)
     for frame in frames.unbind(1):
         stepper(frame)
     assert model.backbone.calls == 3, "frames 0, 3 and 6 are keys"
-    assert len(asked) == 6 and all(torch.equal(previous, frames[:, t]) for t, (_, previous) in enumerate(asked))
+    assert len(asked) == 6 and all(
+        torch.equal(previous, frames[:, t]) for t, (_, previous) in enumerate(asked)
+    )
 
 
 def test_evaluation_gives_a_flow_provider_to_clips_and_to_steps_alike():
@@ -106,12 +117,20 @@ def test_evaluation_gives_a_flow_provider_to_clips_and_to_steps_alike():
         seen.append(tuple(frame.shape))
         return torch.full((1, 2, *frame.shape[-2:]), 2.0)
 
-    common = {"num_classes": 11, "device": torch.device("cpu"), "views": Views(model.size_rule),
-              "autocast": torch.autocast("cpu", enabled=False)}
-    given, stepped, own = (evaluate(model, evaluation_loader(chosen, 0), stepping=chosen.step, flow=provider, **common)
-                           for chosen, provider in ((data, flow), (data.stepping(), flow), (data, None)))
+    common = {
+        "num_classes": 11,
+        "device": torch.device("cpu"),
+        "views": Views(model.size_rule),
+        "autocast": torch.autocast("cpu", enabled=False),
+    }
+    given, stepped, own = (
+        evaluate(model, evaluation_loader(chosen, 0), stepping=chosen.step, flow=provider, **common)
+        for chosen, provider in ((data, flow), (data.stepping(), flow), (data, None))
+    )
     assert given["loss"] == pytest.approx(stepped["loss"], rel=1e-5) != own["loss"]
-    assert len(seen) == 2 * sum(range(12)) + 2 * 11, "11 + 10 + ... flows by clips, one a frame by steps"
+    assert len(seen) == 2 * sum(range(12)) + 2 * 11, (
+        "11 + 10 + ... flows by clips, one a frame by steps"
+    )
 
 
 def test_given_flow_and_own_flow_give_different_results_and_given_flows_reach_forward():
@@ -130,12 +149,18 @@ def test_a_frozen_network_is_not_saved_not_trained_and_still_found():
     assert not any("teacher" in key for key in model.state_dict())
     assert not model.teacher.frozen.training and model.backbone.training
     assert not any(p.requires_grad for p in model.teacher.parameters())
-    assert sum(name.endswith("normalize") for name, _ in model.named_modules()) == 2, "golden tests replace both"
+    assert sum(name.endswith("normalize") for name, _ in model.named_modules()) == 2, (
+        "golden tests replace both"
+    )
     model.load_state_dict(model.state_dict())
     with pytest.raises(RuntimeError, match="backbone.classifier.weight"):
-        model.load_state_dict({k: v for k, v in model.state_dict().items() if k != "backbone.classifier.weight"})
-    assert not any(len(group["params"]) != sum(p.requires_grad for p in model.parameters())
-                   for group in model.parameter_groups(0.1, 0.0))
+        model.load_state_dict(
+            {k: v for k, v in model.state_dict().items() if k != "backbone.classifier.weight"}
+        )
+    assert not any(
+        len(group["params"]) != sum(p.requires_grad for p in model.parameters())
+        for group in model.parameter_groups(0.1, 0.0)
+    )
 
 
 def test_a_frozen_network_moves_with_its_model():
@@ -144,9 +169,11 @@ def test_a_frozen_network_moves_with_its_model():
 
 
 def synthetic(offsets, draw=None, with_flows=False, startup=None, split="train"):
-    args = main.parse_args("--training --savedir unused --method single --dataset synthetic "
-                           "--synthetic-size 32 64 --synthetic-length 12 "
-                           "--synthetic-videos 2 2 2 --photometric none --random-flip 0".split())
+    args = main.parse_args(
+        "--training --savedir unused --method single --dataset synthetic "
+        "--synthetic-size 32 64 --synthetic-length 12 "
+        "--synthetic-videos 2 2 2 --photometric none --random-flip 0".split()
+    )
     args.offsets = offsets
     return datasets.build_dataset(args, split, draw=draw, with_flows=with_flows, startup=startup)
 
@@ -167,7 +194,9 @@ def test_random_future_neighbours_are_drawn_per_sample_and_epoch_and_labels_of_a
     clips = [data[(5, epoch)] for epoch in range(12)]
     last = clips[0].frames[-1]
     assert all(torch.equal(clip.frames[-1], last) for clip in clips), "the labelled frame stays"
-    assert len({clip.frames[0].sum().item() for clip in clips}) > 2, "its neighbour is drawn anew each epoch"
+    assert len({clip.frames[0].sum().item() for clip in clips}) > 2, (
+        "its neighbour is drawn anew each epoch"
+    )
     assert all(clip.labels.shape[0] == 2 and clip.flows.shape[:2] == (1, 2) for clip in clips)
     assert torch.equal(data[(5, 4)].frames, clips[4].frames), "and drawn again the same"
 
@@ -187,9 +216,17 @@ def test_evaluation_by_clips_equals_evaluation_by_step_and_encodes_once_per_fram
     results, calls = [], []
     for chosen in (data, data.stepping()):
         model.backbone.calls = 0
-        results.append(evaluate(model, evaluation_loader(chosen, 0), num_classes=11, device=torch.device("cpu"),
-                                views=Views(model.size_rule), autocast=torch.autocast("cpu", enabled=False),
-                                stepping=chosen.step))
+        results.append(
+            evaluate(
+                model,
+                evaluation_loader(chosen, 0),
+                num_classes=11,
+                device=torch.device("cpu"),
+                views=Views(model.size_rule),
+                autocast=torch.autocast("cpu", enabled=False),
+                stepping=chosen.step,
+            )
+        )
         calls.append(model.backbone.calls)
     assert results[0]["IoU"] == pytest.approx(results[1]["IoU"], nan_ok=True)
     assert results[0]["loss"] == pytest.approx(results[1]["loss"], rel=1e-5)
@@ -198,9 +235,14 @@ def test_evaluation_by_clips_equals_evaluation_by_step_and_encodes_once_per_fram
 
 def test_a_method_is_one_class_and_one_table_row(monkeypatch):
     monkeypatch.setitem(models.METHODS, "gaps", "toys:Gaps")
-    monkeypatch.setitem(options.METHODS, "gaps", options.Method("a toy", {"lr_start": 0.25},
-                                                                offsets=lambda args: (-9, -6, -3)))
-    args = main.parse_args(["--training", "--method", "gaps", "--backbone", "psp18", "--savedir", "unused"])
+    monkeypatch.setitem(
+        options.METHODS,
+        "gaps",
+        options.Method("a toy", {"lr_start": 0.25}, offsets=lambda args: (-9, -6, -3)),
+    )
+    args = main.parse_args(
+        ["--training", "--method", "gaps", "--backbone", "psp18", "--savedir", "unused"]
+    )
     model = models.build_model(args, 7)
     assert isinstance(model, Gaps) and model.offsets == args.offsets == (-9, -6, -3)
     assert args.lr_start == 0.25, "defaults of the row"
@@ -208,10 +250,17 @@ def test_a_method_is_one_class_and_one_table_row(monkeypatch):
 
 def test_an_impossible_pair_is_refused_with_the_pairs_that_can(monkeypatch, capsys):
     reason = "it needs maps at strides 4, 8, 16, 32"
-    monkeypatch.setitem(options.METHODS, "needy", options.Method(
-        "a toy", problem=lambda row: None if row.stage_strides[-1:] == (8,) else reason))
+    monkeypatch.setitem(
+        options.METHODS,
+        "needy",
+        options.Method(
+            "a toy", problem=lambda row: None if row.stage_strides[-1:] == (8,) else reason
+        ),
+    )
     with pytest.raises(SystemExit) as stop:
-        main.parse_args(["--training", "--method", "needy", "--backbone", "erf", "--savedir", "unused"])
+        main.parse_args(
+            ["--training", "--method", "needy", "--backbone", "erf", "--savedir", "unused"]
+        )
     assert stop.value.code == 2
     line = capsys.readouterr().err
     assert reason in line and "psp18" in line and line.count("\n") == 1
@@ -221,7 +270,9 @@ def test_tables_of_options_and_of_the_rooms_agree():
     assert set(options.METHODS) == set(models.METHODS)
     assert set(options.BACKBONES) == set(models.BACKBONES)
     assert set(options.DATASETS) == set(datasets.DATASETS)
-    assert {row.variable for row in options.DATASETS.values()} - {None} == set(datasets.ROOT_VARIABLES.values())
+    assert {row.variable for row in options.DATASETS.values()} - {None} == set(
+        datasets.ROOT_VARIABLES.values()
+    )
 
 
 @pytest.mark.parametrize("name", models.BACKBONES)
@@ -237,5 +288,7 @@ def test_facts_of_backbones_in_options_are_those_of_the_networks(name):
 
 def test_clips_near_the_ends_of_a_video_stay_inside_it():
     data = synthetic((), lambda rng: (3,))
-    assert torch.equal(data[(11, 0)].frames[0], data[(11, 0)].frames[1]), "the last frame has no future: it repeats"
+    assert torch.equal(data[(11, 0)].frames[0], data[(11, 0)].frames[1]), (
+        "the last frame has no future: it repeats"
+    )
     assert isinstance(data, ClipDataset) and isinstance(SingleFrame(ToyBackbone(3)), SingleFrame)

@@ -1,4 +1,5 @@
 """--visualize without a browser: what a real visdom server has been told."""
+
 import json
 import sys
 import threading
@@ -7,8 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from utils import feed, log, panes
+from utils import log
 from utils.dashboard import Dashboard
+from utils.dashboard import client as feed
+from utils.dashboard import windows as panes
 from visdom_server import VisdomServer, free_port, post, wait_for, windows
 from watched import (
     IMAGE,
@@ -43,10 +46,12 @@ def test_the_windows_hold_the_numbers_of_the_log(server, tmp_path):
         train(dashboard, range(1, 4))
     assert_curves(server.port, tmp_path / "numbers")
     shown = windows(server.port, "graphs numbers")
-    assert traces(shown["losses"]) == {"ce": ([1, 2, 3], [0.75, 0.375, 0.25]),
-                                       "aux": ([1, 2, 3], [0.25, 0.125, 0.25 / 3])}
+    assert traces(shown["losses"]) == {
+        "ce": ([1, 2, 3], [0.75, 0.375, 0.25]),
+        "aux": ([1, 2, 3], [0.25, 0.125, 0.25 / 3]),
+    }
     assert "miou_train" not in shown, "nobody measured it"
-    (x, y), = traces(shown["iou"]).values()
+    ((x, y),) = traces(shown["iou"]).values()
     assert x == NAMES and y == pytest.approx([0.5, None, 1 - 0.5 / 3])
 
 
@@ -55,12 +60,19 @@ def test_inputs_and_labels_are_shown_and_predictions_with_their_history(server, 
         train(dashboard, range(1, 4))
     shown = windows(server.port, "images pictures")
     assert [shown[name]["title"] for name in ("inputs", "target", "labels")] == [
-        f"Sequence VAL {name}" for name in ("INPUTS", "TARGET", "LABELS")]
+        f"Sequence VAL {name}" for name in ("INPUTS", "TARGET", "LABELS")
+    ]
     assert shown["inputs"]["type"] == shown["target"]["type"] == "image"
     assert shown["labels"]["type"] == "image_history" and steps(shown["labels"]) == [1, 2, 3]
-    assert shown["labels"]["content"][1]["caption"] == "epoch 2" and shown["labels"]["selected"] == 2
+    assert (
+        shown["labels"]["content"][1]["caption"] == "epoch 2" and shown["labels"]["selected"] == 2
+    )
     assert size_of(shown["inputs"]["content"]) == (4 * 12 + 3 * 4, 3 * 16 + 2 * 4), "a clip a row"
-    assert size_of(shown["labels"]["content"][2]) == size_of(shown["target"]["content"]) == (4 * 12 + 3 * 4, 16)
+    assert (
+        size_of(shown["labels"]["content"][2])
+        == size_of(shown["target"]["content"])
+        == (4 * 12 + 3 * 4, 16)
+    )
 
 
 def test_what_is_saved_is_what_the_server_has(server, tmp_path):
@@ -72,7 +84,9 @@ def test_what_is_saved_is_what_the_server_has(server, tmp_path):
         for pane in (*saved["jsons"].values(), *shown.values()):
             pane.pop("contentID")
         assert saved == {"jsons": shown, "reload": {}} and len(shown) >= 3
-        assert (server.folder / "environments" / f"{env}.json").exists(), "the server has saved it too"
+        assert (server.folder / "environments" / f"{env}.json").exists(), (
+            "the server has saved it too"
+        )
 
 
 def test_a_server_shows_a_saved_file_put_into_its_folder(own_server, tmp_path):
@@ -80,7 +94,9 @@ def test_a_server_shows_a_saved_file_put_into_its_folder(own_server, tmp_path):
         train(dashboard, range(1, 3))
     own_server.kill(forget=True)
     (own_server.folder / "environments").mkdir()
-    (tmp_path / "moved" / "graphs moved.json").rename(own_server.folder / "environments" / "graphs moved.json")
+    (tmp_path / "moved" / "graphs moved.json").rename(
+        own_server.folder / "environments" / "graphs moved.json"
+    )
     own_server.start()
     assert_curves(own_server.port, tmp_path / "moved")
 
@@ -93,16 +109,22 @@ def test_after_resume_nothing_is_missing_and_nothing_doubled(own_server, tmp_pat
     own_server.start()
     with open_dashboard(folder, own_server.port, resume=True) as dashboard:
         wait_for(lambda: "iou" in windows(own_server.port, "graphs resumed"))
-        assert_curves(own_server.port, folder)                      # before the first epoch is over
-        train(dashboard, range(3, 6), resume=True, last_loss=7.0)   # the third was lost by a kill: it comes again
+        assert_curves(own_server.port, folder)  # before the first epoch is over
+        train(
+            dashboard, range(3, 6), resume=True, last_loss=7.0
+        )  # the third was lost by a kill: it comes again
     assert_curves(own_server.port, folder)
     shown = windows(own_server.port, "images resumed")
     assert steps(shown["labels"]) == [1, 2, 3, 4, 5] and "inputs" in shown
     assert traces(windows(own_server.port, "graphs resumed")["losses"])["ce"] == (
-        [1, 2, 3, 4, 5], [0.75 / epoch for epoch in range(1, 6)])
+        [1, 2, 3, 4, 5],
+        [0.75 / epoch for epoch in range(1, 6)],
+    )
 
 
-def test_a_training_that_begins_anew_closes_what_an_earlier_one_of_its_name_has_shown(server, tmp_path):
+def test_a_training_that_begins_anew_closes_what_an_earlier_one_of_its_name_has_shown(
+    server, tmp_path
+):
     with open_dashboard(tmp_path / "again", server.port) as dashboard:
         train(dashboard, range(1, 4))
         dashboard.results({"mIoU": 0.5, "IoU": [0.5, 0.5, 0.5]})
@@ -113,7 +135,9 @@ def test_a_training_that_begins_anew_closes_what_an_earlier_one_of_its_name_has_
     assert steps(windows(server.port, "images again")["labels"]) == [1]
 
 
-def test_a_server_that_is_started_anew_gets_everything_again(own_server, tmp_path, monkeypatch, logged):
+def test_a_server_that_is_started_anew_gets_everything_again(
+    own_server, tmp_path, monkeypatch, logged
+):
     monkeypatch.setattr(feed, "PAUSE", 0.2)
     with open_dashboard(tmp_path / "anew", own_server.port) as dashboard:
         train(dashboard, range(1, 3))
@@ -157,7 +181,11 @@ def test_epochs_that_are_trained_again_replace_all_later_ones(server, tmp_path):
 def test_a_window_that_somebody_has_closed_comes_back_whole(server, tmp_path):
     with open_dashboard(tmp_path / "closed", server.port) as dashboard:
         train(dashboard, range(1, 3))
-        wait_for(lambda: len(windows(server.port, "images closed").get("labels", {}).get("content", ())) == 2)
+        wait_for(
+            lambda: (
+                len(windows(server.port, "images closed").get("labels", {}).get("content", ())) == 2
+            )
+        )
         post(server.port, "close", {"win": "labels", "eid": "images closed"})
         train(dashboard, range(3, 4), resume=True)
     assert steps(windows(server.port, "images closed")["labels"]) == [1, 2, 3]
@@ -168,9 +196,18 @@ def test_a_long_history_is_sent_anew_when_it_was_thinned(server, tmp_path, monke
     with open_dashboard(tmp_path / "thinned", server.port) as dashboard:
         for epoch in range(1, 8):
             train(dashboard, [epoch], resume=epoch > 1)
-            wait_for(lambda epoch=epoch: windows(server.port, "images thinned").get("labels", {}).get(
-                "content", [{}])[-1].get("step") == epoch)
-    saved = json.loads((tmp_path / "thinned" / "images thinned.json").read_text())["jsons"]["labels"]
+            wait_for(
+                lambda epoch=epoch: (
+                    windows(server.port, "images thinned")
+                    .get("labels", {})
+                    .get("content", [{}])[-1]
+                    .get("step")
+                    == epoch
+                )
+            )
+    saved = json.loads((tmp_path / "thinned" / "images thinned.json").read_text())["jsons"][
+        "labels"
+    ]
     assert steps(windows(server.port, "images thinned")["labels"]) == steps(saved) == [1, 5, 7]
 
 
@@ -183,7 +220,9 @@ def test_an_evaluation_shows_its_classes_and_some_frames(server, tmp_path):
     bars = windows(server.port, "graphs eval")["iou_eval"]
     assert traces(bars) == {"eval": (NAMES, [0.5, None, 1.0])} and "75.00" in bars["title"]
     frames = windows(server.port, "images eval")["frames"]
-    assert [image["caption"] for image in frames["content"]] == [f"video/{i}" for i in range(0, 40, 3)]
+    assert [image["caption"] for image in frames["content"]] == [
+        f"video/{i}" for i in range(0, 40, 3)
+    ]
 
 
 def test_a_resumed_evaluation_shows_the_frames_of_both_parts(server, tmp_path):
@@ -193,7 +232,9 @@ def test_a_resumed_evaluation_shows_the_frames_of_both_parts(server, tmp_path):
             for i in range(start, start + 20):
                 watch(labelled(f"video/{i}"))
     frames = windows(server.port, "images parts")["frames"]
-    assert [image["caption"] for image in frames["content"]] == [f"video/{i}" for i in range(0, 40, 3)]
+    assert [image["caption"] for image in frames["content"]] == [
+        f"video/{i}" for i in range(0, 40, 3)
+    ]
 
 
 def test_an_evaluation_beside_a_training_leaves_its_windows_there(server, tmp_path):
@@ -224,12 +265,15 @@ def test_what_cannot_be_drawn_or_saved_stops_nothing(server, tmp_path, logged):
         (tmp_path / "broken" / "graphs broken.json").mkdir()
         dashboard.bars("iou", "IoU", [0.1, 0.2, 0.3])
     assert "iou" in windows(server.port, "graphs broken")
-    assert len(logged()) == len(set(logged())) and any("cannot be saved" in line for line in logged())
+    assert len(logged()) == len(set(logged())) and any(
+        "cannot be saved" in line for line in logged()
+    )
 
 
 def test_a_spoilt_record_is_written_anew(server, tmp_path):
-    for number, text in enumerate(("", "{", "[]", '{"jsons": 3}', '{"jsons": {"iou": 3}}',
-                                   '{"jsons": {"labels": {}}}')):
+    for number, text in enumerate(
+        ("", "{", "[]", '{"jsons": 3}', '{"jsons": {"iou": 3}}', '{"jsons": {"labels": {}}}')
+    ):
         folder = tmp_path / f"spoilt{number}"
         folder.mkdir()
         for env in ("graphs", "images"):
@@ -243,7 +287,7 @@ def test_a_spoilt_record_is_written_anew(server, tmp_path):
 def test_without_visualize_and_on_other_ranks_nothing_happens(tmp_path, monkeypatch):
     threads = threading.active_count()
     quiet = [Dashboard.of(options(tmp_path, 1, visualize=False), LABELS)]
-    monkeypatch.setattr("utils.dashboard.rank", lambda: 1)
+    monkeypatch.setattr("utils.dashboard.dashboard.rank", lambda: 1)
     quiet.append(Dashboard.of(options(tmp_path, 1), LABELS))
     for dashboard in quiet:
         with dashboard:

@@ -3,6 +3,7 @@
 One line that begins `main.py: error:` goes with exit code 2 throughout; "-" where nothing is wrong in the end. Tests
 marked slow (`python -m pytest -m slow`) have a fast representative in the same row.
 """
+
 from __future__ import annotations
 
 import ast
@@ -16,190 +17,382 @@ HERE = Path(__file__).resolve().parent
 
 class Row(NamedTuple):
     fault: str
-    line: str       # what the user reads
-    code: str       # exit code
-    left: str       # on the disk
-    tests: str      # "FILE: test, test; FILE: test", files without test_ and .py, tests without test_
+    line: str  # what the user reads
+    code: str  # exit code
+    left: str  # on the disk
+    tests: str  # "FILE: test, test; FILE: test", files without test_ and .py, tests without test_
 
 
 TABLE = [
     # Kills
-    Row("kill -9 of a training, between saves and in a save", "-", "137", "the last checkpoint; resumed bit for bit",
+    Row(
+        "kill -9 of a training, between saves and in a save",
+        "-",
+        "137",
+        "the last checkpoint; resumed bit for bit",
         "faults_kills: a_training_killed_in_a_save_and_between_saves_ends_with_the_same_weights, "
         "a_training_killed_at_20_moments_and_20_disk_operations_ends_with_the_same_weights; "
         "resume: kill_9_at_random_moments_costs_nothing, kill_9_during_a_save_costs_nothing; "
-        "checkpoint: a_crash_at_any_step_costs_no_checkpoint; log: kill_9_at_any_moment_leaves_a_whole_log"),
-    Row("kill -9 of two ranks", "-", "137", "the same", "faults_kills: "
+        "checkpoint: a_crash_at_any_step_costs_no_checkpoint; log: kill_9_at_any_moment_leaves_a_whole_log",
+    ),
+    Row(
+        "kill -9 of two ranks",
+        "-",
+        "137",
+        "the same",
+        "faults_kills: "
         "two_ranks_killed_together_end_with_the_same_weights, "
         "two_ranks_killed_at_20_moments_end_with_the_same_weights; "
-        "resume: two_ranks_killed_with_their_launcher_resume_to_the_same_weights"),
-    Row("kill -9 of an evaluation", "-", "137", "its sums; resumed to the same numbers and files", "faults_kills: "
+        "resume: two_ranks_killed_with_their_launcher_resume_to_the_same_weights",
+    ),
+    Row(
+        "kill -9 of an evaluation",
+        "-",
+        "137",
+        "its sums; resumed to the same numbers and files",
+        "faults_kills: "
         "an_evaluation_killed_in_a_save_and_between_saves_ends_with_the_same_numbers, "
         "an_evaluation_killed_at_20_moments_ends_with_the_same_numbers, "
         "an_evaluation_by_two_ranks_killed_at_20_moments_ends_with_the_same_numbers; "
-        "resume_jobs: an_evaluation_killed_again_and_again_ends_with_the_same_numbers"),
-    Row("kill -9 of an inference", "-", "137", "the sources that were done; resumed to the same files",
+        "resume_jobs: an_evaluation_killed_again_and_again_ends_with_the_same_numbers",
+    ),
+    Row(
+        "kill -9 of an inference",
+        "-",
+        "137",
+        "the sources that were done; resumed to the same files",
         "faults_kills: an_inference_killed_in_a_save_and_between_saves_leaves_the_same_files, "
         "an_inference_killed_at_20_moments_leaves_the_same_files; resume_jobs: "
         "inference_skips_the_sources_that_are_done; video: "
-        "a_run_that_is_killed_outright_leaves_nothing_under_the_final_name"),
-    Row("one rank is killed", "rank 1 was ended by SIGKILL: if nobody did that, memory was short", "137",
-        "the last checkpoint", "faults_runs: a_rank_that_is_killed_is_named_by_the_launcher"),
-    Row("SIGTERM, Ctrl-C", "stopped by SIGTERM; --resume goes on from here", "143, 130", "a checkpoint of this moment",
+        "a_run_that_is_killed_outright_leaves_nothing_under_the_final_name",
+    ),
+    Row(
+        "one rank is killed",
+        "rank 1 was ended by SIGKILL: if nobody did that, memory was short",
+        "137",
+        "the last checkpoint",
+        "faults_runs: a_rank_that_is_killed_is_named_by_the_launcher",
+    ),
+    Row(
+        "SIGTERM, Ctrl-C",
+        "stopped by SIGTERM; --resume goes on from here",
+        "143, 130",
+        "a checkpoint of this moment",
         "faults_runs: a_signal_saves_names_itself_and_costs_nothing, "
         "a_signal_to_one_of_two_ranks_stops_both_with_one_line; resume: sigterm_saves_and_exits_143_and_resumes; "
         "resume_jobs: sigterm_and_resume_through_the_command_line; cli: "
         "inference_stopped_by_sigterm_keeps_what_it_has; "
-        "video: a_killed_run_leaves_a_readable_video; visualize: exploring_goes_on_until_ctrl_c"),
-    Row("a loader worker dies", "a loader worker died (...): if nobody killed it, memory was short: lower ...", "2",
-        "the last checkpoint", "faults_runs: a_loader_worker_that_dies_is_told_and_the_run_goes_on_later, "
-        "a_loader_worker_that_dies_while_it_hands_over_a_batch_is_told_too"),
-
+        "video: a_killed_run_leaves_a_readable_video; visualize: exploring_goes_on_until_ctrl_c",
+    ),
+    Row(
+        "a loader worker dies",
+        "a loader worker died (...): if nobody killed it, memory was short: lower ...",
+        "2",
+        "the last checkpoint",
+        "faults_runs: a_loader_worker_that_dies_is_told_and_the_run_goes_on_later, "
+        "a_loader_worker_that_dies_while_it_hands_over_a_batch_is_told_too",
+    ),
     # Training
-    Row("loss or gradients NaN or Inf at step k",
+    Row(
+        "loss or gradients NaN or Inf at step k",
         "the loss is not finite in epoch 1, step 5: ce nan, aux 1.2; lower ...",
-        "2", "the last good checkpoint", "faults_runs: "
+        "2",
+        "the last good checkpoint",
+        "faults_runs: "
         "a_loss_that_is_not_finite_stops_the_run_which_can_go_on_from_the_last_good_state, "
-        "all_terms_of_a_loss_that_is_not_finite_are_named"),
-    Row("the same with --on-nonfinite skip", "left out: the loss is not finite in ...; 1 of 8 steps were left out", "0",
-        "what the other steps made, on all ranks", "faults_runs: "
+        "all_terms_of_a_loss_that_is_not_finite_are_named",
+    ),
+    Row(
+        "the same with --on-nonfinite skip",
+        "left out: the loss is not finite in ...; 1 of 8 steps were left out",
+        "0",
+        "what the other steps made, on all ranks",
+        "faults_runs: "
         "a_step_that_is_left_out_changes_nothing_and_is_counted, what_was_left_out_is_still_counted_after_a_resume, "
         "two_ranks_leave_a_step_out_together, in_half_precision_the_scaler_leaves_steps_out_by_itself, "
-        "an_epoch_of_which_every_step_would_be_left_out_stops_the_run"),
-    Row("the clock jumps back", "-", "0", "the same", "faults_runs: "
+        "an_epoch_of_which_every_step_would_be_left_out_stops_the_run",
+    ),
+    Row(
+        "the clock jumps back",
+        "-",
+        "0",
+        "the same",
+        "faults_runs: "
         "nothing_depends_on_a_clock_that_runs_backwards, nobody_asks_for_the_time_of_day, "
-        "every_file_of_the_program_is_looked_at"),
-    Row("ranks with different options, data or weights", "the ranks have different options: rank 0 --batch-size 2, ...",
-        "2", "nothing", "faults_runs: ranks_with_different_options_are_told, ranks_with_different_data_are_told, "
-        "ranks_with_different_weights_are_told; ranks: a_mistake_under_two_ranks_is_told_once_with_exit_code_2"),
-    Row("a batch larger than the data set", "the training set has 16 clips, fewer than one batch of 99 ...", "2",
-        "nothing", "faults_settings: a_batch_larger_than_the_data_set_is_told; cli: "
-        "batch_norm_without_a_batch_is_explained"),
-
-    Row("numbers beyond any machine, or memory that does not suffice",
-        "--num-workers 100000 would start as many processes: 256 at most; there is not enough memory for this ...", "2",
-        "nothing", "faults_settings: numbers_beyond_any_machine_are_refused, memory_that_does_not_suffice_is_one_line"),
-
+        "every_file_of_the_program_is_looked_at",
+    ),
+    Row(
+        "ranks with different options, data or weights",
+        "the ranks have different options: rank 0 --batch-size 2, ...",
+        "2",
+        "nothing",
+        "faults_runs: ranks_with_different_options_are_told, ranks_with_different_data_are_told, "
+        "ranks_with_different_weights_are_told; ranks: a_mistake_under_two_ranks_is_told_once_with_exit_code_2",
+    ),
+    Row(
+        "a batch larger than the data set",
+        "the training set has 16 clips, fewer than one batch of 99 ...",
+        "2",
+        "nothing",
+        "faults_settings: a_batch_larger_than_the_data_set_is_told; cli: "
+        "batch_norm_without_a_batch_is_explained",
+    ),
+    Row(
+        "numbers beyond any machine, or memory that does not suffice",
+        "--num-workers 100000 would start as many processes: 256 at most; there is not enough memory for this ...",
+        "2",
+        "nothing",
+        "faults_settings: numbers_beyond_any_machine_are_refused, memory_that_does_not_suffice_is_one_line",
+    ),
     # Weights and checkpoints
-    Row("weights: missing, truncated, no weights, of another method, backbone or class count",
-        "FILE does not fit the model: ...; is it of another --backbone, --method or option?", "2", "nothing",
+    Row(
+        "weights: missing, truncated, no weights, of another method, backbone or class count",
+        "FILE does not fit the model: ...; is it of another --backbone, --method or option?",
+        "2",
+        "nothing",
         "faults_files: wrong_weights_are_refused_before_anything_is_written, "
         "the_exit_code_and_the_line_are_those_of_the_process; load_weights: "
         "a_bad_file_is_one_helpful_line_and_leaves_the_model_alone, "
         "weights_for_other_classes_or_of_other_backbones_are_called_so; cli: "
-        "weights_that_name_other_classes_are_refused"),
-    Row("a malicious pickle", "FILE holds pickled objects (posix.system), which could run code and are refused", "2",
-        "nothing, and nothing was run", "checkpoint: a_malicious_file_is_refused_and_does_nothing; faults_files: "
-        "of_a_checkpoint_that_holds_code_the_previous_one_is_used"),
-    Row("weights that name a network that cannot be, or more than a network",
-        "what the weights say of their network cannot be: argument --backbone: invalid choice: ...", "2", "nothing",
-        "weights_options: a_file_of_strangers_sets_nothing_but_the_network, files_that_say_nothing_change_nothing"),
-    Row("the newest checkpoint is truncated, at any offset",
-        "FILE is damaged or no checkpoint (...); went on with FILE.previous", "0", "the same as without",
+        "weights_that_name_other_classes_are_refused",
+    ),
+    Row(
+        "a malicious pickle",
+        "FILE holds pickled objects (posix.system), which could run code and are refused",
+        "2",
+        "nothing, and nothing was run",
+        "checkpoint: a_malicious_file_is_refused_and_does_nothing; faults_files: "
+        "of_a_checkpoint_that_holds_code_the_previous_one_is_used",
+    ),
+    Row(
+        "weights that name a network that cannot be, or more than a network",
+        "what the weights say of their network cannot be: argument --backbone: invalid choice: ...",
+        "2",
+        "nothing",
+        "weights_options: a_file_of_strangers_sets_nothing_but_the_network, files_that_say_nothing_change_nothing",
+    ),
+    Row(
+        "the newest checkpoint is truncated, at any offset",
+        "FILE is damaged or no checkpoint (...); went on with FILE.previous",
+        "0",
+        "the same as without",
         "faults_files: of_a_truncated_checkpoint_the_previous_one_is_used_and_named, "
         "without_any_whole_checkpoint_nothing_begins; checkpoint: "
         "truncation_anywhere_is_noticed_and_the_previous_file_used; resume: "
-        "a_truncated_checkpoint_is_named_and_the_one_before_serves"),
-    Row("the record of what an inference has done is damaged", "FILE is damaged: leave --resume out to start anew", "2",
-        "what was there", "faults_files: a_damaged_list_of_finished_sources_is_named"),
-    Row("--resume with other options", "FILE was trained with --backbone erf, not psp18: resume with ...", "2",
-        "what was there", "resume: resuming_with_other_options_is_refused_and_nothing_changes; resume_jobs: "
-        "sums_of_other_weights_are_not_added_to"),
-
+        "a_truncated_checkpoint_is_named_and_the_one_before_serves",
+    ),
+    Row(
+        "the record of what an inference has done is damaged",
+        "FILE is damaged: leave --resume out to start anew",
+        "2",
+        "what was there",
+        "faults_files: a_damaged_list_of_finished_sources_is_named",
+    ),
+    Row(
+        "--resume with other options",
+        "FILE was trained with --backbone erf, not psp18: resume with ...",
+        "2",
+        "what was there",
+        "resume: resuming_with_other_options_is_refused_and_nothing_changes; resume_jobs: "
+        "sums_of_other_weights_are_not_added_to",
+    ),
     # Savedir and disk
-    Row("a savedir that holds a training", "FOLDER holds a checkpoint: --resume goes on from it, --overwrite ...", "2",
-        "what was there", "faults_files: a_savedir_with_a_checkpoint_is_not_overwritten_unasked"),
-    Row("two runs in one savedir", "--savedir FOLDER is in use by another run (process 123): wait for its end, or ...",
-        "2", "the other run's", "faults_files: a_savedir_in_use_is_refused_until_its_run_is_gone_however_it_went, "
-        "of_two_runs_that_start_together_one_has_the_savedir"),
-    Row("a savedir that is a file, below a file, read-only",
+    Row(
+        "a savedir that holds a training",
+        "FOLDER holds a checkpoint: --resume goes on from it, --overwrite ...",
+        "2",
+        "what was there",
+        "faults_files: a_savedir_with_a_checkpoint_is_not_overwritten_unasked",
+    ),
+    Row(
+        "two runs in one savedir",
+        "--savedir FOLDER is in use by another run (process 123): wait for its end, or ...",
+        "2",
+        "the other run's",
+        "faults_files: a_savedir_in_use_is_refused_until_its_run_is_gone_however_it_went, "
+        "of_two_runs_that_start_together_one_has_the_savedir",
+    ),
+    Row(
+        "a savedir that is a file, below a file, read-only",
         "cannot write into --savedir FOLDER: Read-only file system",
-        "2", "nothing", "faults_files: a_savedir_that_is_a_file_or_lies_below_one_is_told, "
+        "2",
+        "nothing",
+        "faults_files: a_savedir_that_is_a_file_or_lies_below_one_is_told, "
         "a_read_only_savedir_is_told, a_savedir_that_may_not_be_written_is_told; "
-        "video: a_file_in_place_of_the_folder_is_an_error"),
-    Row("the disk fills up or becomes read-only", "could not save FILE: No space left on device; is there space, ...",
-        "2", "the last checkpoint; nothing half-written", "faults_files: "
+        "video: a_file_in_place_of_the_folder_is_an_error",
+    ),
+    Row(
+        "the disk fills up or becomes read-only",
+        "could not save FILE: No space left on device; is there space, ...",
+        "2",
+        "the last checkpoint; nothing half-written",
+        "faults_files: "
         "a_training_whose_file_finds_no_room_says_which_and_goes_on_later, "
         "an_evaluation_whose_file_finds_no_room_says_which, an_inference_whose_label_finds_no_room_says_which, "
         "a_limit_on_file_size_is_told_and_nothing_half_written_stays, "
         "a_full_disk_is_told_and_the_checkpoint_before_stays; checkpoint: a_full_disk_at_any_step_costs_no_checkpoint; "
         "video: a_disk_that_is_filling_stops_the_run_and_keeps_the_video, "
-        "frames_that_do_not_reach_the_disk_are_an_error"),
-
+        "frames_that_do_not_reach_the_disk_are_an_error",
+    ),
     # Data sets
-    Row("images of 16 bits, palette, alpha, CMYK; turned by EXIF: not applied, for labels have none", "-", "0",
-        "results", "faults_data: an_unusual_image_is_read; files: any_kind_of_image_is_read_as_rgb, "
-        "sixteen_bits_become_eight, the_exif_orientation_is_not_applied"),
-    Row("images or labels truncated, of zero bytes, missing, of another size, of floats; ids out of range",
-        "FILE cannot be read as an image ...; the label FILE holds the id 77, which is none of the 11 classes ...", "2",
-        "no results", "faults_data: an_image_that_cannot_serve_is_named, "
+    Row(
+        "images of 16 bits, palette, alpha, CMYK; turned by EXIF: not applied, for labels have none",
+        "-",
+        "0",
+        "results",
+        "faults_data: an_unusual_image_is_read; files: any_kind_of_image_is_read_as_rgb, "
+        "sixteen_bits_become_eight, the_exif_orientation_is_not_applied",
+    ),
+    Row(
+        "images or labels truncated, of zero bytes, missing, of another size, of floats; ids out of range",
+        "FILE cannot be read as an image ...; the label FILE holds the id 77, which is none of the 11 classes ...",
+        "2",
+        "no results",
+        "faults_data: an_image_that_cannot_serve_is_named, "
         "training_data_broken_in_a_worker_is_named, frames_of_several_sizes_in_a_training_are_named; "
         "files: a_file_cut_short_is_named, an_unknown_id_is_named_as_it_is_in_the_file; "
-        "check_data: every_fault_is_named_and_the_rest_is_still_checked"),
-    Row("missing or odd neighbours", "FILE does not exist; clip/1 is 16x16 (HxW), but clip/2 of the same clip 24x32",
+        "check_data: every_fault_is_named_and_the_rest_is_still_checked",
+    ),
+    Row(
+        "missing or odd neighbours",
+        "FILE does not exist; clip/1 is 16x16 (HxW), but clip/2 of the same clip 24x32",
         "2",
-        "no results", "faults_data: a_missing_neighbour_is_named, "
+        "no results",
+        "faults_data: a_missing_neighbour_is_named, "
         "a_neighbour_of_another_size_is_named_or_brought_to_the_work_size; "
-        "cityscapes: a_missing_neighbour_is_an_error_when_it_is_needed"),
-    Row("an empty data set, a missing split", "no clips in FOLDER: expected <clip>/images/*.png or ...", "2", "nothing",
-        "faults_data: a_data_set_without_content_is_told, a_missing_validation_split_is_told_before_training"),
-    Row("duplicate names", "A.jpg and A.png are one frame twice: remove one of them", "2", "no results",
+        "cityscapes: a_missing_neighbour_is_an_error_when_it_is_needed",
+    ),
+    Row(
+        "an empty data set, a missing split",
+        "no clips in FOLDER: expected <clip>/images/*.png or ...",
+        "2",
+        "nothing",
+        "faults_data: a_data_set_without_content_is_told, a_missing_validation_split_is_told_before_training",
+    ),
+    Row(
+        "duplicate names",
+        "A.jpg and A.png are one frame twice: remove one of them",
+        "2",
+        "no results",
         "faults_data: an_image_that_cannot_serve_is_named; faults_video: "
         "a_source_named_twice_or_like_another_overwrites_nothing; cityscapes: "
-        "files_with_strange_names_are_told_or_left_alone; source_names: names_of_several_sources_differ"),
-
+        "files_with_strange_names_are_told_or_left_alone; source_names: names_of_several_sources_differ",
+    ),
     # Sources
-    Row("images of a source: any kind, turned as EXIF says", "-", "0", "labels", "faults_data: "
+    Row(
+        "images of a source: any kind, turned as EXIF says",
+        "-",
+        "0",
+        "labels",
+        "faults_data: "
         "images_of_a_source_are_turned_as_exif_says_and_may_be_of_any_kind; source_images: "
-        "every_kind_of_pixel_becomes_rgb, images_are_turned_as_their_exif_says"),
-    Row("a damaged image among a source's", "2.png cannot be read as an image (...)", "2", "the frames before it",
-        "source_images: a_damaged_image_is_an_error_that_names_it, an_image_that_vanishes_is_an_error_that_names_it"),
-    Row("a video of odd sides, one frame, alpha, changing size, 0 frames a second",
-        "FILE says 0 frames a second: 25 assumed", "0", "labels and overlay of every frame",
-        "faults_video: an_unusual_video_is_labelled_whole; source: an_impossible_rate_becomes_25_with_a_note"),
-    Row("a truncated video", "FILE ended after 20 of 221 frames", "0, or 2 without any frame", "the frames there are",
+        "every_kind_of_pixel_becomes_rgb, images_are_turned_as_their_exif_says",
+    ),
+    Row(
+        "a damaged image among a source's",
+        "2.png cannot be read as an image (...)",
+        "2",
+        "the frames before it",
+        "source_images: a_damaged_image_is_an_error_that_names_it, an_image_that_vanishes_is_an_error_that_names_it",
+    ),
+    Row(
+        "a video of odd sides, one frame, alpha, changing size, 0 frames a second",
+        "FILE says 0 frames a second: 25 assumed",
+        "0",
+        "labels and overlay of every frame",
+        "faults_video: an_unusual_video_is_labelled_whole; source: an_impossible_rate_becomes_25_with_a_note",
+    ),
+    Row(
+        "a truncated video",
+        "FILE ended after 20 of 221 frames",
+        "0, or 2 without any frame",
+        "the frames there are",
         "faults_video: a_truncated_video_is_labelled_as_far_as_it_goes_and_said_to_be_cut; source: "
-        "a_video_cut_short_gives_what_there_is_and_a_note, a_video_of_which_no_frame_is_left_is_an_error"),
-    Row("a stream that drops and comes back", "ADDRESS dropped after 6 frames, reconnected (attempt 2)", "0",
-        "all frames that came", "faults_video: a_stream_that_drops_is_told_and_labelled_on; source_streams: "
-        "a_stream_reconnects_when_it_drops_and_gives_up_in_the_end, a_stream_that_drops_again_and_again_is_given_up"),
-    Row("a camera that is not there", "camera 77 cannot be opened: is it connected, and free of other programs?", "2",
-        "no output", "faults_video: a_camera_that_is_not_there_is_told; source_streams: "
-        "a_camera_that_is_not_there_is_one_line"),
-    Row("one bad source of several", "1 of 3 sources failed: ...", "2", "the others' output", "faults_video: "
+        "a_video_cut_short_gives_what_there_is_and_a_note, a_video_of_which_no_frame_is_left_is_an_error",
+    ),
+    Row(
+        "a stream that drops and comes back",
+        "ADDRESS dropped after 6 frames, reconnected (attempt 2)",
+        "0",
+        "all frames that came",
+        "faults_video: a_stream_that_drops_is_told_and_labelled_on; source_streams: "
+        "a_stream_reconnects_when_it_drops_and_gives_up_in_the_end, a_stream_that_drops_again_and_again_is_given_up",
+    ),
+    Row(
+        "a camera that is not there",
+        "camera 77 cannot be opened: is it connected, and free of other programs?",
+        "2",
+        "no output",
+        "faults_video: a_camera_that_is_not_there_is_told; source_streams: "
+        "a_camera_that_is_not_there_is_one_line",
+    ),
+    Row(
+        "one bad source of several",
+        "1 of 3 sources failed: ...",
+        "2",
+        "the others' output",
+        "faults_video: "
         "one_bad_source_of_several_is_named_and_the_others_are_done; cli: "
-        "a_failing_source_of_one_rank_does_not_stop_the_other_rank"),
-    Row("a pipe that ends inside an image", "standard input ended inside image 3: 2 came whole", "0", "those",
-        "source_pipe: a_pipe_that_ends_inside_an_image_keeps_what_came_whole"),
-
+        "a_failing_source_of_one_rank_does_not_stop_the_other_rank",
+    ),
+    Row(
+        "a pipe that ends inside an image",
+        "standard input ended inside image 3: 2 came whole",
+        "0",
+        "those",
+        "source_pipe: a_pipe_that_ends_inside_an_image_keeps_what_came_whole",
+    ),
     # Settings and surroundings
-    Row("a setting that cannot work", "--data-root /nowhere is not a folder: ...; --precision fp16 needs a GPU ...",
-        "2", "nothing", "faults_settings: a_setting_that_cannot_work_is_told, "
-        "a_job_without_weights_or_source_says_which_option_is_missing, a_foreign_package_named_datasets_is_noticed"),
-    Row("a visdom server that is absent, hangs or dies", "the dashboard at ... cannot be reached: ...", "0",
-        "the record, for --replay", "visualize: "
+    Row(
+        "a setting that cannot work",
+        "--data-root /nowhere is not a folder: ...; --precision fp16 needs a GPU ...",
+        "2",
+        "nothing",
+        "faults_settings: a_setting_that_cannot_work_is_told, "
+        "a_job_without_weights_or_source_says_which_option_is_missing, a_foreign_package_named_datasets_is_noticed",
+    ),
+    Row(
+        "a visdom server that is absent, hangs or dies",
+        "the dashboard at ... cannot be reached: ...",
+        "0",
+        "the record, for --replay",
+        "visualize: "
         "without_a_server_there_is_one_warning_and_a_replay_shows_it_later; feed: "
-        "a_server_that_hangs_costs_one_warning_and_no_time"),
-    Row("no C++ compiler, or one that fails, or no place to keep what it builds",
-        "local attention takes its slower way on cpu: its C++ kernels could not be built: ...", "0", "the same",
+        "a_server_that_hangs_costs_one_warning_and_no_time",
+    ),
+    Row(
+        "no C++ compiler, or one that fails, or no place to keep what it builds",
+        "local attention takes its slower way on cpu: its C++ kernels could not be built: ...",
+        "0",
+        "the same",
         "local_attention_cpp: without_a_compiler_that_works_reads_take_the_slower_way_and_say_why, "
         "processes_that_begin_at_once_all_get_them_and_a_damaged_one_is_built_anew, "
         "a_folder_that_cannot_be_written_does_not_matter, without_a_home_nothing_is_kept_and_nothing_is_missed, "
-        "temporary_files_need_not_be_executable, without_openmp_they_have_threads_of_their_own"),
+        "temporary_files_need_not_be_executable, without_openmp_they_have_threads_of_their_own",
+    ),
 ]
 
 
 def named(row: Row) -> list[tuple[str, str]]:
     """(file, test) of a row."""
     parts = [part.strip().split(": ") for part in row.tests.split(";")]
-    return [(f"test_{file}.py", f"test_{test.strip()}") for file, tests in parts for test in tests.split(",")]
+    return [
+        (f"test_{file}.py", f"test_{test.strip()}")
+        for file, tests in parts
+        for test in tests.split(",")
+    ]
 
 
 def cases_in(file: Path) -> dict[str, bool]:
     """Its tests, and whether all their cases are slow."""
-    functions = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)]
-    return {node.name: any(ast.unparse(mark) == "pytest.mark.slow" for mark in node.decorator_list)
-            for node in functions if node.name.startswith("test_")}
+    functions = [
+        node for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)
+    ]
+    return {
+        node.name: any(ast.unparse(mark) == "pytest.mark.slow" for mark in node.decorator_list)
+        for node in functions
+        if node.name.startswith("test_")
+    }
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.fault)
@@ -210,8 +403,12 @@ def test_every_row_is_held_by_tests_that_exist_and_one_is_fast(row):
 
 def test_every_test_of_a_fault_is_in_the_table():
     known = {place for row in TABLE for place in named(row)}
-    missing = [(file.name, test) for file in HERE.glob("test_faults_*.py") for test in cases_in(file)
-               if (file.name, test) not in known]
+    missing = [
+        (file.name, test)
+        for file in HERE.glob("test_faults_*.py")
+        for test in cases_in(file)
+        if (file.name, test) not in known
+    ]
     assert not missing
 
 

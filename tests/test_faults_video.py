@@ -1,4 +1,5 @@
 """Videos and streams that are not as they should be. The table is in test_faults.py."""
+
 from __future__ import annotations
 
 import io
@@ -8,20 +9,32 @@ import pytest
 from PIL import Image
 
 from command import SINGLE, assert_one_line, call
-from datasets import source
+from datasets.source import source
 from frames import flat, write_video
 from test_source_streams import motion_jpeg, serve
-from utils.video import probe
+from utils.output.video import probe
 
-__all__ = ["serve"]         # a fixture
+__all__ = ["serve"]  # a fixture
 
 
 @pytest.fixture
 def label(weights, tmp_path):
     """Labels sources into tmp_path/save."""
     return lambda *sources, words=("--output", "overlay", "labels"): call(
-        "--inference", *SINGLE, "--device", "cpu", "--threads", "1", "--weights", weights, "--savedir",
-        tmp_path / "save", *words, "--source", *sources)
+        "--inference",
+        *SINGLE,
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--weights",
+        weights,
+        "--savedir",
+        tmp_path / "save",
+        *words,
+        "--source",
+        *sources,
+    )
 
 
 def noise(i: int, size=(32, 48)) -> np.ndarray:
@@ -43,8 +56,13 @@ def one_frame(path):
 
 
 def alpha(path):
-    return animation(path, [Image.fromarray(np.dstack([noise(i), np.full((32, 48), 80 * i, np.uint8)]))
-                            for i in range(3)])
+    return animation(
+        path,
+        [
+            Image.fromarray(np.dstack([noise(i), np.full((32, 48), 80 * i, np.uint8)]))
+            for i in range(3)
+        ],
+    )
 
 
 def changing_size(path):
@@ -61,9 +79,9 @@ def no_rate(path):
     data = bytearray(write_video(path / "clip.mp4").read_bytes())
     for box, skip in ((b"mvhd", 12), (b"mdhd", 12)):
         place = data.index(box) + 4 + skip
-        data[place + 4:place + 8] = bytes(4)                # its duration
-    place = data.index(b"stts") + 4 + 4                     # version, then: entries, samples, their duration
-    data[place + 8:place + 12] = bytes(4)
+        data[place + 4 : place + 8] = bytes(4)  # its duration
+    place = data.index(b"stts") + 4 + 4  # version, then: entries, samples, their duration
+    data[place + 8 : place + 12] = bytes(4)
     (path / "clip.mp4").write_bytes(data)
     return path / "clip.mp4", 10, (48, 64)
 
@@ -80,7 +98,9 @@ def test_an_unusual_video_is_labelled_whole(label, tmp_path, make):
     assert ("25 assumed" in done.stderr) == (make is no_rate)
 
 
-def test_a_truncated_video_is_labelled_as_far_as_it_goes_and_said_to_be_cut(shared, label, tmp_path):
+def test_a_truncated_video_is_labelled_as_far_as_it_goes_and_said_to_be_cut(
+    shared, label, tmp_path
+):
     whole = (shared / "videos" / "solidWhiteRight.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[:100_000])
     done = label(tmp_path / "cut.mp4", words=("--work-size", "32", "64", "--output", "labels"))
@@ -90,11 +110,17 @@ def test_a_truncated_video_is_labelled_as_far_as_it_goes_and_said_to_be_cut(shar
 
 def test_one_bad_source_of_several_is_named_and_the_others_are_done(label, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
-    done = label(write_video(tmp_path / "one.mp4", 2), tmp_path / "bad.mp4", tmp_path / "absent.mp4",
-                 write_video(tmp_path / "two.mp4", 3))
+    done = label(
+        write_video(tmp_path / "one.mp4", 2),
+        tmp_path / "bad.mp4",
+        tmp_path / "absent.mp4",
+        write_video(tmp_path / "two.mp4", 3),
+    )
     assert_one_line(done, "2 of 4 sources failed: there is no ")
     assert "bad.mp4 cannot be read as a video" in done.stderr
-    assert [probe(tmp_path / "save" / f"{name}_overlay.mp4")["frames"] for name in ("one", "two")] == [2, 3]
+    assert [
+        probe(tmp_path / "save" / f"{name}_overlay.mp4")["frames"] for name in ("one", "two")
+    ] == [2, 3]
     assert not list((tmp_path / "save").glob("*bad*"))
 
 
@@ -116,7 +142,14 @@ def test_a_source_named_twice_or_like_another_overwrites_nothing(label, tmp_path
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         Image.fromarray(flat(9, (32, 48))).save(tmp_path / folder / "x.png")
-    done = label(tmp_path / "a" / "x.png", tmp_path / "b" / "x.png", tmp_path / "a" / "x.png",
-                 words=("--output", "labels"))
+    done = label(
+        tmp_path / "a" / "x.png",
+        tmp_path / "b" / "x.png",
+        tmp_path / "a" / "x.png",
+        words=("--output", "labels"),
+    )
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in (tmp_path / "save").glob("*_labels")) == ["x_2_labels", "x_labels"]
+    assert sorted(path.name for path in (tmp_path / "save").glob("*_labels")) == [
+        "x_2_labels",
+        "x_labels",
+    ]

@@ -1,13 +1,15 @@
 """A visdom server that is absent, hangs, dies, is none or is slow: a run does not notice."""
+
 import json
 import threading
 import time
 
 import pytest
 
-from utils import feed, panes
-from utils.feed import Feed, Server
-from utils.panes import Record
+from utils.dashboard import client as feed
+from utils.dashboard import windows as panes
+from utils.dashboard.client import Feed, Server
+from utils.dashboard.windows import Record
 from visdom_server import VisdomServer, free_port, hanging_port, wait_for, windows
 from watched import IMAGE, labelled, open_dashboard, steps, traces, train
 
@@ -36,7 +38,12 @@ def test_without_a_server_a_run_goes_on_at_full_speed_with_one_warning(tmp_path,
         train(dashboard, range(1, 3))
         started = time.monotonic()
     assert time.monotonic() - started < 5.5
-    assert len(logged()) == 1 and "refused" in logged()[0] and "--replay" in logged()[0] and "\n" not in logged()[0]
+    assert (
+        len(logged()) == 1
+        and "refused" in logged()[0]
+        and "--replay" in logged()[0]
+        and "\n" not in logged()[0]
+    )
     recorded = json.loads((tmp_path / "absent" / "graphs absent.json").read_text())["jsons"]
     assert traces(recorded["loss_train"]) == {"absent": ([1, 2], [1.0, 0.5])}
 
@@ -108,11 +115,16 @@ class Stuck(Server):
 def test_a_full_queue_drops_the_oldest_images_and_no_curve(tmp_path, logged):
     record, server = Record(tmp_path, keep=False), Stuck()
     stuck = Feed(record, server)
-    stuck.save()                                                    # the thread is busy from here on
+    stuck.save()  # the thread is busy from here on
     wait_for(lambda: not stuck.saving)
     stuck.show("e", "curve", lambda: panes.curves("curve", "", [1], {"": [1.0]}))
     for step in range(100):
-        stuck.show("e", "images", lambda step=step: panes.picture("images", "", IMAGE, step=step), history=True)
+        stuck.show(
+            "e",
+            "images",
+            lambda step=step: panes.picture("images", "", IMAGE, step=step),
+            history=True,
+        )
         stuck.show("e", "bars", lambda step=step: panes.bars("bars", "", ["a"], [step / 100], ""))
     assert len(stuck.waiting) == feed.WAITING + 2
     server.go.set()
@@ -126,5 +138,8 @@ def test_a_history_that_is_too_long_keeps_every_second_image_and_the_last(tmp_pa
     monkeypatch.setattr(panes, "LONGEST", 8)
     record = Record(tmp_path, keep=False)
     goes_on = [record.show("e", panes.picture("p", "", IMAGE, step=step)) for step in range(1, 11)]
-    assert steps(record.envs["e"]["p"]) == [1, 3, 5, 7, 9, 10] and record.envs["e"]["p"]["selected"] == 5
+    assert (
+        steps(record.envs["e"]["p"]) == [1, 3, 5, 7, 9, 10]
+        and record.envs["e"]["p"]["selected"] == 5
+    )
     assert goes_on == [False] + 7 * [True] + [False, True]

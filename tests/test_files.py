@@ -1,4 +1,5 @@
 """Images and labels on disk: how they are read, their faults, and the videos they make."""
+
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +12,26 @@ from disk import SIZE, drive, ids, picture, write
 
 # Reading
 
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr"])
 def test_any_kind_of_image_is_read_as_rgb(tmp_path, mode):
     image = Image.fromarray(picture(0)).convert(mode)
     image.save(path := tmp_path / ("a.png" if mode not in ("CMYK", "YCbCr") else "a.tif"))
     frame = read_rgb(path)
-    assert frame.dtype == np.uint8 and frame.shape == (*SIZE, 3) == (*image_size(path), 3) and frame.flags.writeable
+    assert (
+        frame.dtype == np.uint8
+        and frame.shape == (*SIZE, 3) == (*image_size(path), 3)
+        and frame.flags.writeable
+    )
     assert np.array_equal(frame, np.array(image.convert("RGB")))
 
 
 def test_sixteen_bits_become_eight(tmp_path):
     grey = np.array([[0, 255, 256], [32768, 65279, 65535]], np.uint16)
     frame = read_rgb(write(tmp_path / "a.png", grey))
-    assert frame[..., 0].tolist() == [[0, 0, 1], [128, 254, 255]] and (frame == frame[..., :1]).all()
+    assert (
+        frame[..., 0].tolist() == [[0, 0, 1], [128, 254, 255]] and (frame == frame[..., :1]).all()
+    )
 
 
 def test_the_exif_orientation_is_not_applied(tmp_path):
@@ -45,7 +53,7 @@ def test_a_missing_file_is_named(tmp_path, read):
 def test_a_file_cut_short_is_named(tmp_path, suffix, keep):
     path = write(tmp_path / f"cut.{suffix}", picture(0, (64, 64)))
     data = path.read_bytes()
-    path.write_bytes(data[:int(keep if keep > 1 else keep * len(data))])
+    path.write_bytes(data[: int(keep if keep > 1 else keep * len(data))])
     for read in (read_rgb, read_label):
         with pytest.raises(ValueError, match=rf"cut.{suffix} cannot be read as an image"):
             read(path)
@@ -74,11 +82,14 @@ def test_labels_are_read_as_ids(tmp_path, kind):
     assert read.dtype == np.uint8 and np.array_equal(read, label)
 
 
-@pytest.mark.parametrize("array, words", [
-    (picture(0), "a.png has mode RGB.*turn its colours into class ids"),
-    (np.ones(SIZE, bool), "a.png has mode 1"),
-    (np.full(SIZE, 26001, np.uint16), "a.png holds the id 26001"),
-])
+@pytest.mark.parametrize(
+    "array, words",
+    [
+        (picture(0), "a.png has mode RGB.*turn its colours into class ids"),
+        (np.ones(SIZE, bool), "a.png has mode 1"),
+        (np.full(SIZE, 26001, np.uint16), "a.png holds the id 26001"),
+    ],
+)
 def test_what_is_no_label_says_why(tmp_path, array, words):
     with pytest.raises(ValueError, match=words):
         read_label(write(tmp_path / "a.png", array))
@@ -86,15 +97,24 @@ def test_what_is_no_label_says_why(tmp_path, array, words):
 
 # Videos
 
+
 def test_a_label_of_another_size_names_both_files_and_sizes(tmp_path):
-    frame, label = write(tmp_path / "f.png", picture(0)), write(tmp_path / "l.png", ids(0, (32, 24)))
+    frame, label = (
+        write(tmp_path / "f.png", picture(0)),
+        write(tmp_path / "l.png", ids(0, (32, 24))),
+    )
     with pytest.raises(ValueError, match=r"l.png is 32x24 .*f.png is 24x32"):
         FileVideo("v", [frame], [label], num_classes=3).label(0)
 
 
 def test_an_unknown_id_is_named_as_it_is_in_the_file(tmp_path):
-    frame, label = write(tmp_path / "f.png", picture(0)), write(tmp_path / "l.png", np.full(SIZE, 7, np.uint8))
-    with pytest.raises(ValueError, match=r"l.png holds the id 7, which is none of the 3 classes nor 255"):
+    frame, label = (
+        write(tmp_path / "f.png", picture(0)),
+        write(tmp_path / "l.png", np.full(SIZE, 7, np.uint8)),
+    )
+    with pytest.raises(
+        ValueError, match=r"l.png holds the id 7, which is none of the 3 classes nor 255"
+    ):
         FileVideo("v", [frame], [label], num_classes=3).label(0)
     table = np.arange(256, dtype=np.uint8) - 1
     with pytest.raises(ValueError, match=r"holds the id 7,"):
@@ -115,7 +135,9 @@ def test_a_video_knows_what_is_labelled(tmp_path):
 
 @pytest.mark.parametrize("frames, labels", [([], []), ([Path("a.png")], [])])
 def test_a_video_needs_frames_and_as_many_labels(frames, labels):
-    with pytest.raises(ValueError, match="expected at least one frame and a label or None for each"):
+    with pytest.raises(
+        ValueError, match="expected at least one frame and a label or None for each"
+    ):
         FileVideo("v", frames, labels, num_classes=3)
 
 

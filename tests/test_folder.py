@@ -1,4 +1,5 @@
 """Folders of one's own images: splits, classes, and faults that name their file."""
+
 import numpy as np
 import pytest
 
@@ -57,9 +58,16 @@ def test_classes_are_read_with_their_colours(tmp_path):
         folder.videos(tmp_path, "val")[0].label(0)
 
 
-@pytest.mark.parametrize("text, words", [
-    ("", "lists 0 classes"), ("a\nb\na", "line 3"), ("a\nb 0 0 256", "line 2"), ("a\n128 64 128", "line 2"),
-    ("\n".join(f"c{i}" for i in range(256)), "lists 256 classes")])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "lists 0 classes"),
+        ("a\nb\na", "line 3"),
+        ("a\nb 0 0 256", "line 2"),
+        ("a\n128 64 128", "line 2"),
+        ("\n".join(f"c{i}" for i in range(256)), "lists 256 classes"),
+    ],
+)
 def test_wrong_classes_name_their_line(tmp_path, text, words):
     (tmp_path / "classes.txt").write_text(text)
     with pytest.raises(ValueError, match=f"classes.txt.*{words}"):

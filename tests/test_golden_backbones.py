@@ -1,4 +1,5 @@
 """Backbones compute what the originals compute, from files as the originals save them."""
+
 import numpy as np
 import pytest
 import torch
@@ -16,15 +17,20 @@ from utils.checkpoint import load_weights
 @pytest.fixture
 def load(tmp_path):
     """Save a published state dict as its trainer would, load it into a single-frame network by its key map."""
+
     def load(backbone, state, *, wrapped: bool = True, complete: bool = True):
         model = SingleFrame(backbone).eval()
         path = tmp_path / "published.pth"
         if wrapped:
-            state = {"epoch": 200, "state_dict": {f"module.{key}": value for key, value in state.items()}}
+            state = {
+                "epoch": 200,
+                "state_dict": {f"module.{key}": value for key, value in state.items()},
+            }
         torch.save(state, path)
         report = load_weights(model, path, complete=complete)
         path.unlink()
         return without_normalization(model), report
+
     return load
 
 
@@ -33,7 +39,10 @@ def test_erfnet(load):
     golden = case("lma/erfnet_64x128")
     frame = filling().image("erfnet_1x3x64x128", (1, 3, 64, 128))
     model, report = load(ERFNet(19), weights(golden.info), wrapped=False)
-    assert report.unused == ("encoder.output_conv.weight", "encoder.output_conv.bias") and report.new == ()
+    assert (
+        report.unused == ("encoder.output_conv.weight", "encoder.output_conv.bias")
+        and report.new == ()
+    )
     assert_close(model.backbone.encode(frame).last, golden.arrays["features"])
     assert_close(model(frame[:, None]), golden.arrays["logits"])
 
@@ -47,19 +56,30 @@ def test_erfnet_with_the_classifier_of_its_encoder_as_shallow_decoder(load):
     assert_close(model(frame[:, None]), golden.arrays["logits_encoder"])
 
 
-@pytest.mark.parametrize("name", ["pspnet50_65x129", "pspnet50_65x129_soft", "pspnet50_97x193", "pspnet50_97x193_soft",
-                                  "pspnet101_97x193"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pspnet50_65x129",
+        "pspnet50_65x129_soft",
+        "pspnet50_97x193",
+        "pspnet50_97x193_soft",
+        "pspnet101_97x193",
+    ],
+)
 @torch.no_grad()
 def test_pspnet(load, name):
     golden = case(f"lma/{name}")
-    (image, shape), = golden.info["inputs"].items()
+    ((image, shape),) = golden.info["inputs"].items()
     cls = {50: PSPNet50, 101: PSPNet101}[golden.info["config"]["layers"]]
     model, report = load(cls(19), weights(golden.info))
     assert report.loaded == len(golden.info["state_dict"]) and report.new == report.unused == ()
     frame = filling().image(image, shape)
     stride = 2 if "97x193" in name else 1
     assert_close(model.backbone.encode(frame).last[:, ::32], golden.arrays["features"])
-    assert_close(model.upsample(model(frame[:, None]), shape[-2:])[..., ::stride, ::stride], golden.arrays["logits"])
+    assert_close(
+        model.upsample(model(frame[:, None]), shape[-2:])[..., ::stride, ::stride],
+        golden.arrays["logits"],
+    )
 
 
 @torch.no_grad()
@@ -67,8 +87,14 @@ def test_pspnet18(load):
     golden = case("etc/psp18_eval_97x193")
     frame = filling().image("etc_97x193", (1, 3, 97, 193))
     state = {f"student.{key}": value for key, value in weights(golden.info).items()}
-    model, _ = load(PSPNet18(19), state | {"flownet.conv1.0.weight": torch.ones(2),
-                                           "criterion.ce.criterion.weight": torch.ones(19)})
+    model, _ = load(
+        PSPNet18(19),
+        state
+        | {
+            "flownet.conv1.0.weight": torch.ones(2),
+            "criterion.ce.criterion.weight": torch.ones(19),
+        },
+    )
     logits = model.upsample(model(frame[:, None]), (97, 193))
     assert_close(logits, golden.arrays["logits"])
     assert (logits.argmax(1).numpy() == golden.arrays["pred"]).mean() > 0.999
@@ -84,19 +110,33 @@ def test_pspnet18_layer_by_layer(load):
     assert_close(backbone.decode(features), golden.arrays["logits"])
     assert_close(backbone.auxiliary(features), golden.arrays["dsn"])
     assert_close(backbone.embed(features)[:, ::8], golden.arrays["fea_every8"])
-    layers = {"layer0": backbone.layer0(frame)} | {f"layer{n}": map_ for n, map_ in enumerate(features.stages, 1)}
-    kept = {"layer0": (8, 4), "layer1": (8, 4), "layer2": (8, 1), "layer3": (32, 1), "layer4": (32, 1)}
-    for name, (channel, side) in kept.items():      # every which channel, row and column is stored
+    layers = {"layer0": backbone.layer0(frame)} | {
+        f"layer{n}": map_ for n, map_ in enumerate(features.stages, 1)
+    }
+    kept = {
+        "layer0": (8, 4),
+        "layer1": (8, 4),
+        "layer2": (8, 1),
+        "layer3": (32, 1),
+        "layer4": (32, 1),
+    }
+    for name, (channel, side) in kept.items():  # every which channel, row and column is stored
         assert_close(layers[name][:, ::channel, ::side, ::side], golden.arrays[name])
 
 
 @torch.no_grad()
 def test_resnet50_v1c(load):
     golden = case("tma/backbone_65x97_soft")
-    published = {key.removeprefix("backbone."): value for key, value in weights(golden.info).items()
-                 if key.startswith("backbone.")}
-    model, report = load(ResNet50V1c(19), published | {"fc.weight": torch.ones(1), "fc.bias": torch.ones(1)},
-                         complete=False)
+    published = {
+        key.removeprefix("backbone."): value
+        for key, value in weights(golden.info).items()
+        if key.startswith("backbone.")
+    }
+    model, report = load(
+        ResNet50V1c(19),
+        published | {"fc.weight": torch.ones(1), "fc.bias": torch.ones(1)},
+        complete=False,
+    )
     assert report.loaded == 330 and report.unused == ("fc.weight", "fc.bias")
     assert all(key.startswith(("backbone.head.", "backbone.auxiliary_head.")) for key in report.new)
     features = model.backbone.encode(filling().image("backbone_65x97_soft/img", (1, 3, 65, 97)))
@@ -111,17 +151,23 @@ def test_the_auxiliary_head_of_resnet50_v1c():
     golden = case("tma/aux_c19_9x17")
     backbone = ResNet50V1c(19).eval()
     backbone.auxiliary_head.load_state_dict(weights(golden.info, golden.info["seed_prefix"]))
-    stage3 = filling().image("aux_c19_9x17/feat", (1, 1024, 9, 17)) * golden.info.get("input_scale", 1)
+    stage3 = filling().image("aux_c19_9x17/feat", (1, 1024, 9, 17)) * golden.info.get(
+        "input_scale", 1
+    )
     logits = backbone.auxiliary(Features(last=torch.empty(0), stages=(None, None, stage3, None)))
     assert_close(logits, golden.arrays["logits"])
 
 
 def test_the_teacher_has_exactly_the_published_keys():
     published = case("etc/psp101_teacher_keys").info["state_dict"]
-    assert {key: list(value.shape) for key, value in PSPNet101(19).state_dict().items()} == published
+    assert {
+        key: list(value.shape) for key, value in PSPNet101(19).state_dict().items()
+    } == published
 
 
-@pytest.mark.parametrize("name, backbone", [("PSPNet50", PSPNet50), ("PSPNet101", PSPNet101), ("ERFNet", ERFNet)])
+@pytest.mark.parametrize(
+    "name, backbone", [("PSPNet50", PSPNet50), ("PSPNet101", PSPNet101), ("ERFNet", ERFNet)]
+)
 def test_published_key_lists_are_read_without_a_remainder(name, backbone):
     published = case("lma/state_dicts").info[name]
     model = SingleFrame(backbone(19))

@@ -1,4 +1,5 @@
 """TMANet computes what the original computes, from files as the original saves them."""
+
 import re
 
 import pytest
@@ -16,7 +17,11 @@ from utils.views import Views
 
 
 def names(beginning: str) -> list[str]:
-    return sorted(path.stem for path in (ROOT / "tma").glob(f"{beginning}_*.json")) if ROOT.is_dir() else []
+    return (
+        sorted(path.stem for path in (ROOT / "tma").glob(f"{beginning}_*.json"))
+        if ROOT.is_dir()
+        else []
+    )
 
 
 def network(golden, dataset: str = "cityscapes"):
@@ -25,16 +30,36 @@ def network(golden, dataset: str = "cityscapes"):
     head = config.get("decode_head", config)
     classes, frames = head["num_classes"], head["sequence_num"]
     align = "--align-corners" if head["align_corners"] else "--no-align-corners"
-    args = main.parse_args(["--training", "--method", "tma", "--backbone", "r50v1c", "--dataset", dataset, align,
-                            "--stm-queue-size", str(frames), "--key-channels", str(head["key_channels"]),
-                            "--value-channels", str(head["value_channels"]), "--savedir", "unused"])
+    args = main.parse_args(
+        [
+            "--training",
+            "--method",
+            "tma",
+            "--backbone",
+            "r50v1c",
+            "--dataset",
+            dataset,
+            align,
+            "--stm-queue-size",
+            str(frames),
+            "--key-channels",
+            str(head["key_channels"]),
+            "--value-channels",
+            str(head["value_channels"]),
+            "--savedir",
+            "unused",
+        ]
+    )
     return build_model(args, classes)
 
 
 def loaded(golden, tmp_path, dataset: str = "cityscapes"):
     """The same, loaded from a file as mmcv's runner writes it."""
     path = tmp_path / "iter_80000.pth"
-    torch.save({"meta": {"epoch": 1, "iter": 80000}, "state_dict": weights(golden.info), "optimizer": {}}, path)
+    torch.save(
+        {"meta": {"epoch": 1, "iter": 80000}, "state_dict": weights(golden.info), "optimizer": {}},
+        path,
+    )
     model = network(golden, dataset)
     report = load_weights(model, path)
     assert report.loaded == len(golden.info["state_dict"]) and not report.unused and not report.new
@@ -43,8 +68,10 @@ def loaded(golden, tmp_path, dataset: str = "cityscapes"):
 
 def clip_of(golden, name: str, suffix: str = "") -> torch.Tensor:
     """Memory, oldest first, and the frame to label: (B, T + 1, 3, H, W)."""
-    image, sequence = (filling().image(f"{name}/{what}{suffix}", golden.info["inputs"][f"{name}/{what}{suffix}"])
-                       for what in ("img", "seq"))
+    image, sequence = (
+        filling().image(f"{name}/{what}{suffix}", golden.info["inputs"][f"{name}/{what}{suffix}"])
+        for what in ("img", "seq")
+    )
     return torch.cat([sequence, image[:, None]], 1)
 
 
@@ -59,13 +86,18 @@ def test_heads(name):
     state = weights(golden.info, prefix)
     state = {ours: state[theirs.removeprefix(prefix)] for ours, theirs in renamed.ours.items()}
     left = model.load_state_dict(state, strict=False)
-    assert not left.unexpected_keys and all(key.startswith("backbone.") for key in left.missing_keys)
+    assert not left.unexpected_keys and all(
+        key.startswith("backbone.") for key in left.missing_keys
+    )
     query, *memory = (filling().image(key, shape) * scale for key, shape in inputs.items())
     seen = []
     model.decoder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
     assert_close(model.read(Features(query), tuple(memory)), golden.arrays["logits"])
     value, read = seen[0].chunk(2, 1)
-    assert_close(torch.stack(at_positions(model.memory_key_conv, tuple(memory))), golden.arrays["memory_keys"])
+    assert_close(
+        torch.stack(at_positions(model.memory_key_conv, tuple(memory))),
+        golden.arrays["memory_keys"],
+    )
     assert_close(model.query_key_conv(query), golden.arrays["query_key"])
     assert_close(value[:, ::4], golden.arrays["query_value"])
     assert_close(read, golden.arrays["read"])
@@ -75,7 +107,10 @@ def test_heads(name):
 @torch.no_grad()
 def test_networks(name, tmp_path):
     golden = case(f"tma/{name}")
-    model, clip = loaded(golden, tmp_path, "camvid" if "camvid" in name else "cityscapes"), clip_of(golden, name)
+    model, clip = (
+        loaded(golden, tmp_path, "camvid" if "camvid" in name else "cityscapes"),
+        clip_of(golden, name),
+    )
     low = model(clip)
     stride = -(-low.shape[-1] // golden.arrays["logits_low"].shape[-1])
     assert_close(low[..., ::stride, ::stride], golden.arrays["logits_low"])
@@ -101,11 +136,21 @@ def test_sliding_windows(tmp_path):
     golden = case("tma/slide_city_97x129")
     model, clip = loaded(golden, tmp_path), clip_of(golden, "slide_city_97x129")
     test = golden.info["config"]["test_cfg"]
-    views = Views(model.size_rule, crop=test["crop_size"], stride=test["stride"], average="logits", small="whole",
-                  align_corners=True)
-    logits = views.plan(tuple(clip.shape[-2:])).run(lambda i, view: model.upsample(model(view), view.shape[-2:]), clip)
+    views = Views(
+        model.size_rule,
+        crop=test["crop_size"],
+        stride=test["stride"],
+        average="logits",
+        small="whole",
+        align_corners=True,
+    )
+    logits = views.plan(tuple(clip.shape[-2:])).run(
+        lambda i, view: model.upsample(model(view), view.shape[-2:]), clip
+    )
     assert_close(logits, golden.arrays["logits"])
-    assert_close(model.upsample(logits, golden.info["ori_shape"][:2]).softmax(1), golden.arrays["prob"])
+    assert_close(
+        model.upsample(logits, golden.info["ori_shape"][:2]).softmax(1), golden.arrays["prob"]
+    )
 
 
 @torch.no_grad()
@@ -158,29 +203,63 @@ def ours(key: str) -> str:
     return name
 
 
-@pytest.mark.parametrize("data, classes, frames, parameters", [
-    ("cityscapes", 19, 2, 32_112_006), ("camvid", 12, 4, 34_673_272)])
+@pytest.mark.parametrize(
+    "data, classes, frames, parameters",
+    [("cityscapes", 19, 2, 32_112_006), ("camvid", 12, 4, 34_673_272)],
+)
 def test_published_networks_have_their_parameters_and_their_keys(data, classes, frames, parameters):
     words = ["--void-class"] if data == "camvid" else []
-    args = main.parse_args(["--training", "--method", "tma", "--backbone", "r50v1c", "--dataset", data, *words,
-                            "--savedir", "unused"])
+    args = main.parse_args(
+        [
+            "--training",
+            "--method",
+            "tma",
+            "--backbone",
+            "r50v1c",
+            "--dataset",
+            data,
+            *words,
+            "--savedir",
+            "unused",
+        ]
+    )
     assert args.offsets == tuple(range(-frames, 0)) and args.align_corners == (data == "cityscapes")
     model = build_model(args, classes)
     assert sum(p.numel() for p in model.parameters()) == parameters
     published = case(f"tma/state_dict_{data}").info
     renamed = TMANET.rename(published)
-    assert not renamed.unexpected and not renamed.unused and set(renamed.ours) == set(model.state_dict())
-    assert all(list(value.shape) == published[renamed.ours[key]][0] for key, value in model.state_dict().items())
+    assert (
+        not renamed.unexpected
+        and not renamed.unused
+        and set(renamed.ours) == set(model.state_dict())
+    )
+    assert all(
+        list(value.shape) == published[renamed.ours[key]][0]
+        for key, value in model.state_dict().items()
+    )
 
 
 def test_memory_is_the_frames_before_oldest_first():
     for name, samples in case("tma/memory_frames").info["cases"].items():
         dataset, frames = name.split("_")
-        args = main.parse_args(["--training", "--method", "tma", "--dataset", dataset, "--stm-queue-size", frames,
-                                "--savedir", "unused"])
+        args = main.parse_args(
+            [
+                "--training",
+                "--method",
+                "tma",
+                "--dataset",
+                dataset,
+                "--stm-queue-size",
+                frames,
+                "--savedir",
+                "unused",
+            ]
+        )
         for image, _, memory in samples:
-            number, *earlier = (int(re.findall(r"\d+", re.sub("_leftImg8bit", "", path))[-1])
-                                for path in (image, *memory))
+            number, *earlier = (
+                int(re.findall(r"\d+", re.sub("_leftImg8bit", "", path))[-1])
+                for path in (image, *memory)
+            )
             assert tuple(x - number for x in earlier) == args.offsets
 
 

@@ -1,4 +1,5 @@
 """Published pipelines give the published numbers."""
+
 import random
 
 import numpy as np
@@ -15,16 +16,28 @@ STD = np.array([58.395, 57.12, 57.375], np.float32)
 
 def border(array):
     """The four strips of data_erf.json, (..., H, W) -> flat."""
-    strips = array[..., :4, ::16], array[..., -4:, ::16], array[..., ::16, :4], array[..., ::16, -4:]
+    strips = (
+        array[..., :4, ::16],
+        array[..., -4:, ::16],
+        array[..., ::16, :4],
+        array[..., ::16, -4:],
+    )
     return np.concatenate([strip.ravel() for strip in strips])
 
 
 @pytest.fixture(scope="module")
 def erf_clip():
     image = filling().image
-    frames = [(image(f"cs_{n}", (3, 1024, 2048)) * 40 + 128).clamp(0, 255).byte().permute(1, 2, 0).numpy()
-              for n in range(16, 20)]
-    label = np.random.Generator(np.random.PCG64(3)).integers(0, 20, (64, 128)).repeat(16, 0).repeat(16, 1)
+    frames = [
+        (image(f"cs_{n}", (3, 1024, 2048)) * 40 + 128).clamp(0, 255).byte().permute(1, 2, 0).numpy()
+        for n in range(16, 20)
+    ]
+    label = (
+        np.random.Generator(np.random.PCG64(3))
+        .integers(0, 20, (64, 128))
+        .repeat(16, 0)
+        .repeat(16, 1)
+    )
     return RawClip(frames, [None] * 3 + [np.where(label == 19, 255, label).astype(np.uint8)], None)
 
 
@@ -45,11 +58,15 @@ def test_flip_and_shift_equal_lmanet(erf_clip, seed):
     clip = Compose([*steps, RandomShift(2, "road")])(last, random.Random(seed))
     frame, label = clip.frames[-1].transpose(2, 0, 1) / np.float32(255), clip.labels[-1]
     assert np.array_equal(border(frame), golden[f"aug{seed}_images_border"])
-    assert np.array_equal(border(np.where(label == 255, 19, label)), golden[f"aug{seed}_labels_border"])
+    assert np.array_equal(
+        border(np.where(label == 255, 19, label)), golden[f"aug{seed}_labels_border"]
+    )
     ours = Compose([*steps, RandomShift(2)])(last, random.Random(seed))
     assert np.array_equal(ours.frames[-1], clip.frames[-1])
     differs = ours.labels[-1] != label
-    assert (ours.labels[-1][differs] == 255).all() and (label[differs] == 0).all(), "only the strip called road"
+    assert (ours.labels[-1][differs] == 255).all() and (label[differs] == 0).all(), (
+        "only the strip called road"
+    )
     assert differs.any() == (seed != 5), "seed 5 draws no negative shift"
 
 
@@ -60,20 +77,25 @@ def test_keep_ratio_flip_and_pad_equal_tmanet(way, bound):
     clip = RawClip(frames, [golden["seg"], None, None], None)
     clip = Compose([KeepRatio(bound), RandomFlip(1)])(clip, random.Random(0))
     assert clip.labels[0].shape == tuple(golden[f"shape_{way}"])
-    ours = np.zeros((3, 3, 96, 112), np.float32)                     # padded once normalised, so with the exact mean
+    ours = np.zeros((3, 3, 96, 112), np.float32)  # padded once normalised, so with the exact mean
     height, width = clip.labels[0].shape
     ours[..., :height, :width] = ((np.stack(clip.frames) - MEAN) / STD).transpose(0, 3, 1, 2)
     theirs = np.concatenate([golden[f"img_{way}"][None], golden[f"mem_{way}"]])
     np.testing.assert_allclose(ours, theirs, atol=2e-6)
     padded = Pad((96, 112))(clip, None)
     assert np.array_equal(padded.labels[0], golden[f"seg_{way}"])
-    assert np.abs((np.stack(padded.frames) - MEAN) / STD - theirs.transpose(0, 2, 3, 1)).max() < 0.01, "grey for grey"
+    assert (
+        np.abs((np.stack(padded.frames) - MEAN) / STD - theirs.transpose(0, 2, 3, 1)).max() < 0.01
+    ), "grey for grey"
 
 
-@pytest.mark.parametrize("name, drawn", [
-    ("photo_mode1", Distortion(12.5, 1.2, True, 1.3, 7)),
-    ("photo_mode0", Distortion(-20.25, 0.8, False, 0.7, -9)),
-])
+@pytest.mark.parametrize(
+    "name, drawn",
+    [
+        ("photo_mode1", Distortion(12.5, 1.2, True, 1.3, 7)),
+        ("photo_mode0", Distortion(-20.25, 0.8, False, 0.7, -9)),
+    ],
+)
 def test_photometric_distortion_equals_tmanet(name, drawn):
     golden = case("tma/pipeline").arrays
     ours = distort(np.ascontiguousarray(golden["bgr"][0][..., ::-1]), drawn)
@@ -85,6 +107,8 @@ def test_evaluation_sizes_equal_mrcfa(name, bound):
     golden = case("mrcfa/test_preproc").arrays
     frame = np.ascontiguousarray(golden[f"bgr_{name}"][..., ::-1])
     label = np.zeros(frame.shape[:2], np.uint8)
-    clip = Compose([KeepRatio(bound, labels=False), ToMultiple(32)])(RawClip([frame], [label], None), random.Random(0))
+    clip = Compose([KeepRatio(bound, labels=False), ToMultiple(32)])(
+        RawClip([frame], [label], None), random.Random(0)
+    )
     assert np.array_equal(clip.frames[0][..., ::-1], golden[f"resized_{name}"])
     assert clip.labels[0].shape == frame.shape[:2], "labels are untouched"

@@ -1,4 +1,5 @@
 """Who may import whom: the rooms of the house know only what they need."""
+
 from __future__ import annotations
 
 import ast
@@ -15,12 +16,22 @@ MAY_IMPORT = {
     "utils": {"utils"},
     "options": set(),
 }
-LATE = {"cv2", "tqdm", "matplotlib", "visdom", "tensorboard", "torchvision", "cupy"}    # imported where they are used
+LATE = {
+    "cv2",
+    "tqdm",
+    "matplotlib",
+    "visdom",
+    "tensorboard",
+    "torchvision",
+    "cupy",
+}  # imported where they are used
 
 
 def files():
     for room in MAY_IMPORT:
-        yield from sorted((ROOT / room).rglob("*.py")) if (ROOT / room).is_dir() else [ROOT / f"{room}.py"]
+        yield from (
+            sorted((ROOT / room).rglob("*.py")) if (ROOT / room).is_dir() else [ROOT / f"{room}.py"]
+        )
 
 
 def imports(source: str):
@@ -52,8 +63,15 @@ def test_every_file_imports_only_what_its_room_may(path):
     assert not faults(room, path.read_text())
 
 
-@pytest.mark.parametrize("room, source", [("models", "import utils.log"), ("engine", "from models import x"),
-                                          ("utils", "import cv2"), ("options", "def f():\n    import torch")])
+@pytest.mark.parametrize(
+    "room, source",
+    [
+        ("models", "import utils.log"),
+        ("engine", "from models import x"),
+        ("utils", "import cv2"),
+        ("options", "def f():\n    import torch"),
+    ],
+)
 def test_a_planted_import_is_found(room, source):
     assert faults(room, source)
 
@@ -72,11 +90,19 @@ def test_every_torch_load_refuses_pickled_classes():
     for path in files():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-                assert any(k.arg == "weights_only" and ast.literal_eval(k.value) is True for k in node.keywords), path
+                assert any(
+                    k.arg == "weights_only" and ast.literal_eval(k.value) is True
+                    for k in node.keywords
+                ), path
 
 
 def test_no_machine_path_or_session_is_named():
     words = ("/work/", "/root/", "/home/", "localhost:80", "pypi.org")
-    texts = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / ".ci/run", *(ROOT / "recipes").glob("*")]
+    texts = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / ".ci/run",
+        *(ROOT / "recipes").glob("*"),
+    ]
     for path in [*files(), *texts]:
         assert not [word for word in words if word in path.read_text()], path

@@ -1,4 +1,5 @@
 """A network prepared for prediction gives the plain network's numbers."""
+
 from __future__ import annotations
 
 import copy
@@ -10,10 +11,10 @@ from torch import nn
 import main
 from laws import assert_stream_equals_clip, video
 from models import build_model
-from models.cuda_graphs import GraphedStep
-from models.inference import fold_batch_norm, for_inference
+from models.deploy.cuda_graphs import GraphedStep
+from models.deploy.inference import fold_batch_norm, for_inference
 
-BACKBONES = ("erf", "psp18", "r50v1c")          # one of each family
+BACKBONES = ("erf", "psp18", "r50v1c")  # one of each family
 STRUCTURES = ("original", "mem_only", "original_kv_fusion")
 
 
@@ -43,7 +44,7 @@ def stream(model, frames: torch.Tensor) -> torch.Tensor:
 def assert_same(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
     two = theirs.topk(2, -3).values
-    decided = two.select(-3, 0) - two.select(-3, 1) > 2e-5 * theirs.abs().max()     # no tie in either
+    decided = two.select(-3, 0) - two.select(-3, 1) > 2e-5 * theirs.abs().max()  # no tie in either
     assert decided.float().mean() > 0.99
     assert torch.equal(ours.argmax(-3)[decided], theirs.argmax(-3)[decided])
 
@@ -58,8 +59,12 @@ def test_a_prepared_network_gives_the_same_logits_on_a_stream_and_on_a_clip(back
     with torch.no_grad():
         clip = frames[:, :3]
         assert_same(ready(clip), plain(clip))
-    assert not any(isinstance(m, nn.BatchNorm2d) for name, m in ready.backbone.named_modules()
-                   if "aux" not in name and not name.endswith(("initial_block.bn", "layers.0.bn", "layers.6.bn")))
+    assert not any(
+        isinstance(m, nn.BatchNorm2d)
+        for name, m in ready.backbone.named_modules()
+        if "aux" not in name
+        and not name.endswith(("initial_block.bn", "layers.0.bn", "layers.6.bn"))
+    )
 
 
 @pytest.mark.parametrize("struct", STRUCTURES)
@@ -71,8 +76,16 @@ def test_every_structure_of_lmanet_can_be_prepared_and_keeps_the_law(struct):
     assert_stream_equals_clip(ready, size=(16, 24))
 
 
-@pytest.mark.parametrize("words", [["--shallow-dec"], ["--backbone-nobn"], ["--no-local-correlation"],
-                                   ["--learnable-constant", "--memorize-first"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--shallow-dec"],
+        ["--backbone-nobn"],
+        ["--no-local-correlation"],
+        ["--learnable-constant", "--memorize-first"],
+    ],
+    ids=" ".join,
+)
 def test_options_that_change_the_network_do_not_change_that(words):
     plain = network("--backbone", "erf", *words)
     frames = video(plain, 4, seed=3)
@@ -99,7 +112,9 @@ class Fork(nn.Module):
 
 
 def test_only_a_convolution_that_nothing_else_reads_is_folded(monkeypatch):
-    monkeypatch.setattr("models.inference.probe", lambda model, frames: iter([torch.rand(1, 3, 4, 4)]))
+    monkeypatch.setattr(
+        "models.deploy.inference.probe", lambda model, frames: iter([torch.rand(1, 3, 4, 4)])
+    )
     model = Fork().eval()
     for norm in (model.bn1, model.bn2, model.bn3):
         norm.running_var.uniform_(0.5, 2)
@@ -107,14 +122,25 @@ def test_only_a_convolution_that_nothing_else_reads_is_folded(monkeypatch):
     frame = torch.rand(2, 3, 5, 5)
     before = model.step(frame, None)[0]
     assert fold_batch_norm(model) == 1
-    assert [isinstance(norm, nn.Identity) for norm in (model.bn1, model.bn2, model.bn3)] == [False, False, True]
+    assert [isinstance(norm, nn.Identity) for norm in (model.bn1, model.bn2, model.bn3)] == [
+        False,
+        False,
+        True,
+    ]
     torch.testing.assert_close(model.step(frame, None)[0], before)
 
 
-@pytest.mark.parametrize("backbone, words", [
-    *((backbone, words) for backbone in BACKBONES for words in (["--method", "single"], [])),
-    ("erf", ["--no-local-correlation", "--learnable-constant"]), ("erf", ["--model-struct", "original_kv_fusion"])])
-def test_half_precision_rounds_convolutions_but_neither_keys_nor_what_gives_the_logits(backbone, words):
+@pytest.mark.parametrize(
+    "backbone, words",
+    [
+        *((backbone, words) for backbone in BACKBONES for words in (["--method", "single"], [])),
+        ("erf", ["--no-local-correlation", "--learnable-constant"]),
+        ("erf", ["--model-struct", "original_kv_fusion"]),
+    ],
+)
+def test_half_precision_rounds_convolutions_but_neither_keys_nor_what_gives_the_logits(
+    backbone, words
+):
     plain = network("--backbone", backbone, *words)
     ready = for_inference(copy.deepcopy(plain), dtype=torch.bfloat16)
     frames = video(plain, 3, seed=4, size=(24, 40))
@@ -133,6 +159,7 @@ def test_half_precision_rounds_convolutions_but_neither_keys_nor_what_gives_the_
 def recorded(compute):
     """A replay on a CPU: what a CUDA graph does, writing into the same outputs each time."""
     from torch.utils._pytree import tree_leaves
+
     logits, state = compute()
     fixed = [logits, *tree_leaves(state.entries if state is not None else ())]
 
@@ -141,10 +168,13 @@ def recorded(compute):
         fresh = [logits, *tree_leaves(state.entries if state is not None else ())]
         for old, new in zip(fixed, fresh, strict=True):
             old.copy_(new)
+
     return replay, (logits, state)
 
 
-@pytest.mark.parametrize("words", [["--method", "single"], [], ["--model-struct", "original_kv_fusion"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["--method", "single"], [], ["--model-struct", "original_kv_fusion"]], ids=" ".join
+)
 def test_replayed_steps_keep_state_a_value_so_two_videos_may_be_stepped_in_turns(words):
     model = network("--backbone", "erf", "--shallow-dec", *words)
     captured = []
@@ -152,6 +182,7 @@ def test_replayed_steps_keep_state_a_value_so_two_videos_may_be_stepped_in_turns
     def capture(compute):
         captured.append(compute)
         return recorded(compute)
+
     step = GraphedStep(model.step, capture)
     videos = [video(model, 7, seed, batch=1) for seed in (5, 6)]
     states, found = [model.start(), model.start()], [[], []]
@@ -167,6 +198,7 @@ def test_replayed_steps_keep_state_a_value_so_two_videos_may_be_stepped_in_turns
 def test_sizes_and_states_that_cannot_be_captured_are_stepped_as_they_are():
     def capture(compute):
         raise AssertionError("captured")
+
     step = GraphedStep(lambda frame, state, flow, key: (frame, (state or 0) + 1), capture)
     state = 0
     for _ in range(3):
@@ -176,13 +208,19 @@ def test_sizes_and_states_that_cannot_be_captured_are_stepped_as_they_are():
 
 @pytest.mark.parametrize("strip", [0, 12_000])
 @pytest.mark.parametrize("wide", [0, 256])
-def test_strips_and_tiles_of_any_size_read_the_same_and_have_the_same_gradients(monkeypatch, strip, wide):
+def test_strips_and_tiles_of_any_size_read_the_same_and_have_the_same_gradients(
+    monkeypatch, strip, wide
+):
     """The constants of the tiled form are chosen for speed alone."""
     from models.ops import local_attention, local_attention_tiled
+
     generator = torch.Generator().manual_seed(0)
 
     def maps(channels):
-        return torch.randn(2, channels, 13, 37, generator=generator, dtype=torch.float64, requires_grad=True)
+        return torch.randn(
+            2, channels, 13, 37, generator=generator, dtype=torch.float64, requires_grad=True
+        )
+
     query, keys, values = maps(3), [maps(3), maps(3)], [maps(4), maps(4)]
     constant = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
 
@@ -190,6 +228,7 @@ def test_strips_and_tiles_of_any_size_read_the_same_and_have_the_same_gradients(
         read = local_attention(query, keys, values, 7, constant, backend=backend)
         weights = torch.linspace(0, 1, read.numel(), dtype=read.dtype).view_as(read)
         return read, *torch.autograd.grad((read * weights).sum(), [query, *keys, *values, constant])
+
     expected = outcome("reference")
     monkeypatch.setattr(local_attention_tiled, "STRIP", strip)
     monkeypatch.setattr(local_attention_tiled, "WIDE", wide)

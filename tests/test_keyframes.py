@@ -1,4 +1,5 @@
 """Key-frame policies: which frames of a video get a whole network."""
+
 import pytest
 import torch
 
@@ -29,7 +30,12 @@ def test_the_first_frame_is_always_a_key_frame(age):
 def test_every_answer_has_a_reason_of_its_own():
     policy = FixedInterval(3)
     answers = [policy.decide(FRAME, age) for age in (None, 0, 1, 2)]
-    assert [answer.why for answer in answers] == ["first frame", "2 of 3", "3 of 3", "interval of 3"]
+    assert [answer.why for answer in answers] == [
+        "first frame",
+        "2 of 3",
+        "3 of 3",
+        "interval of 3",
+    ]
 
 
 def test_two_videos_may_share_one_policy():

@@ -1,4 +1,5 @@
 """Tables of published names are one-to-one and ignore only what they name (models/keymaps.py)."""
+
 import re
 
 import pytest
@@ -21,13 +22,20 @@ def v1c_keys() -> list[str]:
 def v2_keys() -> list[str]:
     """resnet101_v2.pth: the trunk of PSPNet101 under torchvision's names, its stem spread over conv1 to bn3."""
     stem = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}
-    keys = [key for key in case("etc/psp101_teacher_keys").info["state_dict"] if key.startswith("layer")]
+    keys = [
+        key for key in case("etc/psp101_teacher_keys").info["state_dict"] if key.startswith("layer")
+    ]
     return [re.sub(r"^layer0\.(\d)", lambda match: stem[match[1]], key) for key in keys]
 
 
 def torchvision_keys(depth: int) -> list[str]:
     import torchvision
-    return [key for key in getattr(torchvision.models, f"resnet{depth}")().state_dict() if not key.startswith("fc.")]
+
+    return [
+        key
+        for key in getattr(torchvision.models, f"resnet{depth}")().state_dict()
+        if not key.startswith("fc.")
+    ]
 
 
 def golden_keys(name: str) -> list[str]:
@@ -37,49 +45,86 @@ def golden_keys(name: str) -> list[str]:
 FC = ["fc.weight", "fc.bias"]
 ENCODER_CLASSIFIER = ["encoder.output_conv.weight", "encoder.output_conv.bias"]
 BN_ENTRIES = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
-ETC_OTHERS = ["flownet.flownetc.conv1.0.weight", "criterion.ce.criterion.weight", "teacher.layer0.0.weight",
-              "student.criterion.weight"]
+ETC_OTHERS = [
+    "flownet.flownetc.conv1.0.weight",
+    "criterion.ce.criterion.weight",
+    "teacher.layer0.0.weight",
+    "student.criterion.weight",
+]
+
+
 def lmanet(classes: int) -> nn.Module:
     """LMANet-PSPNet101, whose file has parts of all names."""
     from models.lma import LMANet
+
     return LMANet(PSPNet101(classes), fusion="sigmoid-down1")
 
 
 def tmanet(classes: int) -> nn.Module:
     from models.tma import TMANet
+
     return TMANet(ResNet50V1c(classes))
 
 
-TABLES = {      # table: the network, the keys of such a file that are used, those that are not
-    "ERFNET": (ERFNet, lambda: [k for k in golden_keys("lma/erfnet_64x128") if "encoder.output" not in k],
-               ENCODER_CLASSIFIER),
-    "ERFNET_ENCODER": (ERFNet, lambda: [k for k in golden_keys("lma/erfnet_64x128") if k.startswith("encoder.")
-                                        and "output" not in k], ENCODER_CLASSIFIER),
-    "ERFNET_SHALLOW": (lambda classes: ERFNet(classes, shallow_decoder=True),
-                       lambda: [k for k in golden_keys("lma/erfnet_64x128") if k.startswith("encoder.")],
-                       lambda: [k for k in golden_keys("lma/erfnet_64x128") if k.startswith("decoder.")]),
+TABLES = {  # table: the network, the keys of such a file that are used, those that are not
+    "ERFNET": (
+        ERFNet,
+        lambda: [k for k in golden_keys("lma/erfnet_64x128") if "encoder.output" not in k],
+        ENCODER_CLASSIFIER,
+    ),
+    "ERFNET_ENCODER": (
+        ERFNet,
+        lambda: [
+            k
+            for k in golden_keys("lma/erfnet_64x128")
+            if k.startswith("encoder.") and "output" not in k
+        ],
+        ENCODER_CLASSIFIER,
+    ),
+    "ERFNET_SHALLOW": (
+        lambda classes: ERFNet(classes, shallow_decoder=True),
+        lambda: [k for k in golden_keys("lma/erfnet_64x128") if k.startswith("encoder.")],
+        lambda: [k for k in golden_keys("lma/erfnet_64x128") if k.startswith("decoder.")],
+    ),
     "SEMSEG_PSPNET": (PSPNet50, lambda: golden_keys("lma/pspnet50_65x129"), []),
-    "ETC_PSPNET18": (PSPNet18, lambda: [f"student.{k}" for k in golden_keys("etc/psp18_eval_97x193")], ETC_OTHERS),
+    "ETC_PSPNET18": (
+        PSPNet18,
+        lambda: [f"student.{k}" for k in golden_keys("etc/psp18_eval_97x193")],
+        ETC_OTHERS,
+    ),
     "LMANET": (lmanet, lambda: list(case("lma/state_dicts").info["psp101"]), []),
     "TMANET": (tmanet, lambda: list(case("tma/state_dict_cityscapes").info), []),
-    "SINGLE_FRAME": (lambda classes: SingleFrame(ERFNet(classes)),
-                     lambda: list(SingleFrame(ERFNet(19)).state_dict()), []),
+    "SINGLE_FRAME": (
+        lambda classes: SingleFrame(ERFNet(classes)),
+        lambda: list(SingleFrame(ERFNet(19)).state_dict()),
+        [],
+    ),
     "RESNET18_PSPNET": (PSPNet18, lambda: torchvision_keys(18), FC),
     "RESNET_V2_PSPNET": (PSPNet101, v2_keys, FC),
     "RESNET_V1C": (ResNet50V1c, v1c_keys, FC),
     "RESNET_V1C_STEM": (ResNet50V1c, lambda: [k for k in v1c_keys() if k.startswith("stem.")], []),
-    "RESNET_BODY": (ResNet50V1c, lambda: [k for k in torchvision_keys(50) if k.startswith("layer")],
-                    [*FC, "conv1.weight", *(f"bn1.{entry}" for entry in BN_ENTRIES)]),
+    "RESNET_BODY": (
+        ResNet50V1c,
+        lambda: [k for k in torchvision_keys(50) if k.startswith("layer")],
+        [*FC, "conv1.weight", *(f"bn1.{entry}" for entry in BN_ENTRIES)],
+    ),
 }
 
 
 def table(name: str) -> tuple[KeyMap, nn.Module, list[str], list[str]]:
     network, used, unused = TABLES[name]
-    return getattr(keymaps, name), network(19), used(), unused() if callable(unused) else list(unused)
+    return (
+        getattr(keymaps, name),
+        network(19),
+        used(),
+        unused() if callable(unused) else list(unused),
+    )
 
 
 def test_every_table_is_tested():
-    assert set(TABLES) == {name for name, value in vars(keymaps).items() if isinstance(value, KeyMap)}
+    assert set(TABLES) == {
+        name for name, value in vars(keymaps).items() if isinstance(value, KeyMap)
+    }
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -88,8 +133,8 @@ def test_a_table_is_one_to_one_and_ignores_exactly_what_it_should(name):
     renamed = key_map.rename([*unused, *used])
     assert sorted(renamed.unused) == sorted(unused)
     assert renamed.unexpected == ()
-    assert sorted(renamed.ours.values()) == sorted(used)            # each key has a place of its own
-    assert set(renamed.ours) <= set(network.state_dict())           # and the place exists
+    assert sorted(renamed.ours.values()) == sorted(used)  # each key has a place of its own
+    assert set(renamed.ours) <= set(network.state_dict())  # and the place exists
     covered = {key for key in network.state_dict() if key_map.must_hold(key)}
     assert covered and covered <= set(renamed.ours)
 
@@ -97,9 +142,13 @@ def test_a_table_is_one_to_one_and_ignores_exactly_what_it_should(name):
 @pytest.mark.parametrize("name", TABLES)
 def test_a_key_that_only_resembles_an_ignored_one_is_unexpected(name):
     key_map, _, used, unused = table(name)
-    whole_families = ETC_OTHERS                                      # other networks, whatever their layers are called
+    whole_families = ETC_OTHERS  # other networks, whatever their layers are called
     for key in unused:
-        for other in (f"x{key}", f"backbone.{key}", *([] if key in whole_families else (f"{key}x", f"{key}.weight"))):
+        for other in (
+            f"x{key}",
+            f"backbone.{key}",
+            *([] if key in whole_families else (f"{key}x", f"{key}.weight")),
+        ):
             assert key_map.look_up(other) is None, other
     ignored = {key for key in used if key_map.look_up(key)[1] is None}
     assert not ignored
@@ -110,17 +159,28 @@ def test_a_prefixed_table_says_the_same_below_its_prefix(name):
     key_map, network, used, unused = table(name)
     model, below = SingleFrame(network), key_map.prefixed(keymaps.BACKBONE)
     ours = below.rename([*used, *unused])
-    assert ours.ours == {f"backbone.{key}": source for key, source in key_map.rename([*used, *unused]).ours.items()}
+    assert ours.ours == {
+        f"backbone.{key}": source for key, source in key_map.rename([*used, *unused]).ours.items()
+    }
     assert [key for key in model.state_dict() if below.must_hold(key)] == [
-        f"backbone.{key}" for key in network.state_dict() if key_map.must_hold(key)]
+        f"backbone.{key}" for key in network.state_dict() if key_map.must_hold(key)
+    ]
 
 
-@pytest.mark.parametrize("network, names", [
-    (ERFNet(3), ["ERFNET", "ERFNET_ENCODER"]), (ERFNet(3, shallow_decoder=True), ["ERFNET_SHALLOW"]),
-    (PSPNet18(3), ["ETC_PSPNET18", "RESNET18_PSPNET"]), (PSPNet50(3), ["SEMSEG_PSPNET", "RESNET_V2_PSPNET"]),
-    (ResNet50V1c(3), ["RESNET_V1C", "RESNET_V1C_STEM", "RESNET_BODY"])])
+@pytest.mark.parametrize(
+    "network, names",
+    [
+        (ERFNet(3), ["ERFNET", "ERFNET_ENCODER"]),
+        (ERFNet(3, shallow_decoder=True), ["ERFNET_SHALLOW"]),
+        (PSPNet18(3), ["ETC_PSPNET18", "RESNET18_PSPNET"]),
+        (PSPNet50(3), ["SEMSEG_PSPNET", "RESNET_V2_PSPNET"]),
+        (ResNet50V1c(3), ["RESNET_V1C", "RESNET_V1C_STEM", "RESNET_BODY"]),
+    ],
+)
 def test_a_network_offers_the_tables_of_its_files(network, names):
-    assert [key_map.name for key_map in SingleFrame(network).key_maps()] == [getattr(keymaps, n).name for n in names]
+    assert [key_map.name for key_map in SingleFrame(network).key_maps()] == [
+        getattr(keymaps, n).name for n in names
+    ]
 
 
 def test_the_students_weights_win_in_etcs_files_whatever_the_order():
@@ -128,7 +188,9 @@ def test_the_students_weights_win_in_etcs_files_whatever_the_order():
     stripped = {key.removeprefix("module."): value for key, value in golden["in"].items()}
     for entries in (stripped, dict(reversed(stripped.items()))):
         renamed = keymaps.ETC_PSPNET18.rename(entries)
-        assert {f"module.{ours}": entries[key] for ours, key in renamed.ours.items()} == golden["out"]
+        assert {f"module.{ours}": entries[key] for ours, key in renamed.ours.items()} == golden[
+            "out"
+        ]
         assert renamed.unexpected == ()
         assert {entries[key] for key in renamed.unused} == {0, "plain"}
     assert set(golden["pspnet18_keys"]) == set(PSPNet18(19).state_dict())

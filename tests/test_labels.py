@@ -1,27 +1,31 @@
 """Label sets: names, colours, id tables, and class weights by name or from the labels."""
+
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from datasets.labels import (
-    CAMVID,
-    CAMVID12,
+from datasets.camvid import CAMVID, CAMVID12
+from datasets.cityscapes import (
     CITYSCAPES,
     CITYSCAPES_IDS,
-    CLASS_WEIGHTS,
-    balanced,
     cityscapes_label_ids,
     cityscapes_train_ids,
-    class_weights,
-    default_palette,
 )
+from datasets.class_weights import CLASS_WEIGHTS, balanced, class_weights
+from datasets.labels import default_palette
 
 
 @pytest.mark.parametrize("labels, count", [(CAMVID, 11), (CAMVID12, 12), (CITYSCAPES, 19)])
 def test_label_sets_have_a_name_and_a_colour_for_each_class(labels, count):
-    assert len(labels.names) == len(labels.palette) == len(set(labels.names)) == len(set(labels.palette)) == count
+    assert (
+        len(labels.names)
+        == len(labels.palette)
+        == len(set(labels.names))
+        == len(set(labels.palette))
+        == count
+    )
     assert all(len(colour) == 3 and all(0 <= c <= 255 for c in colour) for colour in labels.palette)
 
 
@@ -49,11 +53,15 @@ def test_cityscapes_ids_go_there_and_back():
             assert CITYSCAPES.palette[label.trainId] == label.color
 
 
-@pytest.mark.parametrize("kind, num_classes", [(kind, k) for kind, lists in CLASS_WEIGHTS.items() for k in lists])
+@pytest.mark.parametrize(
+    "kind, num_classes", [(kind, k) for kind, lists in CLASS_WEIGHTS.items() for k in lists]
+)
 def test_published_weights_have_one_per_class(kind, num_classes):
     weights = class_weights(kind, num_classes)
     assert weights.shape == (num_classes,) and weights.dtype == torch.float32
-    assert len(set(weights.tolist())) >= num_classes - 1 and (weights > 0).all(), "etc has one value twice"
+    assert len(set(weights.tolist())) >= num_classes - 1 and (weights > 0).all(), (
+        "etc has one value twice"
+    )
 
 
 def test_published_weights_are_large_for_rare_classes():
@@ -63,7 +71,9 @@ def test_published_weights_are_large_for_rare_classes():
 
 def test_weights_that_do_not_fit_say_what_fits():
     assert class_weights("none", 5) is None
-    with pytest.raises(ValueError, match="'lma' are for 19 classes, not 11: choose none, balanced, swnet$"):
+    with pytest.raises(
+        ValueError, match="'lma' are for 19 classes, not 11: choose none, balanced, swnet$"
+    ):
         class_weights("lma", 11)
     with pytest.raises(ValueError, match="'mine' are unknown: choose none, balanced, lma,"):
         class_weights("mine", 19)

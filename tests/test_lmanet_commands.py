@@ -2,6 +2,7 @@
 
 Words that make them small are added: frames of 64x128, one epoch, and at most two processes.
 """
+
 from __future__ import annotations
 
 import json
@@ -18,28 +19,40 @@ from utils import checkpoint, log
 
 COMMANDS = {
     "eval_lma_erf": "--eval-mode --weights trained_models/lmanet_erf_best.pth --backbone erf --corr-size 21 "
-                    "--stm-queue-size 4 --savedir save/eval_lma_erf",
+    "--stm-queue-size 4 --savedir save/eval_lma_erf",
     "eval_lma_psp101": "--eval-mode --weights trained_models/lmanet_psp101_best.pth --backbone psp101 --corr-size 21 "
-                       "--stm-queue-size 3 --fusion-strategy sigmoid-down1 --savedir save/eval_lma_psp101",
+    "--stm-queue-size 3 --fusion-strategy sigmoid-down1 --savedir save/eval_lma_psp101",
     "training_lma_erf": "--weights trained_models/erfnet_pretrained.pth --backbone erf --training --gpus 2 "
-                        "--lr-start 2e-4 --lr-strategy plateau_08 --num-epochs 50 --batch-size 5 --corr-size 21 "
-                        "--stm-queue-size 3 --fusion-strategy sigmoid-do1 --memory-strategy all "
-                        "--savedir save/training_lma_erf",
+    "--lr-start 2e-4 --lr-strategy plateau_08 --num-epochs 50 --batch-size 5 --corr-size 21 "
+    "--stm-queue-size 3 --fusion-strategy sigmoid-do1 --memory-strategy all "
+    "--savedir save/training_lma_erf",
     "training_lma_psp101": "--weights trained_models/pspnet101/model/train_epoch_200.pth --backbone psp101 --training "
-                           "--gpus 6 --lr-start 2e-4 --lr-strategy plateau_08 --num-epochs 50 --batch-size 1 "
-                           "--corr-size 21 --stm-queue-size 3 --fusion-strategy sigmoid-down1 --memory-strategy all "
-                           "--savedir save/training_lma_psp101",
+    "--gpus 6 --lr-start 2e-4 --lr-strategy plateau_08 --num-epochs 50 --batch-size 1 "
+    "--corr-size 21 --stm-queue-size 3 --fusion-strategy sigmoid-down1 --memory-strategy all "
+    "--savedir save/training_lma_psp101",
     "visualized": "--eval-mode --weights trained_models/lmanet_erf_best.pth --backbone erf --corr-size 21 "
-                  "--stm-queue-size 4 --savedir save/eval_lma_erf --visualize",
+    "--stm-queue-size 4 --savedir save/eval_lma_erf --visualize",
 }
-SMALL = ["--device", "cpu", "--threads", "1", "--num-workers", "1", "--num-epochs", "1", "--no-iouTrain"]
+SMALL = [
+    "--device",
+    "cpu",
+    "--threads",
+    "1",
+    "--num-workers",
+    "1",
+    "--num-epochs",
+    "1",
+    "--no-iouTrain",
+]
 SIZES = {"erf": ["--work-size", "64", "128"], "psp101": ["--work-size", "65", "129", "--gpus", "2"]}
 
 
 def published(backbone: str, method: str = "lma") -> dict[str, torch.Tensor]:
     """Random weights under the names of the published files."""
     torch.manual_seed(0)
-    args = main.parse_args(["--training", "--backbone", backbone, "--method", method, "--savedir", "unused"])
+    args = main.parse_args(
+        ["--training", "--backbone", backbone, "--method", method, "--savedir", "unused"]
+    )
     model = build_model(args, 19)
     renamed = {"lma": model.key_maps()[-1], "single": model.key_maps()[0]}[method]
     state, named = model.state_dict(), {}
@@ -48,7 +61,13 @@ def published(backbone: str, method: str = "lma") -> dict[str, torch.Tensor]:
         if method == "lma" and backbone == "psp101":
             if name.startswith("aux."):
                 continue
-            room = "encoder." if name.startswith("layer") else "decoder." if name.startswith("cls") else ""
+            room = (
+                "encoder."
+                if name.startswith("layer")
+                else "decoder."
+                if name.startswith("cls")
+                else ""
+            )
             name = room + name
         named[f"module.{name}"] = value
     assert not renamed.rename(key.removeprefix("module.") for key in named).unexpected
@@ -67,8 +86,10 @@ def place(tmp_path_factory):
     torch.save(published("erf"), weights / "lmanet_erf_best.pth")
     torch.save(published("psp101"), weights / "lmanet_psp101_best.pth")
     torch.save(published("erf", "single"), weights / "erfnet_pretrained.pth")
-    torch.save({"epoch": 200, "state_dict": published("psp101", "single")},
-               weights / "pspnet101" / "model" / "train_epoch_200.pth")
+    torch.save(
+        {"epoch": 200, "state_dict": published("psp101", "single")},
+        weights / "pspnet101" / "model" / "train_epoch_200.pth",
+    )
     return place
 
 
@@ -76,7 +97,9 @@ def run(place, monkeypatch, name: str):
     monkeypatch.setenv("STREAMSEG_CITYSCAPES", str(place / "cityscapes"))
     words = shlex.split(COMMANDS[name])
     backbone = words[words.index("--backbone") + 1]
-    return succeed(*words, *(SMALL if "--training" in words else SMALL[:6]), *SIZES[backbone], cwd=place)
+    return succeed(
+        *words, *(SMALL if "--training" in words else SMALL[:6]), *SIZES[backbone], cwd=place
+    )
 
 
 def test_defaults_are_those_of_the_original():
@@ -85,7 +108,12 @@ def test_defaults_are_those_of_the_original():
     assert args.offsets == (-4, -3, -2, -1)
     args = main.parse_args(shlex.split(COMMANDS["training_lma_psp101"]))
     assert args.work_size == (1025, 2049) and not (args.train_encoder or args.train_decoder)
-    assert (args.class_weights, args.optimizer, args.weight_decay, args.random_shift) == ("lma", "adam", 1e-4, 2)
+    assert (args.class_weights, args.optimizer, args.weight_decay, args.random_shift) == (
+        "lma",
+        "adam",
+        1e-4,
+        2,
+    )
 
 
 @pytest.mark.parametrize("name, entries", [("eval_lma_erf", 374), ("eval_lma_psp101", 690)])
@@ -93,21 +121,36 @@ def test_evaluation(place, monkeypatch, name, entries):
     done = run(place, monkeypatch, name)
     assert f"loaded {entries} of " in done.stderr + done.stdout
     results = json.loads((place / "save" / name / "results.json").read_text())
-    assert results["frames"] == 2 and 0 <= results["metrics"]["mIoU"] <= 1 and len(results["metrics"]["IoU"]) == 19
+    assert (
+        results["frames"] == 2
+        and 0 <= results["metrics"]["mIoU"] <= 1
+        and len(results["metrics"]["IoU"]) == 19
+    )
 
 
 @pytest.mark.parametrize("name, kept", [("training_lma_erf", 343), ("training_lma_psp101", 676)])
-def test_training_starts_from_the_single_frame_network_and_trains_the_memory_alone(place, monkeypatch, name, kept):
+def test_training_starts_from_the_single_frame_network_and_trains_the_memory_alone(
+    place, monkeypatch, name, kept
+):
     done = run(place, monkeypatch, name)
     assert f"loaded {kept} of " in done.stderr + done.stdout
     folder = place / "save" / name
     assert len(log.read(folder / "automated_log.txt")) == 1 and (folder / "lma.py").exists()
-    trained = checkpoint.read(folder / "model_best.pth") if (folder / "model_best.pth").exists() else \
-        checkpoint.read(folder / "checkpoint.pth.tar")["state_dict"]
+    trained = (
+        checkpoint.read(folder / "model_best.pth")
+        if (folder / "model_best.pth").exists()
+        else checkpoint.read(folder / "checkpoint.pth.tar")["state_dict"]
+    )
     start = published("erf" if "erf" in name else "psp101", "single")
-    same = [key for key, value in start.items() if value.ndim == 4
-            and torch.equal(value, trained["backbone." + key.removeprefix("module.")])]
-    assert len(same) == sum(value.ndim == 4 for value in start.values()), "no convolution of the backbone has moved"
+    same = [
+        key
+        for key, value in start.items()
+        if value.ndim == 4
+        and torch.equal(value, trained["backbone." + key.removeprefix("module.")])
+    ]
+    assert len(same) == sum(value.ndim == 4 for value in start.values()), (
+        "no convolution of the backbone has moved"
+    )
 
 
 def test_the_same_with_visualize_and_no_server(place, monkeypatch):

@@ -1,4 +1,5 @@
 """Local and global attention: the tiled form is the definition, keeps little, and refuses what it cannot read."""
+
 import pytest
 import torch
 from torch.autograd import gradcheck
@@ -9,14 +10,22 @@ from models.ops.local_attention import local_weights, shifted
 from models.ops.local_attention_tiled import SIDE
 
 SHAPES = [  # B, C, V, T, H, W, P
-    (1, 4, 3, 1, 5, 7, 3), (2, 3, 5, 3, SIDE, SIDE, 5), (1, 2, 2, 4, SIDE + 1, 2 * SIDE + 3, 9), (1, 3, 2, 2, 1, 11, 7),
-    (1, 4, 4, 2, 13, 27, 21), (1, 2, 3, 2, 3, 4, 31), (1, 2, 2, 8, 17, 9, 1), (1, 16, 64, 4, 16, 24, 21)]
+    (1, 4, 3, 1, 5, 7, 3),
+    (2, 3, 5, 3, SIDE, SIDE, 5),
+    (1, 2, 2, 4, SIDE + 1, 2 * SIDE + 3, 9),
+    (1, 3, 2, 2, 1, 11, 7),
+    (1, 4, 4, 2, 13, 27, 21),
+    (1, 2, 3, 2, 3, 4, 31),
+    (1, 2, 2, 8, 17, 9, 1),
+    (1, 16, 64, 4, 16, 24, 21),
+]
 
 
 def tensors(shape, scale: float = 1.0, dtype=torch.float64):
     b, c, v, t, h, w, _ = shape
     return [scale * torch.randn(size, dtype=dtype) for size in ((b, c, h, w), (b, c, t, h, w))] + [
-        torch.randn(b, v, t, h, w, dtype=dtype)]
+        torch.randn(b, v, t, h, w, dtype=dtype)
+    ]
 
 
 @pytest.mark.parametrize("constant", [None, 0.7])
@@ -95,7 +104,9 @@ def test_nothing_but_the_inputs_is_kept_for_the_backward_pass():
     q, k, v = (x.float().requires_grad_() for x in tensors(shape))
     for backend, per_pixel in (("tiled", 0), ("cpp", 2)):
         kept = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda x, to=kept: to.append(x.numel()) or x, lambda x: x):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x, to=kept: to.append(x.numel()) or x, lambda x: x
+        ):
             local_attention(q, k.unbind(2), v.unbind(2), 11, backend=backend)
         inputs = q.numel() + k.numel() + v.numel()
         assert sum(kept) == inputs + per_pixel * 24 * 40, "no weight, no read, no padded copy"
@@ -115,22 +126,28 @@ def test_maps_may_come_as_one_tensor_or_one_by_one_in_any_memory_format():
     stacked = local_attention(q, k, v, 5)
     formats = [x.contiguous(memory_format=torch.channels_last) for x in k.unbind(2)]
     assert torch.equal(stacked, local_attention(q, formats, list(v.unbind(2)), 5))
-    assert torch.equal(stacked, local_attention(q.transpose(2, 3).contiguous().transpose(2, 3), k, v, 5))
+    assert torch.equal(
+        stacked, local_attention(q.transpose(2, 3).contiguous().transpose(2, 3), k, v, 5)
+    )
 
 
-@pytest.mark.parametrize("channels, size", [(8, 5), (300, 7)])      # both shapes of tiles
+@pytest.mark.parametrize("channels, size", [(8, 5), (300, 7)])  # both shapes of tiles
 def test_values_in_bfloat16_are_multiplied_in_it_and_nothing_else_is(channels, size):
     """As if weights and values alone were rounded; what is summed in float32 is rounded once."""
     q, k, v = tensors((2, 4, channels, 3, 11, 19, size), dtype=torch.float32)
     v = v.bfloat16()
-    weights = local_weights(q, k, size).bfloat16().float()                          # (B, T, P^2, H, W)
-    taps = torch.stack([torch.stack(list(shifted(value.float(), size)), 1) for value in v.unbind(2)], 1)
+    weights = local_weights(q, k, size).bfloat16().float()  # (B, T, P^2, H, W)
+    taps = torch.stack(
+        [torch.stack(list(shifted(value.float(), size)), 1) for value in v.unbind(2)], 1
+    )
     expected = torch.einsum("btphw,btpvhw->bvhw", weights, taps)
     read = local_attention(q, k, v, size, backend="tiled")
     assert read.dtype == torch.bfloat16
-    torch.testing.assert_close(read.float(), expected, rtol=2 ** -8, atol=1e-5)
+    torch.testing.assert_close(read.float(), expected, rtol=2**-8, atol=1e-5)
     unrounded = local_attention(q, k, v.float(), size, backend="tiled")
-    assert (expected - unrounded).abs().max() > 1e-4, "rounding the weights shows: else nothing is tested"
+    assert (expected - unrounded).abs().max() > 1e-4, (
+        "rounding the weights shows: else nothing is tested"
+    )
 
 
 def test_gradients_of_values_in_bfloat16_are_those_of_the_same_values_in_float32():
@@ -145,7 +162,7 @@ def test_gradients_of_values_in_bfloat16_are_those_of_the_same_values_in_float32
     assert rounded.dtype == torch.bfloat16
     for one, other in zip(exact, found[torch.float32], strict=False):
         assert torch.equal(one, other)
-    torch.testing.assert_close(rounded.float(), found[torch.float32][2], rtol=2 ** -8, atol=1e-6)
+    torch.testing.assert_close(rounded.float(), found[torch.float32][2], rtol=2**-8, atol=1e-6)
 
 
 def test_autocast_does_not_round_the_logits_and_half_types_come_back_as_they_were():
@@ -159,16 +176,29 @@ def test_autocast_does_not_round_the_logits_and_half_types_come_back_as_they_wer
     torch.testing.assert_close(half.float(), wide, rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"size": 4}, "must be odd, got 4"), ({"size": -1}, "must be odd"),
-    ({"backend": "cupyy"}, "unknown backend 'cupyy'.*reference"),
-    ({"keys": torch.zeros(1, 3, 2, 5, 6)}, r"a key is \(1, 3, 5, 6\), expected \(1, 2, 5, 6\)"),
-    ({"values": torch.zeros(1, 4, 2, 5, 7)}, r"a value is \(1, 4, 5, 7\), expected \(1, 4, 5, 6\)"),
-    ({"values": torch.zeros(1, 4, 3, 5, 6)}, "got 2 keys and 3 values"), ({"keys": [], "values": []}, "at least one"),
-    ({"constant": torch.zeros(2)}, "one number")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"size": 4}, "must be odd, got 4"),
+        ({"size": -1}, "must be odd"),
+        ({"backend": "cupyy"}, "unknown backend 'cupyy'.*reference"),
+        ({"keys": torch.zeros(1, 3, 2, 5, 6)}, r"a key is \(1, 3, 5, 6\), expected \(1, 2, 5, 6\)"),
+        (
+            {"values": torch.zeros(1, 4, 2, 5, 7)},
+            r"a value is \(1, 4, 5, 7\), expected \(1, 4, 5, 6\)",
+        ),
+        ({"values": torch.zeros(1, 4, 3, 5, 6)}, "got 2 keys and 3 values"),
+        ({"keys": [], "values": []}, "at least one"),
+        ({"constant": torch.zeros(2)}, "one number"),
+    ],
+)
 def test_what_does_not_fit_is_refused(arguments, message):
-    given = {"query": torch.zeros(1, 2, 5, 6), "keys": torch.zeros(1, 2, 2, 5, 6),
-             "values": torch.zeros(1, 4, 2, 5, 6), "size": 3}
+    given = {
+        "query": torch.zeros(1, 2, 5, 6),
+        "keys": torch.zeros(1, 2, 2, 5, 6),
+        "values": torch.zeros(1, 4, 2, 5, 6),
+        "size": 3,
+    }
     with pytest.raises(ValueError, match=message):
         local_attention(**given | arguments)
 
@@ -179,7 +209,7 @@ def test_global_attention_is_a_scaled_softmax_over_all_cells(constant):
     logits = torch.einsum("bchw,bctij->bhwtij", q, k).flatten(3) / 2
     if constant is not None:
         logits = torch.cat([logits, constant.expand(*logits.shape[:3], 1)], 3)
-    weights = logits.softmax(3)[..., :3 * 30]
+    weights = logits.softmax(3)[..., : 3 * 30]
     expected = torch.einsum("bhwn,bvn->bvhw", weights, v.flatten(2))
     torch.testing.assert_close(global_attention(q, k.unbind(2), v.unbind(2), constant), expected)
 

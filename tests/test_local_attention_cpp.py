@@ -1,4 +1,5 @@
 """Local attention's kernels for CPUs: right for every kind of processor, clean, and never a reason not to run."""
+
 from __future__ import annotations
 
 import subprocess
@@ -17,13 +18,20 @@ from models.ops.local_attention import choose
 from models.ops.local_attention_cpp import build_problem, library, missing, unfit
 
 CAPABILITY = torch.backends.cpu.get_cpu_capability()
-KINDS = {"DEFAULT": True, "AVX2": CAPABILITY in ("AVX2", "AVX512"), "AVX512": CAPABILITY == "AVX512"}
-PROBLEMS = [    # a build and: batch, frames, height, width, constant
-    (Build(16, 64, 21), 2, 4, 13, 27, None), (Build(8, 128, 21), 1, 3, 30, 41, 0.3),
-    (Build(3, 5, 7), 2, 2, 9, 40, 0.5),                                     # channels that fill no vector
-    (Build(20, 144, 5), 1, 2, 8, 8, None),                                  # channels that fill some
-    (Build(4, 4, 31), 1, 2, 1, 3, 0.2), (Build(4, 4, 31), 1, 8, 5, 6, None),    # a window larger than the map
-    (Build(4, 16, 1), 2, 1, 6, 7, -0.4)]
+KINDS = {
+    "DEFAULT": True,
+    "AVX2": CAPABILITY in ("AVX2", "AVX512"),
+    "AVX512": CAPABILITY == "AVX512",
+}
+PROBLEMS = [  # a build and: batch, frames, height, width, constant
+    (Build(16, 64, 21), 2, 4, 13, 27, None),
+    (Build(8, 128, 21), 1, 3, 30, 41, 0.3),
+    (Build(3, 5, 7), 2, 2, 9, 40, 0.5),  # channels that fill no vector
+    (Build(20, 144, 5), 1, 2, 8, 8, None),  # channels that fill some
+    (Build(4, 4, 31), 1, 2, 1, 3, 0.2),
+    (Build(4, 4, 31), 1, 8, 5, 6, None),  # a window larger than the map
+    (Build(4, 16, 1), 2, 1, 6, 7, -0.4),
+]
 pytestmark = needs_gxx
 
 
@@ -46,9 +54,11 @@ def processor(request, monkeypatch, kept):
 @contextmanager
 def forgotten():
     """As in a new process: no kernels were loaded yet."""
+
     def forget():
         library.cache_clear()
         build_problem.cache_clear()
+
     forget()
     try:
         yield
@@ -56,12 +66,21 @@ def forgotten():
         forget()
 
 
-def outcome(build: Build, memory: Memory, dtype=torch.float32, backend: str = "cpp") -> list[torch.Tensor]:
+def outcome(
+    build: Build, memory: Memory, dtype=torch.float32, backend: str = "cpp"
+) -> list[torch.Tensor]:
     """-> read, gradients of query, keys, values (B, H, W, channels) and, if there is one, of the constant."""
     leaves = [x.to(dtype).requires_grad_() for x in (memory.query, *memory.keys, *memory.values)]
     frames = len(memory.keys)
     more = [] if memory.constant is None else [torch.tensor([memory.constant], requires_grad=True)]
-    read = local_attention(leaves[0], leaves[1:1 + frames], leaves[1 + frames:], build.window, *more, backend=backend)
+    read = local_attention(
+        leaves[0],
+        leaves[1 : 1 + frames],
+        leaves[1 + frames :],
+        build.window,
+        *more,
+        backend=backend,
+    )
     gradients = torch.autograd.grad((read * memory.gradient.to(read)).sum(), leaves + more)
     return [x.movedim(1, -1) if x.ndim > 1 else x for x in (read.detach(), *gradients)]
 
@@ -88,8 +107,10 @@ def test_a_weight_of_one_gives_its_key_and_its_query_no_gradient(processor):
     memory.keys[1][:, :, 4, 5] = 1e3
     memory.query[:] = 1e3
     _, of_query, *others = outcome(build, memory)
-    seen = of_query[0, 1:8, 2:9]                        # by pixels whose window has the key
-    assert seen.abs().max() == 0 and others[1][0, 4, 5].abs().max() == 0 and others[3].abs().max() > 0
+    seen = of_query[0, 1:8, 2:9]  # by pixels whose window has the key
+    assert (
+        seen.abs().max() == 0 and others[1][0, 4, 5].abs().max() == 0 and others[3].abs().max() > 0
+    )
 
 
 @pytest.mark.parametrize("logit", [-1e15, -1e5, -443.6, -266.2, -90.0, -88.7, 90.0, 1e5])
@@ -101,7 +122,9 @@ def test_logits_may_be_of_any_size(processor, logit):
         x.fill_(abs(logit / 4) ** 0.5)
     memory.query.mul_(logit / abs(logit))
     (read, _, *found), (expected, _, *others) = outcome(build, memory), exact(build, memory)
-    assert_equal_to([read, *found], [expected, *others], 1e-5)      # the query's: 0 but for rounding, keys being equal
+    assert_equal_to(
+        [read, *found], [expected, *others], 1e-5
+    )  # the query's: 0 but for rounding, keys being equal
 
 
 def test_a_pixel_of_which_all_logits_are_low_reads_their_softmax(processor):
@@ -116,8 +139,12 @@ def strided(x: torch.Tensor) -> dict[str, torch.Tensor]:
     """The same numbers, laid out in other ways."""
     wide = torch.zeros(x.numel() + 1)
     wide[1:] = x.flatten()
-    return {"channels last": x.contiguous(memory_format=torch.channels_last), "sliced": torch.stack([x, x], -1)[..., 0],
-            "transposed": x.transpose(2, 3).contiguous().transpose(2, 3), "at an odd address": wide[1:].view_as(x)}
+    return {
+        "channels last": x.contiguous(memory_format=torch.channels_last),
+        "sliced": torch.stack([x, x], -1)[..., 0],
+        "transposed": x.transpose(2, 3).contiguous().transpose(2, 3),
+        "at an odd address": wide[1:].view_as(x),
+    }
 
 
 @pytest.mark.parametrize("width", [1, 6])
@@ -131,8 +158,10 @@ def test_maps_may_lie_in_memory_as_they_like(width, channels):
         torch.testing.assert_close(read, expected)
         assert all(x.isfinite().all() for x in torch.autograd.grad(read.sum(), leaves))
     same = key[:, :, :1].expand(-1, -1, 5, -1)
-    torch.testing.assert_close(local_attention(query, [same], [value], 3, backend="cpp"),
-                               local_attention(query, [same], [value], 3, backend="reference"))
+    torch.testing.assert_close(
+        local_attention(query, [same], [value], 3, backend="cpp"),
+        local_attention(query, [same], [value], 3, backend="reference"),
+    )
 
 
 @pytest.mark.parametrize("batch, channels, height", [(3, 0, 5), (0, 4, 5), (1, 4, 0)])
@@ -141,7 +170,9 @@ def test_nothing_is_read_of_nothing(batch, channels, height):
     read = local_attention(leaves[0], [leaves[1]], [leaves[2]], 21, backend="cpp")
     assert read.shape == (batch, channels, height, 2)
     gradients = torch.autograd.grad(read.sum(), leaves)
-    assert [x.shape for x in gradients] == [x.shape for x in leaves] and not any(x.any() for x in gradients)
+    assert [x.shape for x in gradients] == [x.shape for x in leaves] and not any(
+        x.any() for x in gradients
+    )
 
 
 def test_a_part_of_the_gradients_is_that_part():
@@ -170,10 +201,26 @@ def test_no_pass_reads_or_writes_what_is_not_its_own(sanitizers, kind, tmp_path)
         pytest.skip(f"this processor is no {kind}")
     build = Build(16, 80, 9)
     sizes = {"KEY_CHANNELS": build.keys, "VALUE_CHANNELS": build.values, "WINDOW": build.window}
-    subprocess.run(["g++", "-std=c++17", "-O1", "-g1", f"-fsanitize={sanitizers}", "-fno-sanitize-recover", "-Wall",
-                    "-Wextra", "-Werror", "-Wno-psabi", *INSTRUCTIONS.get(kind, []),
-                    *(f"-D{name}={size}" for name, size in sizes.items()), str(HERE / "cpp_host.cpp"), "-o",
-                    str(tmp_path / "program")], check=True)
+    subprocess.run(
+        [
+            "g++",
+            "-std=c++17",
+            "-O1",
+            "-g1",
+            f"-fsanitize={sanitizers}",
+            "-fno-sanitize-recover",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-Wno-psabi",
+            *INSTRUCTIONS.get(kind, []),
+            *(f"-D{name}={size}" for name, size in sizes.items()),
+            str(HERE / "cpp_host.cpp"),
+            "-o",
+            str(tmp_path / "program"),
+        ],
+        check=True,
+    )
     for shape in [(2, 2, 7, 10, 0.3), (1, 3, 3, 5, None)]:
         memory = Memory.random(build, *shape)
         found = run_on_host(tmp_path / "program", build, memory, sanitizers == "thread")
@@ -183,7 +230,8 @@ def test_no_pass_reads_or_writes_what_is_not_its_own(sanitizers, kind, tmp_path)
 @pytest.mark.parametrize("constant", [None, 0.4])
 def test_pytorch_accepts_the_operators_on_a_cpu(constant):
     query, *maps = [torch.randn(2, 5, 9, 4, requires_grad=True) for _ in range(3)] + [
-        torch.randn(2, 5, 9, 16, requires_grad=True) for _ in range(2)]
+        torch.randn(2, 5, 9, 16, requires_grad=True) for _ in range(2)
+    ]
     more = None if constant is None else torch.tensor([constant], requires_grad=True)
     torch.library.opcheck(read_memory.read_memory, (query, maps[:2], maps[2:], 3, more, "exact"))
 
@@ -194,26 +242,40 @@ def test_torch_compile_takes_them_whole():
 
     def read(query, *maps):
         return local_attention(query, maps[:2], maps[2:], 3)
+
     compiled = torch.compile(read, backend="aot_eager", fullgraph=True)
-    for plain, whole in zip(*([f(*leaves), *torch.autograd.grad(f(*leaves).square().sum(), leaves)]
-                              for f in (read, compiled)), strict=True):
+    for plain, whole in zip(
+        *(
+            [f(*leaves), *torch.autograd.grad(f(*leaves).square().sum(), leaves)]
+            for f in (read, compiled)
+        ),
+        strict=True,
+    ):
         assert torch.equal(plain, whole)
 
 
 def test_half_types_are_read_in_float32_and_come_back_as_they_were():
     build = Build(8, 16, 5)
     memory = Memory.random(build._replace(key_type="Bfloat", value_type="Bfloat"), 1, 2, 9, 12)
-    for half, single in zip(outcome(build, memory, torch.bfloat16), outcome(build, memory), strict=True):
+    for half, single in zip(
+        outcome(build, memory, torch.bfloat16), outcome(build, memory), strict=True
+    ):
         assert half.dtype == torch.bfloat16 and torch.equal(half, single.bfloat16())
 
 
 def test_auto_takes_them_for_what_they_can_read():
     x = torch.zeros(1, 4, 3, 3)
     wide, elsewhere = x.double(), x.to("meta")
-    assert [choose("auto", x.to(dtype), [x], [x]) for dtype in (torch.float32, torch.bfloat16)] == ["cpp", "cpp"]
+    assert [choose("auto", x.to(dtype), [x], [x]) for dtype in (torch.float32, torch.bfloat16)] == [
+        "cpp",
+        "cpp",
+    ]
     assert choose("auto", wide, [wide], [wide]) == "tiled" and "float64" in unfit(x, [x], [wide])
     assert "on cpu, meta, not on the CPU" in unfit(x, [elsewhere], [x])
-    with pytest.raises(RuntimeError, match="backend cpp of local attention cannot be used: the maps are torch.float64"):
+    with pytest.raises(
+        RuntimeError,
+        match="backend cpp of local attention cannot be used: the maps are torch.float64",
+    ):
         local_attention(wide, [wide], [wide], 3, backend="cpp")
 
 
@@ -239,16 +301,33 @@ def fresh(monkeypatch, tmp_path):
 
 def read_something() -> torch.Tensor:
     torch.manual_seed(0)
-    return local_attention(torch.randn(1, 4, 5, 6), torch.randn(1, 4, 2, 5, 6), torch.randn(1, 4, 2, 5, 6), 3)
+    return local_attention(
+        torch.randn(1, 4, 5, 6), torch.randn(1, 4, 2, 5, 6), torch.randn(1, 4, 2, 5, 6), 3
+    )
 
 
-@pytest.mark.parametrize("compiler, reason", [
-    ("no-such-compiler -O1", "there is no C++ compiler 'no-such-compiler' (install g++ or clang, or name one in CXX)"),
-    ("g++ -include no-such-file", "error: no-such-file"), ("false", "false failed")])
-def test_without_a_compiler_that_works_reads_take_the_slower_way_and_say_why(fresh, monkeypatch, compiler, reason):
+@pytest.mark.parametrize(
+    "compiler, reason",
+    [
+        (
+            "no-such-compiler -O1",
+            "there is no C++ compiler 'no-such-compiler' (install g++ or clang, or name one in CXX)",
+        ),
+        ("g++ -include no-such-file", "error: no-such-file"),
+        ("false", "false failed"),
+    ],
+)
+def test_without_a_compiler_that_works_reads_take_the_slower_way_and_say_why(
+    fresh, monkeypatch, compiler, reason
+):
     expected = read_something()
     monkeypatch.setenv("CXX", compiler)
-    with forgotten(), pytest.warns(RuntimeWarning, match="slower way on cpu: its C\\+\\+ kernels could not") as said:
+    with (
+        forgotten(),
+        pytest.warns(
+            RuntimeWarning, match="slower way on cpu: its C\\+\\+ kernels could not"
+        ) as said,
+    ):
         torch.testing.assert_close(read_something(), expected)
     assert reason in str(said[0].message) and "\n" not in str(said[0].message)
 
@@ -265,7 +344,9 @@ def test_torch_compile_takes_the_slower_way_whole_too(fresh, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     x = torch.randn(1, 4, 5, 6)
     with forgotten(), pytest.warns(RuntimeWarning, match="slower way"):
-        read = torch.compile(lambda x: local_attention(x, [x], [x], 3), backend="aot_eager", fullgraph=True)
+        read = torch.compile(
+            lambda x: local_attention(x, [x], [x], 3), backend="aot_eager", fullgraph=True
+        )
         torch.testing.assert_close(read(x), local_attention(x, [x], [x], 3, backend="reference"))
 
 
@@ -286,7 +367,9 @@ def test_a_compiler_may_say_what_it_likes(fresh, monkeypatch, tmp_path):
 def test_without_a_home_nothing_is_kept_and_nothing_is_missed(fresh, monkeypatch, home, tmp_path):
     expected = read_something()
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(build_library.os.path, "expanduser", lambda path: path if home is None else home)
+    monkeypatch.setattr(
+        build_library.os.path, "expanduser", lambda path: path if home is None else home
+    )
     monkeypatch.chdir(tmp_path)
     before = set(tmp_path.iterdir())
     with forgotten():
@@ -301,6 +384,7 @@ def test_temporary_files_need_not_be_executable(fresh, monkeypatch):
         if not path.startswith(str(fresh)):
             raise OSError("failed to map segment from shared object")
         return load(path)
+
     monkeypatch.setattr(build_library.ctypes, "CDLL", strict)
     assert missing() is None
 
@@ -330,10 +414,14 @@ def test_they_are_built_once_and_kept(fresh, monkeypatch):
 
 def processes(count: int) -> set[bytes]:
     """What so many new processes read, at once."""
-    code = ("import torch; from models.ops import local_attention as read; x = torch.ones(1, 4, 5, 6);"
-            "print(read(x, [x], [x], 3, backend='cpp').sum().item())")
-    running = [subprocess.Popen([sys.executable, "-c", code], cwd=HERE.parent, stdout=subprocess.PIPE)
-               for _ in range(count)]
+    code = (
+        "import torch; from models.ops import local_attention as read; x = torch.ones(1, 4, 5, 6);"
+        "print(read(x, [x], [x], 3, backend='cpp').sum().item())"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=HERE.parent, stdout=subprocess.PIPE)
+        for _ in range(count)
+    ]
     said = {process.communicate()[0] for process in running}
     assert [process.returncode for process in running] == [0] * count
     return said

@@ -1,4 +1,5 @@
 """The CUDA kernels of local attention: on a CPU, built thread by thread for it; compiled for GPUs; on a GPU, if any."""
+
 from __future__ import annotations
 
 import subprocess
@@ -27,18 +28,27 @@ from models.ops.local_attention import choose
 
 ERF, PSP101, PSP18 = Build(16, 64, 21), Build(128, 2048, 21), Build(32, 512, 21)
 HALF = Build(16, 64, 9, "Bfloat", "Half")
-ON_HOST = [      # a build and the problems it is to solve: batch, frames, height, width, constant
+ON_HOST = [  # a build and the problems it is to solve: batch, frames, height, width, constant
     (ERF, [(1, 4, 6, 9, 0.3), (2, 1, 5, 9, None)]),
-    (Build(12, 100, 5), [(1, 2, 9, 9, None), (2, 3, 1, 3, 0.5)]),          # two parts, ragged channels
-    (Build(20, 520, 7), [(1, 2, 5, 9, 0.3)]),       # four parts, blocks of values, more channels than stay resident
-    (Build(132, 68, 3), [(2, 1, 9, 8, None)]),      # blocks of keys
-    (Build(4, 4, 31), [(1, 1, 9, 11, None), (1, 8, 2, 40, 0.2)]),           # a window of more cells than one visit has
-    (HALF, [(1, 2, 9, 11, 0.3)])]
+    (Build(12, 100, 5), [(1, 2, 9, 9, None), (2, 3, 1, 3, 0.5)]),  # two parts, ragged channels
+    (
+        Build(20, 520, 7),
+        [(1, 2, 5, 9, 0.3)],
+    ),  # four parts, blocks of values, more channels than stay resident
+    (Build(132, 68, 3), [(2, 1, 9, 8, None)]),  # blocks of keys
+    (
+        Build(4, 4, 31),
+        [(1, 1, 9, 11, None), (1, 8, 2, 40, 0.2)],
+    ),  # a window of more cells than one visit has
+    (HALF, [(1, 2, 9, 11, 0.3)]),
+]
 
 
 @needs_gxx
 @pytest.mark.parametrize("build, problems", ON_HOST, ids=str)
-def test_the_kernels_on_a_cpu_are_right_clean_and_do_not_depend_on_the_order_of_threads(host, build, problems):
+def test_the_kernels_on_a_cpu_are_right_clean_and_do_not_depend_on_the_order_of_threads(
+    host, build, problems
+):
     tolerance = 5e-3 if build is HALF else 1e-5
     for *shape, constant in problems:
         memory = Memory.random(build, *shape, constant)
@@ -70,14 +80,22 @@ def test_no_thread_reads_what_another_still_writes(host, values):
 
 @needs_gxx
 def test_a_missing_barrier_is_found(host):
-    build, edit = Build(4, 8, 3), ("hand_over(weights, 0);\n        __syncwarp();", "hand_over(weights, 0);")
+    build, edit = (
+        Build(4, 8, 3),
+        ("hand_over(weights, 0);\n        __syncwarp();", "hand_over(weights, 0);"),
+    )
     with pytest.raises(RuntimeError, match="data race"):
         run_on_host(host(build, "thread", edit), build, Memory.random(build, 1, 2, 5, 9))
 
 
 @needs_gxx
 def test_the_launcher_fills_the_struct_that_the_kernels_read(host):
-    places = list(map(int, subprocess.run([host(ERF), "layout"], capture_output=True, check=True).stdout.split()))
+    places = list(
+        map(
+            int,
+            subprocess.run([host(ERF), "layout"], capture_output=True, check=True).stdout.split(),
+        )
+    )
     problem = local_attention_cupy.PROBLEM
     assert places == [*(problem.fields[name][1] for name in problem.names), problem.itemsize]
 
@@ -86,7 +104,7 @@ def test_the_launcher_fills_the_struct_that_the_kernels_read(host):
 @pytest.mark.parametrize("constant", [None, 0.4])
 def test_the_backend_pads_launches_and_differentiates(on_cpu, constant):
     launches = on_cpu(Build(4, 8, 3))
-    build = Build(3, 6, 3)              # neither fills 16 bytes: the kernels are built for 4 and 8
+    build = Build(3, 6, 3)  # neither fills 16 bytes: the kernels are built for 4 and 8
     memory = Memory.random(build, 2, 3, 5, 9, constant)
     leaves = [x.clone().requires_grad_() for x in (memory.query, *memory.keys, *memory.values)]
     more = [] if constant is None else [torch.tensor([constant], requires_grad=True)]
@@ -94,9 +112,13 @@ def test_the_backend_pads_launches_and_differentiates(on_cpu, constant):
     assert launches == ["read_memory"], "reading is one launch"
     found = [read, *torch.autograd.grad((read * memory.gradient).sum(), leaves + more)]
     assert launches[1:] == ["gradient_of_query", "gradient_of_keys", "gradient_of_values"]
-    assert_equal_to([x.movedim(1, -1) if x.ndim > 1 else x for x in found], exact(build, memory), 1e-5)
+    assert_equal_to(
+        [x.movedim(1, -1) if x.ndim > 1 else x for x in found], exact(build, memory), 1e-5
+    )
     with torch.inference_mode():
-        assert torch.equal(local_attention(leaves[0], leaves[1:4], leaves[4:], 3, *more, backend="cupy"), read)
+        assert torch.equal(
+            local_attention(leaves[0], leaves[1:4], leaves[4:], 3, *more, backend="cupy"), read
+        )
 
 
 @needs_gxx
@@ -104,7 +126,8 @@ def test_the_backend_pads_launches_and_differentiates(on_cpu, constant):
 def test_pytorch_accepts_the_operators(on_cpu, constant):
     on_cpu(Build(4, 8, 3))
     query, *maps = [torch.randn(2, 5, 9, 4, requires_grad=True) for _ in range(3)] + [
-        torch.randn(2, 5, 9, 8, requires_grad=True) for _ in range(2)]
+        torch.randn(2, 5, 9, 8, requires_grad=True) for _ in range(2)
+    ]
     more = None if constant is None else torch.tensor([constant], requires_grad=True)
     torch.library.opcheck(read_memory.read_memory, (query, maps[:2], maps[2:], 3, more, "exact"))
 
@@ -117,27 +140,47 @@ def test_torch_compile_takes_the_backend_whole(on_cpu):
 
     def read(query, *maps):
         return read_memory.read_by_kernels(local_attention_cupy, query, maps[:2], maps[2:], 3, None)
+
     compiled = torch.compile(read, backend="aot_eager", fullgraph=True)
-    for plain, whole in zip(*([f(*leaves), *torch.autograd.grad(f(*leaves).square().sum(), leaves)]
-                              for f in (read, compiled)), strict=True):
+    for plain, whole in zip(
+        *(
+            [f(*leaves), *torch.autograd.grad(f(*leaves).square().sum(), leaves)]
+            for f in (read, compiled)
+        ),
+        strict=True,
+    ):
         assert torch.equal(plain, whole)
 
 
 def test_a_backend_that_cannot_run_says_why_and_auto_takes_another():
     x = torch.zeros(1, 4, 3, 3)
     assert local_attention_cupy.unfit(x, [x], [x]) == "the query is on cpu, not on a CUDA device"
-    with pytest.raises(RuntimeError, match="backend cupy of local attention cannot be used: the query is on cpu"):
+    with pytest.raises(
+        RuntimeError, match="backend cupy of local attention cannot be used: the query is on cpu"
+    ):
         local_attention(x, [x], [x], 3, backend="cupy")
     assert choose("auto", x, [x], [x]) in ("cpp", "tiled")
 
 
-@pytest.mark.parametrize("change, reason", [
-    ({"is_cuda": False, "device": "cpu"}, "on cpu"), ({"dtype": torch.float64}, "torch.float64: the kernels read"),
-    ({"frames": 17}, "17 frames in memory"), ({"cupy": None}, "pip install 'cupy-cuda13x"),
-    ({"capability": (7, 5)}, "compute capability 7.5")])
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"is_cuda": False, "device": "cpu"}, "on cpu"),
+        ({"dtype": torch.float64}, "torch.float64: the kernels read"),
+        ({"frames": 17}, "17 frames in memory"),
+        ({"cupy": None}, "pip install 'cupy-cuda13x"),
+        ({"capability": (7, 5)}, "compute capability 7.5"),
+    ],
+)
 def test_every_reason_is_told(change, reason, monkeypatch):
-    given = {"is_cuda": True, "device": torch.device("cuda", 0), "dtype": torch.float32, "frames": 2,
-             "cupy": SimpleNamespace(__version__="14.0"), "capability": (9, 0)} | change
+    given = {
+        "is_cuda": True,
+        "device": torch.device("cuda", 0),
+        "dtype": torch.float32,
+        "frames": 2,
+        "cupy": SimpleNamespace(__version__="14.0"),
+        "capability": (9, 0),
+    } | change
     x = SimpleNamespace(**{name: given[name] for name in ("is_cuda", "device", "dtype")})
     monkeypatch.setitem(sys.modules, "cupy", given["cupy"])
     monkeypatch.setattr(local_attention_cupy, "find_spec", lambda name: given["cupy"])
@@ -160,15 +203,23 @@ def test_every_reason_is_told(change, reason, monkeypatch):
 @pytest.mark.parametrize("build", [ERF, PSP101, PSP18], ids=str)
 def test_nvcc_compiles_them_without_spilling_a_register(build, architecture, tmp_path):
     kernels = compile_for_gpu(build, architecture, tmp_path)
-    assert len(kernels) == (5 if build.wide else 4) and {spilled for _, spilled in kernels.values()} == {0}, kernels
-    if architecture == "sm_90":         # two blocks of 256 threads on a multiprocessor
+    assert len(kernels) == (5 if build.wide else 4) and {
+        spilled for _, spilled in kernels.values()
+    } == {0}, kernels
+    if architecture == "sm_90":  # two blocks of 256 threads on a multiprocessor
         assert kernels["read_memory"][0] <= 128 and kernels["gradient_of_values"][0] <= 128
 
 
 @needs_nvcc
-@pytest.mark.parametrize("build, architecture", [
-    (Build(16, 64, 21, "Bfloat", "Bfloat"), "sm_90"), (Build(128, 2048, 21, "Bfloat", "Bfloat"), "sm_90"),
-    (Build(32, 512, 21, "float", "Half"), "sm_80")], ids=str)
+@pytest.mark.parametrize(
+    "build, architecture",
+    [
+        (Build(16, 64, 21, "Bfloat", "Bfloat"), "sm_90"),
+        (Build(128, 2048, 21, "Bfloat", "Bfloat"), "sm_90"),
+        (Build(32, 512, 21, "float", "Half"), "sm_80"),
+    ],
+    ids=str,
+)
 def test_half_types_read_without_spilling_a_register(build, architecture, tmp_path):
     kernels = compile_for_gpu(build, architecture, tmp_path)
     reads = [spilled for name, (_, spilled) in kernels.items() if name.startswith("read_memory")]
@@ -190,15 +241,23 @@ def test_cupys_compiler_takes_the_source_and_keeps_what_the_launcher_looks_for()
 # On a GPU
 
 
-ON_GPU = [(ERF, 1, 4, 64, 128, None), (ERF, 2, 3, 61, 37, 0.3), (PSP18, 1, 2, 33, 29, None),
-          (PSP101, 1, 3, 17, 33, None), (Build(16, 64, 31), 1, 2, 9, 11, 0.5), (Build(3, 5, 7), 2, 2, 20, 9, None),
-          (Build(132, 68, 3), 1, 2, 9, 8, None),
-          *((Build(16, 64, 5), 1, frames, 23, 50, None) for frames in range(1, 9))]
+ON_GPU = [
+    (ERF, 1, 4, 64, 128, None),
+    (ERF, 2, 3, 61, 37, 0.3),
+    (PSP18, 1, 2, 33, 29, None),
+    (PSP101, 1, 3, 17, 33, None),
+    (Build(16, 64, 31), 1, 2, 9, 11, 0.5),
+    (Build(3, 5, 7), 2, 2, 20, 9, None),
+    (Build(132, 68, 3), 1, 2, 9, 8, None),
+    *((Build(16, 64, 5), 1, frames, 23, 50, None) for frames in range(1, 9)),
+]
 
 
 @needs_gpu
 @pytest.mark.parametrize("build, batch, frames, height, width, constant", ON_GPU, ids=str)
-def test_on_a_gpu_they_are_right_and_repeat_to_the_bit(build, batch, frames, height, width, constant):
+def test_on_a_gpu_they_are_right_and_repeat_to_the_bit(
+    build, batch, frames, height, width, constant
+):
     memory = Memory.random(build, batch, frames, height, width, constant)
     found = [on_gpu(memory, build) for _ in range(2)]
     assert_equal_to(found[0], exact(build, memory), 1e-5)
@@ -220,11 +279,12 @@ def test_on_a_gpu_a_stream_of_its_own_and_a_graph_give_the_same():
 
     def read():
         return local_attention(query, maps[:4], maps[4:], 21, backend="cupy")
+
     expected = read()
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        torch.cuda._sleep(10_000_000)       # a kernel on another stream would not wait for what follows
+        torch.cuda._sleep(10_000_000)  # a kernel on another stream would not wait for what follows
         query.mul_(2)
         doubled = read()
     torch.cuda.current_stream().wait_stream(stream)
@@ -241,7 +301,7 @@ def test_on_a_gpu_a_stream_of_its_own_and_a_graph_give_the_same():
 @needs_gpu
 def test_on_a_gpu_nothing_waits_for_it():
     memory = Memory.random(ERF, 1, 2, 24, 24, 0.5)
-    on_gpu(memory, ERF)                     # compiled
+    on_gpu(memory, ERF)  # compiled
     query, *maps = [x.cuda().requires_grad_() for x in (memory.query, *memory.keys, *memory.values)]
     gradient, constant = memory.gradient.cuda(), torch.zeros(1, device="cuda")
     torch.cuda.set_sync_debug_mode("error")

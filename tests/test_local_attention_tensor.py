@@ -1,4 +1,5 @@
 """Tensor cores in the CUDA kernels of local attention: emulated on a CPU, lane by lane, as PTX lays products out."""
+
 from __future__ import annotations
 
 import pytest
@@ -6,17 +7,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import NARROW, Build, Memory, assert_equal_to, exact, needs_gpu, needs_gxx, on_gpu, reads_on_host
+from kernels import (
+    NARROW,
+    Build,
+    Memory,
+    assert_equal_to,
+    exact,
+    needs_gpu,
+    needs_gxx,
+    on_gpu,
+    reads_on_host,
+)
 from models.ops import local_attention, local_attention_cupy
 from models.ops.local_attention_cupy import laid_out
 from models.ops.read_memory import products_of, read_by_kernels, read_memory
 
-TF32, HALF, BFLOAT = (Build(12, 520, 7), Build(16, 200, 5, "Half", "Half"), Build(4, 136, 31, "float", "Bfloat"))
-ON_HOST = [      # a build and the problems it is to solve: batch, frames, height, width, constant
-    (TF32, [(1, 3, 10, 9, 0.3)]),                           # two blocks of channels, the second of them ragged
-    (HALF, [(2, 2, 5, 9, None), (1, 1, 9, 17, 0.3)]),       # half the warps' rows each, channels beyond the last
-    (BFLOAT, [(1, 2, 9, 11, None), (1, 1, 2, 40, 0.2)])]    # a window of more cells than one visit, or the map, has
-LOSES = {"float": 1e-3, "Half": 2e-3, "Bfloat": 1e-2}       # by rounding, of the largest number that is read
+TF32, HALF, BFLOAT = (
+    Build(12, 520, 7),
+    Build(16, 200, 5, "Half", "Half"),
+    Build(4, 136, 31, "float", "Bfloat"),
+)
+ON_HOST = [  # a build and the problems it is to solve: batch, frames, height, width, constant
+    (TF32, [(1, 3, 10, 9, 0.3)]),  # two blocks of channels, the second of them ragged
+    (
+        HALF,
+        [(2, 2, 5, 9, None), (1, 1, 9, 17, 0.3)],
+    ),  # half the warps' rows each, channels beyond the last
+    (BFLOAT, [(1, 2, 9, 11, None), (1, 1, 2, 40, 0.2)]),
+]  # a window of more cells than one visit, or the map, has
+LOSES = {
+    "float": 1e-3,
+    "Half": 2e-3,
+    "Bfloat": 1e-2,
+}  # by rounding, of the largest number that is read
 BARRIER = "__syncthreads();\n            accumulate(at, held, sums);"
 
 
@@ -24,13 +47,17 @@ def rounded(x: Tensor, kind: str) -> Tensor:
     """As products take it: tf32 has 10 bits of a float's mantissa, halves are rounded away from zero."""
     if kind != "float":
         return x.to(NARROW[kind]).double()
-    return ((x.float().contiguous().view(torch.int32) + 0x1000) & ~0x1fff).view(torch.float32).double()
+    return (
+        ((x.float().contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32).double()
+    )
 
 
 def visits(build: Build, memory: Memory):
     """In the kernel's order, what a pixel meets at once: frame, dy, and which of the dx (P, W) belong to the visit."""
     radius, width = build.window // 2, memory.query.shape[3]
-    column = torch.arange(build.window)[:, None] + torch.arange(width) % 8          # of a cell in what the tile sees
+    column = (
+        torch.arange(build.window)[:, None] + torch.arange(width) % 8
+    )  # of a cell in what the tile sees
     for frame in range(len(memory.keys)):
         for dy in range(-radius, radius + 1):
             for first in range(0, 8 + build.window - 1, 32):
@@ -43,19 +70,24 @@ def rounded_read(build: Build, memory: Memory) -> Tensor:
     Weights are rounded relative to the largest logit so far. Their sum is of those that are not rounded.
     """
     (batch, _, height, width), radius = memory.query.shape, build.window // 2
-    keys, values = ([F.pad(x.double(), (radius,) * 4) for x in maps]
-                    for maps in (memory.keys, [rounded(x, build.value_type) for x in memory.values]))
+    keys, values = (
+        [F.pad(x.double(), (radius,) * 4) for x in maps]
+        for maps in (memory.keys, [rounded(x, build.value_type) for x in memory.values])
+    )
     inside = F.pad(torch.ones(height, width, dtype=torch.bool), (radius,) * 4)
 
-    def row(x, dy):                                         # (..., P, H, W): what lies at dy and every dx
-        line = x[..., radius + dy:radius + dy + height, :]
-        return torch.stack([line[..., dx:dx + width] for dx in range(build.window)], -3)
+    def row(x, dy):  # (..., P, H, W): what lies at dy and every dx
+        line = x[..., radius + dy : radius + dy + height, :]
+        return torch.stack([line[..., dx : dx + width] for dx in range(build.window)], -3)
+
     outside = len(keys) * sum((~row(inside, dy)).sum(0) for dy in range(-radius, radius + 1))
     largest = torch.where(outside > 0, 0.0, -100.0).double().expand(batch, height, width)
     if memory.constant is not None:
         constant = torch.tensor(memory.constant).double()
         largest = largest.maximum(constant)
-    total = outside * torch.exp(-largest) + (0 if memory.constant is None else torch.exp(constant - largest))
+    total = outside * torch.exp(-largest) + (
+        0 if memory.constant is None else torch.exp(constant - largest)
+    )
     read = torch.zeros(batch, build.values, height, width, dtype=torch.float64)
     for frame, dy, taps in visits(build, memory):
         logits = torch.einsum("bchw,bcphw->bphw", memory.query.double(), row(keys[frame], dy))
@@ -63,7 +95,9 @@ def rounded_read(build: Build, memory: Memory) -> Tensor:
         before, largest = largest, largest.maximum(logits.amax(1))
         weights, factor = torch.exp(logits - largest[:, None]), torch.exp(before - largest)
         total = total * factor + weights.sum(1)
-        parts = torch.einsum("bphw,bcphw->bchw", rounded(weights.float(), build.value_type), row(values[frame], dy))
+        parts = torch.einsum(
+            "bphw,bcphw->bchw", rounded(weights.float(), build.value_type), row(values[frame], dy)
+        )
         read = read * factor[:, None] + parts
     return (read / total[:, None]).movedim(1, -1)
 
@@ -77,22 +111,28 @@ def of_steps(build: Build, *shape) -> Memory:
 
 @needs_gxx
 @pytest.mark.parametrize("build, problems", ON_HOST, ids=str)
-def test_nothing_is_rounded_but_weights_and_values_whatever_the_order_of_threads(host, build, problems):
+def test_nothing_is_rounded_but_weights_and_values_whatever_the_order_of_threads(
+    host, build, problems
+):
     for shape in problems:
         memory = of_steps(build, *shape)
-        found = [reads_on_host(host(build), build, memory, backwards) for backwards in (False, True)]
+        found = [
+            reads_on_host(host(build), build, memory, backwards) for backwards in (False, True)
+        ]
         assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
         exactly, softmax, by_products, its_softmax = found[0]
         assert torch.equal(softmax, its_softmax)
         expected = rounded_read(build, memory)
         if build.value_type == "float":
             assert_equal_to([by_products], [expected], 2e-6)
-        else:           # results are stored in the type, too: the same number but where it is close to half a step
+        else:  # results are stored in the type, too: the same number but where it is close to half a step
             expected = expected.to(NARROW[build.value_type]).double()
             assert (by_products != expected).double().mean() < 2e-3
         truth = exact(build, memory)[0]
         assert_equal_to([by_products], [truth], LOSES[build.value_type])
-        assert_equal_to([exactly], [truth], 1e-5 if build.value_type == "float" else LOSES[build.value_type])
+        assert_equal_to(
+            [exactly], [truth], 1e-5 if build.value_type == "float" else LOSES[build.value_type]
+        )
 
 
 @needs_gxx
@@ -105,7 +145,9 @@ def test_a_read_of_one_cell_is_its_value(host, build):
     near = ((torch.arange(9) - 4).abs() <= build.window // 2).expand(4, 9)
     value = rounded(memory.values[1][0, :, 1, 4], build.value_type)
     assert torch.equal(found[0, near].double(), value.expand(int(near.sum()), -1))
-    assert near.all() or not torch.equal(found[0, ~near].double(), value.expand(int((~near).sum()), -1))
+    assert near.all() or not torch.equal(
+        found[0, ~near].double(), value.expand(int((~near).sum()), -1)
+    )
 
 
 @needs_gxx
@@ -128,6 +170,7 @@ def switch():
 
     def use(precision):
         torch.backends.cuda.matmul.fp32_precision = precision
+
     yield use
     torch.backends.cuda.matmul.fp32_precision = before
 
@@ -135,7 +178,12 @@ def switch():
 def test_float32_is_exact_unless_pytorch_may_round_it_however_it_was_told(switch):
     assert products_of(torch.float32) == "exact"
     assert {products_of(dtype) for dtype in (torch.float16, torch.bfloat16)} == {"tensor"}
-    for told, expected in (("high", "tensor"), ("highest", "exact"), ("medium", "tensor"), ("highest", "exact")):
+    for told, expected in (
+        ("high", "tensor"),
+        ("highest", "exact"),
+        ("medium", "tensor"),
+        ("highest", "exact"),
+    ):
         torch.set_float32_matmul_precision(told)
         assert products_of(torch.float32) == expected
     switch("tf32")
@@ -153,10 +201,14 @@ def test_the_switch_selects_the_kernel_and_gradients_stay_as_they_are(on_cpu, sw
     def read():
         found = local_attention(leaves[0], leaves[1:3], leaves[3:], 3, backend="cupy")
         return [found, *torch.autograd.grad((found * memory.gradient).sum(), leaves)]
+
     exactly = read()
     switch("tf32")
     by_products = read()
-    assert [name for name in launches if name.startswith("read")] == ["read_memory", "read_memory_tensor"]
+    assert [name for name in launches if name.startswith("read")] == [
+        "read_memory",
+        "read_memory_tensor",
+    ]
     truth = exact(build, memory)[0].movedim(-1, 1)
     assert_equal_to(exactly[:1], [truth], 1e-6)
     assert_equal_to(by_products[:1], [truth], LOSES["float"])
@@ -186,8 +238,13 @@ def test_torch_compile_and_opcheck_take_the_rounded_read(on_cpu, switch):
     @torch.compile(backend="aot_eager", fullgraph=True)
     def read(query, *maps):
         return read_by_kernels(local_attention_cupy, query, maps[:2], maps[2:], 3, None)
+
     maps = [memory.query, *memory.keys, *memory.values]
-    for told, kernel in (("ieee", "read_memory"), ("tf32", "read_memory_tensor"), ("ieee", "read_memory")):
+    for told, kernel in (
+        ("ieee", "read_memory"),
+        ("tf32", "read_memory_tensor"),
+        ("ieee", "read_memory"),
+    ):
         switch(told)
         launches.clear()
         read(*maps)
@@ -196,16 +253,21 @@ def test_torch_compile_and_opcheck_take_the_rounded_read(on_cpu, switch):
 
 # On a GPU
 
-ON_GPU = [(32, 512, 21, 2, 33, 29, None), (128, 2048, 21, 3, 17, 33, 0.3), (16, 200, 7, 2, 20, 9, None)]
+ON_GPU = [
+    (32, 512, 21, 2, 33, 29, None),
+    (128, 2048, 21, 3, 17, 33, 0.3),
+    (16, 200, 7, 2, 20, 9, None),
+]
 
 
 @needs_gpu
 @pytest.mark.parametrize("kind", ["float", "Half", "Bfloat"])
 @pytest.mark.parametrize("keys, values, window, frames, height, width, constant", ON_GPU)
-def test_on_a_gpu_tensor_cores_round_no_more_than_their_type(keys, values, window, frames, height, width, constant,
-                                                             kind, switch):
+def test_on_a_gpu_tensor_cores_round_no_more_than_their_type(
+    keys, values, window, frames, height, width, constant, kind, switch
+):
     build = Build(keys, values, window, kind, kind)
-    memory = Memory.random(build, 1, frames, height, width, constant, scale=keys ** -0.25)
+    memory = Memory.random(build, 1, frames, height, width, constant, scale=keys**-0.25)
     switch("tf32")
     found = [on_gpu(memory, build, NARROW[kind]) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
@@ -222,11 +284,16 @@ def test_on_a_gpu_tensor_cores_round_no_more_than_their_type(keys, values, windo
 def test_on_a_gpu_both_reads_save_the_same_softmax_and_products_round_as_they_do_here(kind):
     build = Build(32, 512, 21, kind, kind)
     memory = of_steps(build, 1, 2, 33, 29)
-    queries, keys, values = ([x.to("cuda", NARROW[kind]) for x in maps]
-                             for maps in ([memory.query], memory.keys, memory.values))
+    queries, keys, values = (
+        [x.to("cuda", NARROW[kind]) for x in maps]
+        for maps in ([memory.query], memory.keys, memory.values)
+    )
     maps = laid_out(queries[0], keys, values)
-    (read, softmax), (by_products, its_softmax) = (read_memory(*maps, 21, None, products)
-                                                   for products in ("exact", "tensor"))
+    (read, softmax), (by_products, its_softmax) = (
+        read_memory(*maps, 21, None, products) for products in ("exact", "tensor")
+    )
     assert torch.equal(softmax, its_softmax) and not torch.equal(read, by_products)
     expected = rounded_read(build, memory)
-    assert_equal_to([by_products.cpu()], [expected], {"float": 1e-4, "Half": 1e-3, "Bfloat": 5e-3}[kind])
+    assert_equal_to(
+        [by_products.cpu()], [expected], {"float": 1e-4, "Half": 1e-3, "Bfloat": 5e-3}[kind]
+    )

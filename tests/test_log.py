@@ -1,4 +1,5 @@
 """The run's log: automated_log.txt to the byte, and files that are whole or not there."""
+
 import math
 import os
 import random
@@ -20,10 +21,15 @@ def numbers(epoch: int) -> tuple:
     """Values whose four (eight) decimals lose nothing."""
     rng = random.Random(epoch)
     losses = [rng.randrange(10**5) / 10**4 for _ in range(2)]
-    return (*losses, *(rng.randrange(10**6) / 10**6 for _ in range(2)), rng.randrange(10**5) / 10**8)
+    return (
+        *losses,
+        *(rng.randrange(10**6) / 10**6 for _ in range(2)),
+        rng.randrange(10**5) / 10**8,
+    )
 
 
 # automated_log.txt
+
 
 def test_the_file_is_lmanets_to_the_byte(tmp_path):
     writer = log.TrainingLog(tmp_path, resume=False)
@@ -33,7 +39,8 @@ def test_the_file_is_lmanets_to_the_byte(tmp_path):
     writer.write(2, 0.5, NAN, 0.25, 1, 1.23456789e-5)
     assert (tmp_path / "automated_log.txt").read_bytes() == (
         header + b"\n1\t\t1.2346\t\t2.0000\t\t0.0000\t\t45.6789\t\t0.00020000"
-                 b"\n2\t\t0.5000\t\tnan\t\t25.0000\t\t100.0000\t\t0.00001235")
+        b"\n2\t\t0.5000\t\tnan\t\t25.0000\t\t100.0000\t\t0.00001235"
+    )
 
 
 def test_what_was_written_is_what_is_read(tmp_path):
@@ -50,7 +57,7 @@ def test_a_missing_value_is_nan_and_a_log_without_epochs_is_empty(tmp_path):
     writer = log.TrainingLog(tmp_path, resume=False)
     assert log.read(writer.path) == []
     writer.write(1, 1.0, NAN, NAN, 0.5, 1e-4)
-    row, = log.read(writer.path)
+    (row,) = log.read(writer.path)
     assert math.isnan(row.val_loss) and math.isnan(row.train_miou) and row.val_miou == 0.5
 
 
@@ -60,14 +67,20 @@ def test_logs_with_single_tabs_or_a_last_newline_are_read_too(tmp_path):
     assert log.read(path) == [log.Row(3, 0.5, 0.25, 0.0, 0.5, 0.001)]
 
 
-@pytest.mark.parametrize(("text", "line"), [
-    ("", 1), ("Epoch\tTrain-IoU", 1), ("1\t\t1.0\t\t1.0\t\t1.0\t\t1.0\t\t0.1", 1),
-    (log.HEADER + "\n1\t\t1.0\t\t1.0\t\t1.0\t\t1.0\t\t0.1\n2\t\t1.0", 3),
-    (log.HEADER + "\n\n1\t\t1.0\t\t1.0\t\t1.0\t\t1.0\t\t0.1", 2),
-    (log.HEADER + "\n1\t\t1.0\t\tnone\t\t1.0\t\t1.0\t\t0.1", 2),
-    (log.HEADER + "\n1.5\t\t1.0\t\t1.0\t\t1.0\t\t1.0\t\t0.1", 2),
-    (log.HEADER + "\n1\t\t1.0\t\t1.0\t\t1.0\t\t1.0\t\t0.1\t\t7", 2),
-    (log.HEADER + "\n\udcff\udcfe", 2)])
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", 1),
+        ("Epoch\tTrain-IoU", 1),
+        ("1\t\t1.0\t\t1.0\t\t1.0\t\t1.0\t\t0.1", 1),
+        (log.HEADER + "\n1\t\t1.0\t\t1.0\t\t1.0\t\t1.0\t\t0.1\n2\t\t1.0", 3),
+        (log.HEADER + "\n\n1\t\t1.0\t\t1.0\t\t1.0\t\t1.0\t\t0.1", 2),
+        (log.HEADER + "\n1\t\t1.0\t\tnone\t\t1.0\t\t1.0\t\t0.1", 2),
+        (log.HEADER + "\n1.5\t\t1.0\t\t1.0\t\t1.0\t\t1.0\t\t0.1", 2),
+        (log.HEADER + "\n1\t\t1.0\t\t1.0\t\t1.0\t\t1.0\t\t0.1\t\t7", 2),
+        (log.HEADER + "\n\udcff\udcfe", 2),
+    ],
+)
 def test_garbage_is_refused_with_file_and_line(tmp_path, text, line):
     path = tmp_path / "automated_log.txt"
     path.write_bytes(text.encode(errors="surrogateescape"))
@@ -76,7 +89,9 @@ def test_garbage_is_refused_with_file_and_line(tmp_path, text, line):
     assert f"{path}, line {line}:" in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(ValueError):
         log.TrainingLog(tmp_path, resume=True)
-    assert path.read_bytes() == text.encode(errors="surrogateescape"), "a file that is not ours was changed"
+    assert path.read_bytes() == text.encode(errors="surrogateescape"), (
+        "a file that is not ours was changed"
+    )
 
 
 def finished(folder: Path, epochs: int) -> bytes:
@@ -96,7 +111,9 @@ def test_a_killed_and_resumed_run_leaves_the_same_file(tmp_path, reached, trunca
     (tmp_path / "killed").mkdir()
     first = log.TrainingLog(tmp_path / "killed", resume=False)
     for epoch in range(1, 8):
-        first.write(epoch, *(2 * value for value in numbers(epoch)) if epoch > reached else numbers(epoch))
+        first.write(
+            epoch, *(2 * value for value in numbers(epoch)) if epoch > reached else numbers(epoch)
+        )
     second = log.TrainingLog(tmp_path / "killed", resume=True)
     if truncate:
         second.truncate(reached + 1)
@@ -114,12 +131,16 @@ def test_a_new_training_does_not_keep_an_old_log_and_a_resumed_one_may_begin_wit
 
 
 def test_kill_9_at_any_moment_leaves_a_whole_log(tmp_path):
-    code = ("import sys; sys.path.insert(0, sys.argv[1])\n"
-            "from utils.log import TrainingLog\nfrom pathlib import Path\n"
-            "writer = TrainingLog(Path(sys.argv[2]), resume=True)\nprint('ready', flush=True)\n"
-            "for epoch in range(1, 10**6): writer.write(epoch, 1, 1, 1, 1, 1)")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from utils.log import TrainingLog\nfrom pathlib import Path\n"
+        "writer = TrainingLog(Path(sys.argv[2]), resume=True)\nprint('ready', flush=True)\n"
+        "for epoch in range(1, 10**6): writer.write(epoch, 1, 1, 1, 1, 1)"
+    )
     for attempt in range(4):
-        process = subprocess.Popen([sys.executable, "-c", code, str(ROOT), str(tmp_path)], stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(ROOT), str(tmp_path)], stdout=subprocess.PIPE
+        )
         process.stdout.readline()
         time.sleep(0.05 + 0.037 * attempt)
         process.send_signal(signal.SIGKILL)
@@ -127,10 +148,13 @@ def test_kill_9_at_any_moment_leaves_a_whole_log(tmp_path):
         rows = log.read(tmp_path / "automated_log.txt")
         assert [row.epoch for row in rows] == list(range(1, len(rows) + 1)) and rows
     log.TrainingLog(tmp_path, resume=True).write(1, *numbers(1))
-    assert os.listdir(tmp_path) == ["automated_log.txt"], "what the kill left behind should be gone after a write"
+    assert os.listdir(tmp_path) == ["automated_log.txt"], (
+        "what the kill left behind should be gone after a write"
+    )
 
 
 # Other files
+
 
 def test_best_names_epoch_and_fraction(tmp_path):
     log.write_best(tmp_path, 12, 0.73124)

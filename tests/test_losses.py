@@ -1,4 +1,5 @@
 """Losses: golden numbers of the originals, and laws."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from golden import assert_close, case, filling
-from models.losses import cross_entropy, hard_pixels
+from models.parts.losses import cross_entropy, hard_pixels
 from models.single import SingleFrame
 from toys import ToyBackbone
 
@@ -18,7 +19,11 @@ def etc():
     data, fill = case("etc/loss_ce"), filling()
     data.weight = torch.tensor(data.info["config"]["class_weights"], dtype=torch.float64)
     data.label = torch.from_numpy(data.arrays["in_label"]).long()
-    for name, shape in (("ce_logits", (2, 19, 9, 17)), ("ce_dsn", (2, 19, 9, 17)), ("ce_full_x", (2, 19, 33, 65))):
+    for name, shape in (
+        ("ce_logits", (2, 19, 9, 17)),
+        ("ce_dsn", (2, 19, 9, 17)),
+        ("ce_full_x", (2, 19, 33, 65)),
+    ):
         setattr(data, name, (2.0 * fill.image(name, shape)).requires_grad_())
     return data
 
@@ -43,20 +48,27 @@ DEEPLY_SUPERVISED = {
 def test_deeply_supervised_cross_entropy_is_that_of_etc(etc, name):
     weighted, factor, *ohem = DEEPLY_SUPERVISED[name]
     weight = etc.weight if weighted else None
-    main, aux = (cross_entropy(up(logits, etc.label), etc.label, weight, ohem=hard)
-                 for logits, hard in zip((etc.ce_logits, etc.ce_dsn), ohem, strict=True))
+    main, aux = (
+        cross_entropy(up(logits, etc.label), etc.label, weight, ohem=hard)
+        for logits, hard in zip((etc.ce_logits, etc.ce_dsn), ohem, strict=True)
+    )
     loss = main + factor * aux
     assert_close(loss, etc.arrays[f"f64_{name}"], 1e-5)
-    for gradient, which in zip(torch.autograd.grad(loss, (etc.ce_logits, etc.ce_dsn)), ("logits", "dsn"), strict=True):
+    for gradient, which in zip(
+        torch.autograd.grad(loss, (etc.ce_logits, etc.ce_dsn)), ("logits", "dsn"), strict=True
+    ):
         assert_close(gradient, etc.arrays[f"{name}_grad_{which}"], 1e-3)
 
 
-@pytest.mark.parametrize("name, weighted, ohem", [
-    ("crossentropy2d", False, None),
-    ("ohem2d_weighted_t0.3_k500", True, (0.3, 500)),
-    ("ohem2d_unweighted_t0.6_k0", False, (0.6, 0)),
-    ("ohem2d_weighted_t0.01_k1500", True, (0.01, 1500)),
-])
+@pytest.mark.parametrize(
+    "name, weighted, ohem",
+    [
+        ("crossentropy2d", False, None),
+        ("ohem2d_weighted_t0.3_k500", True, (0.3, 500)),
+        ("ohem2d_unweighted_t0.6_k0", False, (0.6, 0)),
+        ("ohem2d_weighted_t0.01_k1500", True, (0.01, 1500)),
+    ],
+)
 def test_cross_entropy_at_label_size_is_that_of_etc(etc, name, weighted, ohem):
     label = torch.from_numpy(etc.arrays["in_full_label"]).long()
     loss = cross_entropy(etc.ce_full_x, label, etc.weight if weighted else None, ohem=ohem)
@@ -65,8 +77,13 @@ def test_cross_entropy_at_label_size_is_that_of_etc(etc, name, weighted, ohem):
 
 
 def test_every_result_of_the_case_is_compared(etc):
-    compared = {*DEEPLY_SUPERVISED, "crossentropy2d", "ohem2d_weighted_t0.3_k500", "ohem2d_unweighted_t0.6_k0",
-                "ohem2d_weighted_t0.01_k1500"}
+    compared = {
+        *DEEPLY_SUPERVISED,
+        "crossentropy2d",
+        "ohem2d_weighted_t0.3_k500",
+        "ohem2d_unweighted_t0.6_k0",
+        "ohem2d_weighted_t0.01_k1500",
+    }
     assert {name.removeprefix("f64_") for name in etc.arrays if name.startswith("f64_")} == compared
 
 
@@ -76,8 +93,10 @@ def test_the_weighted_mean_divides_by_the_weights_of_labelled_pixels():
     weight = torch.rand(5) + 0.1
     expected = F.cross_entropy(logits, labels, weight, ignore_index=255)
     torch.testing.assert_close(cross_entropy(logits, labels, weight), expected)
-    torch.testing.assert_close(cross_entropy(logits, labels, weight, mean="all"),
-                               F.cross_entropy(logits, labels, weight, ignore_index=255, reduction="none").mean())
+    torch.testing.assert_close(
+        cross_entropy(logits, labels, weight, mean="all"),
+        F.cross_entropy(logits, labels, weight, ignore_index=255, reduction="none").mean(),
+    )
 
 
 def test_a_batch_without_labels_teaches_nothing_and_breaks_nothing():
@@ -92,16 +111,19 @@ def test_hard_pixels_are_those_below_the_threshold_or_the_kept_hardest():
     labels[0, 0] = 255
     probability = logits.softmax(1).gather(1, labels.where(labels != 255, 0)[:, None])[0, 0]
     order = probability[labels[0] != 255].sort().values
-    assert hard_pixels(logits, labels, 1.0, 10 ** 6).sum() == 56, "fewer labelled than kept: all"
+    assert hard_pixels(logits, labels, 1.0, 10**6).sum() == 56, "fewer labelled than kept: all"
     assert hard_pixels(logits, labels, 1e-9, 10).sum() == 10
-    assert torch.equal(hard_pixels(logits, labels, float(order[20]), 10)[0], (probability <= order[20])
-                       & (labels[0] != 255))
+    assert torch.equal(
+        hard_pixels(logits, labels, float(order[20]), 10)[0],
+        (probability <= order[20]) & (labels[0] != 255),
+    )
     assert hard_pixels(logits, labels, 1e-9, 0).sum() == 0, "none kept: the threshold stands"
 
 
 def test_ohem_and_the_auxiliary_head_come_from_options():
     import main
     from models import build_model
+
     clip, labels = torch.rand(2, 1, 3, 40, 40), torch.randint(0, 3, (2, 1, 40, 40))
     words = ["--training", "--method", "single", "--backbone", "psp18", "--savedir", "unused"]
     hard = build_model(main.parse_args([*words, "--ohem", "0.7", "100"]), 3)
@@ -109,7 +131,9 @@ def test_ohem_and_the_auxiliary_head_come_from_options():
     without = build_model(main.parse_args([*words, "--aux-weight", "0"]), 3)
     assert set(without.losses(clip, labels)) == {"ce"}
     sum(without.losses(clip, labels).values()).backward()
-    assert all(p.grad is not None for p in without.parameters() if p.requires_grad), "DDP waits for every gradient"
+    assert all(p.grad is not None for p in without.parameters() if p.requires_grad), (
+        "DDP waits for every gradient"
+    )
 
 
 def test_an_unknown_mean_is_refused():
@@ -126,7 +150,9 @@ def test_single_adds_the_weighted_auxiliary_loss_and_trains_heads_faster():
     torch.testing.assert_close(losses["ce"], model.cross_entropy(model(clip), labels[:, -1]))
     encoder, head = model.parameter_groups(0.1, 1e-4)
     assert (encoder["lr"], head["lr"]) == (0.1, 1.0)
-    assert {id(p) for p in encoder["params"]} == {id(p) for p in model.backbone.encoder.parameters()}
+    assert {id(p) for p in encoder["params"]} == {
+        id(p) for p in model.backbone.encoder.parameters()
+    }
     assert len(encoder["params"]) + len(head["params"]) == len(list(model.parameters()))
     assert set(SingleFrame(ToyBackbone(4)).losses(clip, labels)) == {"ce"}
 

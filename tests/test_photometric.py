@@ -1,4 +1,5 @@
 """Colours: distortions that are drawn as published, and blur."""
+
 import random
 
 import numpy as np
@@ -13,18 +14,29 @@ def test_photometric_draws_per_frame_unless_shared():
     clip = RawClip(still.frames * 3, [None] * 3, None)
 
     def outcomes(shared, seed):
-        return len({frame.tobytes() for frame in Photometric(shared)(clip, random.Random(seed)).frames})
+        return len(
+            {frame.tobytes() for frame in Photometric(shared)(clip, random.Random(seed)).frames}
+        )
+
     assert all(outcomes(True, seed) == 1 for seed in range(10))
     assert any(outcomes(False, seed) == 3 for seed in range(10))
 
 
 def test_distortions_stay_in_their_ranges():
     drawn = [draw_distortion(random.Random(seed)) for seed in range(2000)]
-    ranges = {"brightness": (-32, 32), "contrast": (0.5, 1.5), "saturation": (0.5, 1.5), "hue": (-18, 17)}
+    ranges = {
+        "brightness": (-32, 32),
+        "contrast": (0.5, 1.5),
+        "saturation": (0.5, 1.5),
+        "hue": (-18, 17),
+    }
     for name, (low, high) in ranges.items():
         values = [getattr(d, name) for d in drawn if getattr(d, name) is not None]
         assert 900 < len(values) < 1100, f"{name} is drawn half of the time"
-        assert low <= min(values) < low + 0.1 * (high - low) and high - 0.1 * (high - low) < max(values) <= high
+        assert (
+            low <= min(values) < low + 0.1 * (high - low)
+            and high - 0.1 * (high - low) < max(values) <= high
+        )
     assert {d.hue for d in drawn if d.hue is not None} == set(range(-18, 18))
     assert 900 < sum(d.contrast_first for d in drawn) < 1100
 

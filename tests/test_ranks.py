@@ -1,4 +1,5 @@
 """N ranks are one run: losses, gradients and scores of 2 gloo ranks are those of 1."""
+
 from __future__ import annotations
 
 import subprocess
@@ -11,17 +12,23 @@ import torch
 from command import ROOT, TINY, run, succeed
 from kills import Ranks
 from utils.checkpoint import read
-from utils.dist import launch
-from utils.loading import evaluation_loader
-from utils.sampler import EpochBatches
+from utils.run.dist import launch
+from utils.run.loading import evaluation_loader
+from utils.training.sampler import EpochBatches
 
 JOB = str(Path(__file__).with_name("ranks_job.py"))
 
 
-@pytest.mark.parametrize("line", [
-    "--method single --backbone erf", "--method single --backbone psp18",
-    "--method single --backbone psp18 --loss-mean all", "--method lma --backbone erf --train-encoder --corr-size 5",
-    "--method tma --backbone psp18"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--method single --backbone erf",
+        "--method single --backbone psp18",
+        "--method single --backbone psp18 --loss-mean all",
+        "--method lma --backbone erf --train-encoder --corr-size 5",
+        "--method tma --backbone psp18",
+    ],
+)
 def test_two_ranks_equal_one(tmp_path, line):
     one, two, words = tmp_path / "one.pt", tmp_path / "two.pt", line.split()
     subprocess.run([sys.executable, JOB, one, *words], check=True)
@@ -38,7 +45,9 @@ def test_two_ranks_equal_one(tmp_path, line):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
         for name in ("mIoU", "pixel_accuracy", "fwIoU"):
             assert ours[name] == theirs[name], name
-    assert two["scores"][1]["VC8"] == one["scores"][1]["VC8"], "videos are shared over ranks and merged"
+    assert two["scores"][1]["VC8"] == one["scores"][1]["VC8"], (
+        "videos are shared over ranks and merged"
+    )
 
 
 def test_every_step_uses_the_same_clips_for_any_number_of_ranks():
@@ -95,28 +104,75 @@ def test_evaluation_sees_every_frame_once_and_videos_stay_whole(step, ranks):
 
 
 def test_gpus_2_on_a_cpu_trains_and_both_ranks_end_with_one_model(tmp_path):
-    words = ["--training", *TINY, "--num-epochs", "1", "--batch-size", "2", "--savedir", tmp_path, "--gpus", "2"]
+    words = [
+        "--training",
+        *TINY,
+        "--num-epochs",
+        "1",
+        "--batch-size",
+        "2",
+        "--savedir",
+        tmp_path,
+        "--gpus",
+        "2",
+    ]
     done = succeed(*words)
     assert done.stdout.count("epoch 1: train loss") == 1, "only rank 0 reports"
     assert read(tmp_path / "checkpoint.pth.tar")["progress"]["epoch"] == 1
 
 
 def test_parts_that_are_not_trained_do_not_stop_two_ranks(tmp_path):
-    words = ["--training", *TINY, "--num-epochs", "1", "--batch-size", "4", "--num-workers", "0", "--no-iouVal"]
+    words = [
+        "--training",
+        *TINY,
+        "--num-epochs",
+        "1",
+        "--batch-size",
+        "4",
+        "--num-workers",
+        "0",
+        "--no-iouVal",
+    ]
     Ranks(tmp_path, *words, "--backbone-nobn", "--savedir", tmp_path / "nobn").succeed()
-    Ranks(tmp_path, *words, "--backbone", "psp18", "--aux-weight", "0", "--savedir", tmp_path / "aux").succeed()
+    Ranks(
+        tmp_path, *words, "--backbone", "psp18", "--aux-weight", "0", "--savedir", tmp_path / "aux"
+    ).succeed()
 
 
 @pytest.mark.slow
 def test_torchrun_works_as_well(tmp_path):
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", ROOT / "main.py",
-             "--training", *TINY, "--num-epochs", "1", "--batch-size", "2", "--savedir", tmp_path]
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        ROOT / "main.py",
+        "--training",
+        *TINY,
+        "--num-epochs",
+        "1",
+        "--batch-size",
+        "2",
+        "--savedir",
+        tmp_path,
+    ]
     subprocess.run([str(word) for word in words], check=True, capture_output=True, timeout=300)
     assert (tmp_path / "model_best.pth").exists()
 
 
 def test_a_mistake_under_two_ranks_is_told_once_with_exit_code_2(tmp_path):
-    done = run("--eval-mode", *TINY, "--weights", tmp_path / "missing.pth", "--savedir", tmp_path / "x", "--gpus", "2")
+    done = run(
+        "--eval-mode",
+        *TINY,
+        "--weights",
+        tmp_path / "missing.pth",
+        "--savedir",
+        tmp_path / "x",
+        "--gpus",
+        "2",
+    )
     assert done.returncode == 2
     assert done.stderr.count("no checkpoint") == 1, done.stderr
     assert not (tmp_path / "x").exists()

@@ -1,4 +1,5 @@
 """Reading ahead: the same frames, bounded, and no thread or memory left behind."""
+
 import os
 import threading
 import time
@@ -6,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from datasets.read_ahead import ReadAhead
 from datasets.source import Frame, Source, open_source
+from datasets.source.read_ahead import ReadAhead
 from frames import flat, read, write_images, write_video
 
 
 def same(frames, others):
-    return [frame[1:] for frame in frames] == [frame[1:] for frame in others] and \
-        all((frame.image == other.image).all() for frame, other in zip(frames, others, strict=True))
+    return [frame[1:] for frame in frames] == [frame[1:] for frame in others] and all(
+        (frame.image == other.image).all() for frame, other in zip(frames, others, strict=True)
+    )
 
 
 @pytest.mark.parametrize("depth", [1, 4, 100])
@@ -33,7 +35,14 @@ class Counting(Source):
 
     def __init__(self, total=10**9, error=None, live=False, pause=0.0):
         super().__init__("77", "camera", step=1)
-        self.total, self.error, self.live, self.pause, self.decoded, self.closed = total, error, live, pause, 0, 0
+        self.total, self.error, self.live, self.pause, self.decoded, self.closed = (
+            total,
+            error,
+            live,
+            pause,
+            0,
+            0,
+        )
 
     def _entries(self):
         while self.decoded < self.total and not self._stopping.wait(self.pause):
@@ -59,7 +68,7 @@ def until(condition):
 
 def test_reading_ahead_is_bounded():
     with ReadAhead(Counting(), depth=4) as frames:
-        until(lambda: frames.source.decoded == 5)           # four wait, one is in the reader's hand
+        until(lambda: frames.source.decoded == 5)  # four wait, one is in the reader's hand
         time.sleep(0.05)
         assert frames.source.decoded == 5
         assert [next(frames).index for _ in range(3)] == [0, 1, 2]
@@ -81,11 +90,14 @@ def test_images_are_resized_ahead_and_kept_as_they_were():
     def double(image):
         resized_by.append(threading.current_thread())
         return image.repeat(2, 0).repeat(2, 1)
+
     with ReadAhead(Counting(5), resize=double) as frames:
-        until(lambda: len(resized_by) == 5)                 # nobody has asked for a frame yet
+        until(lambda: len(resized_by) == 5)  # nobody has asked for a frame yet
         found = list(frames)
     assert [frame.image.shape for frame in found] == [(1, 1, 3)] * 5
-    assert all((frame.work == frame.image).all() and frame.work.shape == (2, 2, 3) for frame in found)
+    assert all(
+        (frame.work == frame.image).all() and frame.work.shape == (2, 2, 3) for frame in found
+    )
     assert threading.current_thread() not in resized_by
     with ReadAhead(Counting(1)) as frames:
         assert next(frames).work is None
@@ -96,6 +108,7 @@ def test_an_image_that_cannot_be_resized_is_told_in_its_turn():
         if image[0, 0, 0] == 3:
             raise ValueError("frame 3")
         return image
+
     with ReadAhead(Counting(5), resize=third_fails) as frames:
         assert [next(frames).index for _ in range(2)] == [0, 1]
         with pytest.raises(ValueError, match="frame 3"):
@@ -118,7 +131,10 @@ def test_closing_early_leaves_no_thread(taken):
 
 def test_an_error_of_the_consumer_leaves_no_thread(tmp_path):
     before = set(threading.enumerate())
-    with pytest.raises(ZeroDivisionError), ReadAhead(open_source(str(write_video(tmp_path / "clip.mp4")))) as frames:
+    with (
+        pytest.raises(ZeroDivisionError),
+        ReadAhead(open_source(str(write_video(tmp_path / "clip.mp4")))) as frames,
+    ):
         next(frames)
         raise ZeroDivisionError
     assert set(threading.enumerate()) == before

@@ -1,4 +1,5 @@
 """The README's commands and every recipe run, on tiny data."""
+
 from __future__ import annotations
 
 import re
@@ -12,9 +13,9 @@ from command import ROOT, perform
 from models import build_model
 from trees import make_camvid, make_cityscapes, make_folder
 from utils import checkpoint
-from utils.video import VideoWriter
+from utils.output.video import VideoWriter
 
-PUBLISHED = {       # random weights under the names of published files, and how many classes they are for
+PUBLISHED = {  # random weights under the names of published files, and how many classes they are for
     "lmanet_erf_best.pth": ("--method lma --backbone erf", 19),
     "erfnet_pretrained.pth": ("--method single --backbone erf", 19),
     "lmanet_psp101_best.pth": ("--method lma --backbone psp101", 19),
@@ -22,9 +23,19 @@ PUBLISHED = {       # random weights under the names of published files, and how
     "tmanet_cityscapes.pth": ("--method tma --backbone r50v1c", 19),
     "tmanet_camvid.pth": ("--method tma --backbone r50v1c --dataset camvid --void-class", 12),
 }
-QUICK = {   # words that make a command quick; later words win
+QUICK = {  # words that make a command quick; later words win
     "common": ["--device", "cpu", "--num-workers", "0", "--threads", "1"],
-    "synthetic": ["--synthetic-size", "32", "64", "--synthetic-videos", "1", "1", "1", "--synthetic-length", "4"],
+    "synthetic": [
+        "--synthetic-size",
+        "32",
+        "64",
+        "--synthetic-videos",
+        "1",
+        "1",
+        "1",
+        "--synthetic-length",
+        "4",
+    ],
     "training": ["--num-epochs", "1", "--batch-size", "2"],
 }
 
@@ -80,16 +91,21 @@ def place(tmp_path_factory):
 def test_the_readme_has_commands_of_every_job():
     text = "\n".join(commands())
     assert len(commands()) >= 7
-    assert all(word in text for word in ("--training", "--eval-mode", "--inference", "@recipes/quickstart.txt"))
+    assert all(
+        word in text
+        for word in ("--training", "--eval-mode", "--inference", "@recipes/quickstart.txt")
+    )
 
 
 def test_every_command_of_the_readme_runs_in_its_order(place, monkeypatch):
     monkeypatch.chdir(place)
     for command in commands():
-        if "@save/" in command:         # a recipe that an earlier command has written
+        if "@save/" in command:  # a recipe that an earlier command has written
             continue
         if "--source -" in command or "--replay" in command:
-            main.parse_args(words_of(command))      # frames come from ffmpeg, and a server is started before
+            main.parse_args(
+                words_of(command)
+            )  # frames come from ffmpeg, and a server is started before
             continue
         perform(*quicken(words_of(command)))
 
@@ -97,11 +113,14 @@ def test_every_command_of_the_readme_runs_in_its_order(place, monkeypatch):
 def test_the_readme_names_only_options_that_exist():
     named = set(re.findall(r"--[a-z][A-Za-z-]+", (ROOT / "README.md").read_text()))
     from options import make_parser
+
     known = {flag for action in make_parser()._actions for flag in action.option_strings}
-    assert named <= known | {"--help", "--dist"}, named - known        # the latter is pytest-xdist's
+    assert named <= known | {"--help", "--dist"}, named - known  # the latter is pytest-xdist's
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.txt")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "recipe", sorted((ROOT / "recipes").glob("*.txt")), ids=lambda path: path.stem
+)
 def test_every_recipe_runs(recipe, place, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
     words = [f"@{recipe}", "--savedir", str(tmp_path)]

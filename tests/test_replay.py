@@ -1,12 +1,13 @@
 """--replay: a run that is over is shown from what it left."""
+
 import json
 import math
 
 import pytest
 
 from utils import log
-from utils.pictures import save_png
-from utils.replay import replay
+from utils.dashboard.replay import replay
+from utils.output.pictures import save_png
 from visdom_server import VisdomServer, free_port, windows
 from watched import IMAGE, NAMES, assert_curves, open_dashboard, steps, traces, train
 
@@ -23,14 +24,23 @@ def test_a_run_that_nobody_watched_is_replayed_from_its_files(server, tmp_path):
     history = log.TrainingLog(folder, resume=False)
     for epoch in (1, 2):
         history.write(epoch, 1 / epoch, math.nan, 0.0, 0.0, 0.1)
-    (folder / "results.json").write_text(json.dumps({"classes": NAMES, "metrics": {"mIoU": 0.5, "IoU": [1, None, 0]}}))
+    (folder / "results.json").write_text(
+        json.dumps({"classes": NAMES, "metrics": {"mIoU": 0.5, "IoU": [1, None, 0]}})
+    )
     for i in range(40):
         save_png(folder / "pictures" / "video" / f"{i:03d}.png", IMAGE)
     before = sorted(folder.rglob("*"))
-    assert replay(folder, "http://localhost", server.port) == ["graphs unwatched", "images unwatched"]
+    assert replay(folder, "http://localhost", server.port) == [
+        "graphs unwatched",
+        "images unwatched",
+    ]
     shown = windows(server.port, "graphs unwatched")
-    assert set(shown) == {"loss_train", "lr", "iou_eval"} and traces(shown["iou_eval"])["unwatched"][1] == [1, None, 0]
-    captions = [image["caption"] for image in windows(server.port, "images unwatched")["frames"]["content"]]
+    assert set(shown) == {"loss_train", "lr", "iou_eval"} and traces(shown["iou_eval"])[
+        "unwatched"
+    ][1] == [1, None, 0]
+    captions = [
+        image["caption"] for image in windows(server.port, "images unwatched")["frames"]["content"]
+    ]
     assert captions == [f"{i:03d}" for i in range(0, 40, 3)]
     assert sorted(folder.rglob("*")) == before, "a replay reads only"
 

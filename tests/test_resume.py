@@ -1,4 +1,5 @@
 """Nothing is lost: a training that was killed, at any moment, resumes to the weights of one that was not."""
+
 from __future__ import annotations
 
 import os
@@ -11,7 +12,7 @@ import pytest
 from command import TRAIN, call, perform, run, start, succeed
 from kills import assert_same, assert_same_training
 from utils import checkpoint
-from utils.training_state import CHECKPOINT
+from utils.training.training_state import CHECKPOINT
 
 STEPWISE = [*TRAIN, "--steps-save", "2"]
 
@@ -51,7 +52,7 @@ def test_kill_9_at_random_moments_costs_nothing(tmp_path, uninterrupted):
         try:
             process.wait(rng.uniform(3, 9))
             return False
-        except Exception:           # subprocess.TimeoutExpired: it still runs
+        except Exception:  # subprocess.TimeoutExpired: it still runs
             return True
 
     kill_until_done(tmp_path, STEPWISE, moment, kills=3)
@@ -80,7 +81,10 @@ def test_sigterm_saves_and_exits_143_and_resumes(tmp_path, uninterrupted):
             break
     out, err = process.communicate(timeout=120)
     assert process.returncode == 143, out + err
-    assert err.strip().splitlines()[-1] == "main.py: error: stopped by SIGTERM; --resume goes on from here"
+    assert (
+        err.strip().splitlines()[-1]
+        == "main.py: error: stopped by SIGTERM; --resume goes on from here"
+    )
     assert state(tmp_path)["progress"]["step"] + 8 * state(tmp_path)["progress"]["epoch"] >= 4
     succeed(*STEPWISE, "--savedir", tmp_path, "--resume")
     assert_same_training(uninterrupted, tmp_path)
@@ -114,13 +118,21 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_serves(tmp_path, uni
     assert_same(state(uninterrupted), state(tmp_path))
 
 
-@pytest.mark.parametrize("words, message", [
-    (["--backbone", "psp18"], "--backbone erf"), (["--gpus", "2"], "--gpus 1"),
-    (["--optimizer", "sgd"], "--optimizer adam"), (["--batch-size", "4"], "--batch-size 2"),
-    (["--synthetic-videos", "3", "1", "1"], "clips in the training set: 16")])
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--backbone", "psp18"], "--backbone erf"),
+        (["--gpus", "2"], "--gpus 1"),
+        (["--optimizer", "sgd"], "--optimizer adam"),
+        (["--batch-size", "4"], "--batch-size 2"),
+        (["--synthetic-videos", "3", "1", "1"], "clips in the training set: 16"),
+    ],
+)
 def test_resuming_with_other_options_is_refused_and_nothing_changes(uninterrupted, words, message):
     before = {path.name: path.stat().st_mtime_ns for path in uninterrupted.iterdir()}
-    done = (run if "--gpus" in words else call)(*STEPWISE, *words, "--savedir", uninterrupted, "--resume")
+    done = (run if "--gpus" in words else call)(
+        *STEPWISE, *words, "--savedir", uninterrupted, "--resume"
+    )
     assert done.returncode == 2 and message in done.stderr, done.stderr
     assert {path.name: path.stat().st_mtime_ns for path in uninterrupted.iterdir()} == before
 

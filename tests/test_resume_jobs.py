@@ -1,4 +1,5 @@
 """Evaluation and inference go on where they stopped, and count nothing twice."""
+
 import json
 import signal
 import time
@@ -14,13 +15,28 @@ from datasets import build_dataset
 from engine import evaluate
 from models.single import SingleFrame
 from toys import ToyBackbone
-from utils import evaluation_state
-from utils.evaluation_state import EvaluationProgress
-from utils.loading import evaluation_loader
+from utils.run import evaluation_state
+from utils.run.evaluation_state import EvaluationProgress
+from utils.run.loading import evaluation_loader
 from utils.views import Views
 
-WORDS = ["--dataset", "synthetic", "--synthetic-size", "32", "64", "--synthetic-length", "10", "--synthetic-videos",
-         "1", "4", "1", "--threads", "1", "--device", "cpu"]
+WORDS = [
+    "--dataset",
+    "synthetic",
+    "--synthetic-size",
+    "32",
+    "64",
+    "--synthetic-length",
+    "10",
+    "--synthetic-videos",
+    "1",
+    "4",
+    "1",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+]
 
 
 def results(folder) -> dict:
@@ -34,7 +50,9 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("stepping", [True, False])
 @pytest.mark.parametrize("moments", [[3], [17, 4], [39], [11, 12, 13]])
-def test_an_evaluation_killed_again_and_again_ends_with_the_same_numbers(tmp_path, monkeypatch, stepping, moments):
+def test_an_evaluation_killed_again_and_again_ends_with_the_same_numbers(
+    tmp_path, monkeypatch, stepping, moments
+):
     monkeypatch.setattr(evaluation_state, "PATIENCE", 0.0)
     torch.manual_seed(1)
     model = SingleFrame(ToyBackbone(11)).eval()
@@ -49,9 +67,19 @@ def test_an_evaluation_killed_again_and_again_ends_with_the_same_numbers(tmp_pat
             seen.append(labelled.name)
             if moment is not None and len(seen) >= moment:
                 raise Killed
-        values = evaluate(model, evaluation_loader(data, 0, start=progress.done), num_classes=11, views=Views(
-            model.size_rule), device=torch.device("cpu"), autocast=torch.autocast("cpu", enabled=False),
-            stepping=data.step, degraded=main.degraded_of(data), progress=progress, consume=consume)
+
+        values = evaluate(
+            model,
+            evaluation_loader(data, 0, start=progress.done),
+            num_classes=11,
+            views=Views(model.size_rule),
+            device=torch.device("cpu"),
+            autocast=torch.autocast("cpu", enabled=False),
+            stepping=data.step,
+            degraded=main.degraded_of(data),
+            progress=progress,
+            consume=consume,
+        )
         return values, len(seen)
 
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
@@ -70,22 +98,38 @@ def test_an_evaluation_killed_again_and_again_ends_with_the_same_numbers(tmp_pat
 def weights(tmp_path_factory):
     from models import build_model
     from utils import checkpoint
+
     folder = tmp_path_factory.mktemp("weights")
-    args = main.parse_args(["--training", "--dataset", "synthetic", "--corr-size", "5", "--savedir", "unused"])
+    args = main.parse_args(
+        ["--training", "--dataset", "synthetic", "--corr-size", "5", "--savedir", "unused"]
+    )
     checkpoint.save(folder / "lma.pth", build_model(args, 11).state_dict())
     return folder / "lma.pth"
 
 
 def test_sigterm_and_resume_through_the_command_line(tmp_path, weights):
-    words = ["--eval-mode", "--corr-size", "5", *WORDS, "--weights", weights, "--pictures", "4", "--save-labels"]
+    words = [
+        "--eval-mode",
+        "--corr-size",
+        "5",
+        *WORDS,
+        "--weights",
+        weights,
+        "--pictures",
+        "4",
+        "--save-labels",
+    ]
     succeed(*words, "--savedir", tmp_path / "whole")
     process = start(*words, "--savedir", tmp_path / "stopped")
     deadline = time.monotonic() + 120
-    while len(list((tmp_path / "stopped").rglob("labels/*/*.png"))) < 14 and time.monotonic() < deadline:
+    while (
+        len(list((tmp_path / "stopped").rglob("labels/*/*.png"))) < 14
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    if process.returncode:                          # it was still running
+    if process.returncode:  # it was still running
         assert process.returncode == 143 and "--resume goes on from here" in err
         assert not (tmp_path / "stopped" / "results.json").exists()
         refused = run(*words, "--flip", "--savedir", tmp_path / "stopped", "--resume")
@@ -93,15 +137,23 @@ def test_sigterm_and_resume_through_the_command_line(tmp_path, weights):
         succeed(*words, "--savedir", tmp_path / "stopped", "--resume")
     assert results(tmp_path / "stopped") == results(tmp_path / "whole")
     for folder in ("labels", "pictures"):
-        one, two = ({path.relative_to(tmp_path / name).as_posix(): path.read_bytes()
-                     for path in (tmp_path / name / folder).rglob("*.png")} for name in ("whole", "stopped"))
+        one, two = (
+            {
+                path.relative_to(tmp_path / name).as_posix(): path.read_bytes()
+                for path in (tmp_path / name / folder).rglob("*.png")
+            }
+            for name in ("whole", "stopped")
+        )
         assert one == two
     assert not list((tmp_path / "stopped").glob("evaluation_*")), "nothing is left to resume"
 
 
 def test_sums_of_other_weights_are_not_added_to(tmp_path):
     (tmp_path / "w.pth").write_bytes(b"one network")
-    with pytest.raises(Killed), EvaluationProgress(tmp_path, "recipe", [tmp_path / "w.pth"], resume=False) as progress:
+    with (
+        pytest.raises(Killed),
+        EvaluationProgress(tmp_path, "recipe", [tmp_path / "w.pth"], resume=False) as progress,
+    ):
         progress.mark(7, lambda: {"frames": 7})
         raise Killed
     assert EvaluationProgress(tmp_path, "recipe", [tmp_path / "w.pth"], resume=True).done == 7
@@ -114,9 +166,26 @@ def test_inference_skips_the_sources_that_are_done(tmp_path, weights):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         for i in range(3):
-            Image.fromarray(np.full((32, 48, 3), 60 * i, np.uint8)).save(tmp_path / name / f"{i}.png")
-    words = ["--inference", *SINGLE, "--method", "lma", "--corr-size", "5", "--weights", weights, "--output", "labels",
-             "--savedir", tmp_path / "out", "--source", tmp_path / "one", tmp_path / "two"]
+            Image.fromarray(np.full((32, 48, 3), 60 * i, np.uint8)).save(
+                tmp_path / name / f"{i}.png"
+            )
+    words = [
+        "--inference",
+        *SINGLE,
+        "--method",
+        "lma",
+        "--corr-size",
+        "5",
+        "--weights",
+        weights,
+        "--output",
+        "labels",
+        "--savedir",
+        tmp_path / "out",
+        "--source",
+        tmp_path / "one",
+        tmp_path / "two",
+    ]
     (tmp_path / "two" / "1.png").write_bytes(b"broken")
     assert call(*words).returncode == 2
     stamp = (tmp_path / "out" / "one_labels" / "0.png").stat().st_mtime_ns

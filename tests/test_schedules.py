@@ -1,4 +1,5 @@
 """Learning rates: published values, torch's own schedulers, resuming."""
+
 import json
 import math
 import random
@@ -7,11 +8,13 @@ import pytest
 import torch
 
 from golden import case
-from utils.schedules import NAMES, PLATEAUS, Schedule
+from utils.training.schedules import NAMES, PLATEAUS, Schedule
 
 
 def optimizer(*rates: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates], lr=1.0)
+    return torch.optim.SGD(
+        [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates], lr=1.0
+    )
 
 
 def rates_of(schedule: Schedule) -> list[float]:
@@ -31,10 +34,14 @@ def train(schedule: Schedule, losses: list[float], first: int = 1) -> list[list[
 
 def noisy_losses(count: int) -> list[float]:
     rng = random.Random(1)
-    return [1 + math.exp(-epoch / 8) + rng.choice([0.0, 5e-5, 1e-3, 0.1]) * rng.random() for epoch in range(count)]
+    return [
+        1 + math.exp(-epoch / 8) + rng.choice([0.0, 5e-5, 1e-3, 0.1]) * rng.random()
+        for epoch in range(count)
+    ]
 
 
 # Published values
+
 
 @pytest.mark.parametrize("name", PLATEAUS)
 def test_plateau_gives_the_rates_of_lmanet(name):
@@ -51,16 +58,29 @@ def test_poly_gives_the_rates_of_tmanet():
     config = info["config"]
     for key, expected in info["lr"].items():
         iterations, iteration = map(int, key.split("/"))
-        schedule = Schedule(optimizer(config["base"]), "poly", epochs=iterations // 100, steps_per_epoch=100,
-                            power=config["power"], min_lr=config["min_lr"])
+        schedule = Schedule(
+            optimizer(config["base"]),
+            "poly",
+            epochs=iterations // 100,
+            steps_per_epoch=100,
+            power=config["power"],
+            min_lr=config["min_lr"],
+        )
         schedule.before_step(1 + iteration // 100, iteration % 100)
         assert schedule.lr == pytest.approx(expected, rel=1e-12)
 
 
 def test_poly_with_warmup_gives_the_rates_of_mrcfa_in_both_groups():
     expected = case("mrcfa/training_schedule").info["lr_schedule"]
-    schedule = Schedule(optimizer(6e-5, 6e-4), "poly", epochs=160, steps_per_epoch=1000, power=1.0,
-                        warmup_steps=1500, warmup_ratio=1e-6)
+    schedule = Schedule(
+        optimizer(6e-5, 6e-4),
+        "poly",
+        epochs=160,
+        steps_per_epoch=1000,
+        power=1.0,
+        warmup_steps=1500,
+        warmup_ratio=1e-6,
+    )
     for key, rates in expected.items():
         if key != "iter":
             schedule.before_step(1 + int(key) // 1000, int(key) % 1000)
@@ -69,23 +89,29 @@ def test_poly_with_warmup_gives_the_rates_of_mrcfa_in_both_groups():
 
 # Formulas
 
+
 @pytest.mark.parametrize(("name", "power"), [("pow_07", 0.7), ("pow_09", 0.9)])
 def test_pow_falls_by_epoch_from_the_base_rate_to_the_last_share(name, power):
     schedule = Schedule(optimizer(2e-4), name, epochs=8, steps_per_epoch=3)
-    rates = [rate for rate, in train(schedule, [1.0] * 8)]
+    rates = [rate for (rate,) in train(schedule, [1.0] * 8)]
     assert rates == pytest.approx([2e-4 * (1 - e / 8) ** power for e in range(8) for _ in range(3)])
 
 
 @pytest.mark.parametrize("epochs", [20, 50, 120])
 def test_pow_09_b_reaches_its_floor_at_epoch_50(epochs):
     schedule = Schedule(optimizer(1.0), "pow_09_b", epochs=epochs, steps_per_epoch=1)
-    rates = [rate for rate, in train(schedule, [1.0] * epochs)]
-    expected = [(1 - (e - 1) / min(epochs, 50)) ** 0.9 if e < 50 else 0.02 ** 0.9 for e in range(1, epochs + 1)]
+    rates = [rate for (rate,) in train(schedule, [1.0] * epochs)]
+    expected = [
+        (1 - (e - 1) / min(epochs, 50)) ** 0.9 if e < 50 else 0.02**0.9
+        for e in range(1, epochs + 1)
+    ]
     assert rates == pytest.approx(expected)
 
 
 def test_step_is_torchs_step_scheduler_stepped_per_iteration():
-    schedule = Schedule(optimizer(2e-3, 2e-2), "step", epochs=5, steps_per_epoch=70, gamma=0.992, every=100)
+    schedule = Schedule(
+        optimizer(2e-3, 2e-2), "step", epochs=5, steps_per_epoch=70, gamma=0.992, every=100
+    )
     reference = optimizer(2e-3, 2e-2)
     scheduler, expected = torch.optim.lr_scheduler.StepLR(reference, 100, 0.992), []
     for _ in range(350):
@@ -103,7 +129,9 @@ def test_plateau_is_torchs_plateau_scheduler_down_to_the_lowest_rate(name):
     losses = [*noisy_losses(300), math.nan, *[1.0] * 1200]
     schedule = Schedule(optimizer(2e-4, 1e-6), name, epochs=len(losses), steps_per_epoch=1)
     reference = optimizer(2e-4, 1e-6)
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(reference, "min", factor=factor, min_lr=lowest)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        reference, "min", factor=factor, min_lr=lowest
+    )
     expected = []
     for loss in losses:
         expected.append([group["lr"] for group in reference.param_groups])
@@ -126,12 +154,15 @@ def test_poly_ends_at_min_lr_and_stays_there():
 
 
 def test_min_lr_is_the_same_for_every_group():
-    schedule = Schedule(optimizer(0.1, 1.0), "poly", epochs=1, steps_per_epoch=10, power=1.0, min_lr=0.01)
+    schedule = Schedule(
+        optimizer(0.1, 1.0), "poly", epochs=1, steps_per_epoch=10, power=1.0, min_lr=0.01
+    )
     schedule.before_step(1, 5)
     assert rates_of(schedule) == pytest.approx([0.09 / 2 + 0.01, 0.99 / 2 + 0.01])
 
 
 # Laws
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_strategy_begins_at_the_base_rates_and_keeps_their_ratio(name):
@@ -146,7 +177,9 @@ def test_every_strategy_begins_at_the_base_rates_and_keeps_their_ratio(name):
 def test_warmup_rises_in_a_line_to_the_strategys_own_rate(name):
     options = {"epochs": 10, "steps_per_epoch": 4, "every": 3}
     plain = train(Schedule(optimizer(1.0), name, **options), [1.0] * 10)
-    warm = train(Schedule(optimizer(1.0), name, **options, warmup_steps=8, warmup_ratio=0.1), [1.0] * 10)
+    warm = train(
+        Schedule(optimizer(1.0), name, **options, warmup_steps=8, warmup_ratio=0.1), [1.0] * 10
+    )
     factors = [a / b for (a,), (b,) in zip(warm, plain, strict=True)]
     assert factors == pytest.approx([*(0.1 + 0.9 * i / 8 for i in range(8)), *[1.0] * 32])
 
@@ -187,6 +220,7 @@ def test_after_an_epoch_lr_is_still_the_one_used_in_it():
 
 # Wrong words
 
+
 def test_an_unknown_strategy_is_refused_with_the_list():
     with pytest.raises(ValueError) as error:
         Schedule(optimizer(1.0), "cosine", epochs=1, steps_per_epoch=1)
@@ -217,4 +251,6 @@ def test_a_state_of_another_strategy_or_another_number_of_groups_is_refused():
     with pytest.raises(ValueError, match="plateau_08, not plateau_03"):
         Schedule(optimizer(1.0), "plateau_03", epochs=5, steps_per_epoch=1).load_state_dict(saved)
     with pytest.raises(ValueError, match="1 parameter groups, this training has 2"):
-        Schedule(optimizer(1.0, 2.0), "plateau_08", epochs=5, steps_per_epoch=1).load_state_dict(saved)
+        Schedule(optimizer(1.0, 2.0), "plateau_08", epochs=5, steps_per_epoch=1).load_state_dict(
+            saved
+        )

@@ -1,4 +1,5 @@
 """What an evaluation scores apart: degraded frames, and predictions enlarged to the labels' own size."""
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +10,8 @@ from datasets import build_dataset
 from engine import evaluate
 from models.single import SingleFrame
 from toys import ToyBackbone
-from utils.loading import evaluation_loader
 from utils.metrics import ConfusionMatrix
+from utils.run.loading import evaluation_loader
 from utils.views import Views, resize_labels
 
 
@@ -21,16 +22,41 @@ def model():
 
 
 def data_of(*words):
-    args = main.parse_args(["--eval-mode", "--method", "single", "--dataset", "synthetic", "--savedir", "unused",
-                            "--synthetic-size", "32", "64", "--synthetic-length", "12", "--synthetic-videos", "1", "3",
-                            "1", *words])
+    args = main.parse_args(
+        [
+            "--eval-mode",
+            "--method",
+            "single",
+            "--dataset",
+            "synthetic",
+            "--savedir",
+            "unused",
+            "--synthetic-size",
+            "32",
+            "64",
+            "--synthetic-length",
+            "12",
+            "--synthetic-videos",
+            "1",
+            "3",
+            "1",
+            *words,
+        ]
+    )
     return build_dataset(args, "val"), args
 
 
 def scores(model, data, **options):
-    return evaluate(model, evaluation_loader(data, 0), num_classes=11, device=torch.device("cpu"),
-                    views=Views(model.size_rule), autocast=torch.autocast("cpu", enabled=False), stepping=data.step,
-                    **options)
+    return evaluate(
+        model,
+        evaluation_loader(data, 0),
+        num_classes=11,
+        device=torch.device("cpu"),
+        views=Views(model.size_rule),
+        autocast=torch.autocast("cpu", enabled=False),
+        stepping=data.step,
+        **options,
+    )
 
 
 def test_degraded_frames_are_scored_apart(model):
@@ -63,19 +89,39 @@ def test_use_orig_res_scores_at_working_size_and_enlarged(model):
         clip = data[i]
         assert clip.frames.shape[-2:] == (24, 40) and clip.labels.shape[-2:] == (32, 64)
         with torch.no_grad():
-            prediction = model.upsample(model(clip.frames[None]), (24, 40)).argmax(1)[0].numpy().astype(np.uint8)
+            prediction = (
+                model.upsample(model(clip.frames[None]), (24, 40))
+                .argmax(1)[0]
+                .numpy()
+                .astype(np.uint8)
+            )
         label = clip.labels[-1].numpy().astype(np.uint8)
-        small.update(np.asarray(Image.fromarray(label).resize((40, 24), Image.Resampling.NEAREST)), prediction)
-        large.update(label, np.asarray(Image.fromarray(prediction).resize((64, 32), Image.Resampling.NEAREST)))
+        small.update(
+            np.asarray(Image.fromarray(label).resize((40, 24), Image.Resampling.NEAREST)),
+            prediction,
+        )
+        large.update(
+            label,
+            np.asarray(Image.fromarray(prediction).resize((64, 32), Image.Resampling.NEAREST)),
+        )
     found = scores(model, data, original=args.use_orig_res)
     assert found["mIoU"] == small.compute()["mIoU"]
     assert found["original_size"]["mIoU"] == large.compute()["mIoU"] != found["mIoU"]
     assert len(found["original_size"]["IoU"]) == 11
 
 
-@pytest.mark.parametrize("source, target", [((1024, 2048), (512, 1024)), ((1024, 2048), (1025, 2049)),
-                                            ((512, 1024), (64, 128)), ((37, 53), (20, 91))])
+@pytest.mark.parametrize(
+    "source, target",
+    [
+        ((1024, 2048), (512, 1024)),
+        ((1024, 2048), (1025, 2049)),
+        ((512, 1024), (64, 128)),
+        ((37, 53), (20, 91)),
+    ],
+)
 def test_labels_are_resized_to_the_pixels_that_pillow_takes(source, target):
     labels = np.random.default_rng(0).integers(0, 256, source, np.uint8)
     expected = Image.fromarray(labels).resize(target[::-1], Image.Resampling.NEAREST)
-    assert np.array_equal(resize_labels(torch.from_numpy(labels)[None], target)[0].numpy(), np.asarray(expected))
+    assert np.array_equal(
+        resize_labels(torch.from_numpy(labels)[None], target)[0].numpy(), np.asarray(expected)
+    )

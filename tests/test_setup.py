@@ -1,11 +1,12 @@
 """What options change in PyTorch itself."""
+
 from __future__ import annotations
 
 import pytest
 import torch
 
 import main
-from utils import setup
+from utils.run import setup
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 """Sources in general and video files: every frame, every fault, and silence."""
+
 import os
 import subprocess
 import sys
@@ -8,33 +9,48 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets import source as module
 from datasets.source import open_source
-from datasets.source_names import expand_sources
+from datasets.source import source as module
+from datasets.source.names import expand_sources
 from frames import index_in, read, write_images, write_video
-from utils.video import VideoWriter
+from utils.output.video import VideoWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 # Video files
 
+
 def test_a_video_gives_its_frames_in_order_as_rgb(tmp_path):
     frames, source = read(write_video(tmp_path / "clip.mp4", 12, fps=12.5))
     assert [index_in(frame.image) for frame in frames] == list(range(12))
     assert [(frame.name, frame.index) for frame in frames] == [(f"{i:06d}", i) for i in range(12)]
-    assert all(frame.image.shape == (48, 64, 3) and frame.image.dtype == np.uint8 for frame in frames)
-    assert (source.kind, source.name, source.fps, source.length, source.notes) == ("video", "clip", 12.5, 12, [])
+    assert all(
+        frame.image.shape == (48, 64, 3) and frame.image.dtype == np.uint8 for frame in frames
+    )
+    assert (source.kind, source.name, source.fps, source.length, source.notes) == (
+        "video",
+        "clip",
+        12.5,
+        12,
+        [],
+    )
     assert not source.live
     with VideoWriter(tmp_path / "red.mp4", 25) as writer:
         writer.write(np.full((48, 64, 3), (220, 20, 60), np.uint8))
     assert np.abs(read(tmp_path / "red.mp4")[0][0].image.astype(int) - (220, 20, 60)).max() <= 12
 
 
-@pytest.mark.parametrize("step, kept", [(1, range(10)), (3, [0, 3, 6, 9]), (4, [0, 4, 8]), (10, [0]), (99, [0])])
+@pytest.mark.parametrize(
+    "step, kept", [(1, range(10)), (3, [0, 3, 6, 9]), (4, [0, 4, 8]), (10, [0]), (99, [0])]
+)
 def test_a_step_keeps_every_nth_frame_and_the_speed_of_what_is_seen(tmp_path, step, kept):
     frames, source = read(write_video(tmp_path / "clip.mp4"), step=step)
-    assert [index_in(frame.image) for frame in frames] == [frame.index for frame in frames] == list(kept)
+    assert (
+        [index_in(frame.image) for frame in frames]
+        == [frame.index for frame in frames]
+        == list(kept)
+    )
     assert [frame.name for frame in frames] == [f"{i:06d}" for i in kept]
     assert source.length == len(frames) and source.fps == 25 / step
 
@@ -65,11 +81,12 @@ def test_a_given_rate_replaces_that_of_the_source(tmp_path):
 @pytest.mark.parametrize("rate", [0, float("nan"), float("inf"), -1, 90000])
 def test_an_impossible_rate_becomes_25_with_a_note(tmp_path, monkeypatch, rate):
     import cv2
+
     write_video(tmp_path / "clip.mp4")
 
     original = cv2.VideoCapture
 
-    class Nonsense:                                  # a subclass would not survive garbage collection
+    class Nonsense:  # a subclass would not survive garbage collection
         def __init__(self, *arguments):
             self.capture = original(*arguments)
 
@@ -86,8 +103,10 @@ def test_an_impossible_rate_becomes_25_with_a_note(tmp_path, monkeypatch, rate):
     assert read(tmp_path / "clip.mp4", fps=30)[1].notes == []
 
 
-@pytest.mark.parametrize("name, count, size", [("solidWhiteRight", 221, (540, 960)),
-                                               ("udacity_test_video", 38, (720, 1280))])
+@pytest.mark.parametrize(
+    "name, count, size",
+    [("solidWhiteRight", 221, (540, 960)), ("udacity_test_video", 38, (720, 1280))],
+)
 def test_real_videos_open(shared, name, count, size):
     with open_source(str(shared / "videos" / f"{name}.mp4")) as source:
         sizes = [frame.image.shape for frame in source]
@@ -98,7 +117,9 @@ def test_real_videos_open(shared, name, count, size):
 @pytest.mark.parametrize("cut", [300_000, 1_000_000, 2_600_000])
 def test_a_video_cut_short_gives_what_there_is_and_a_note(shared, tmp_path, cut, capfd):
     whole = (shared / "videos" / "solidWhiteRight.mp4").read_bytes()
-    assert whole.index(b"moov") < whole.index(b"mdat"), "this case is about a file whose index comes first"
+    assert whole.index(b"moov") < whole.index(b"mdat"), (
+        "this case is about a file whose index comes first"
+    )
     (tmp_path / "cut.mp4").write_bytes(whole[:cut])
     frames, source = read(tmp_path / "cut.mp4", step=10)
     assert 0 < len(frames) < 23 and source.length == 23
@@ -111,7 +132,9 @@ def test_a_video_cut_short_gives_what_there_is_and_a_note(shared, tmp_path, cut,
 
 @pytest.mark.parametrize("cut", [0, 10, 3_000, 4_700, 20_000])
 def test_a_video_of_which_no_frame_is_left_is_an_error(shared, tmp_path, cut, capfd):
-    (tmp_path / "cut.mp4").write_bytes((shared / "videos" / "solidWhiteRight.mp4").read_bytes()[:cut])
+    (tmp_path / "cut.mp4").write_bytes(
+        (shared / "videos" / "solidWhiteRight.mp4").read_bytes()[:cut]
+    )
     with pytest.raises(ValueError, match="cut.mp4"):
         read(tmp_path / "cut.mp4")
     assert capfd.readouterr().err == ""
@@ -122,7 +145,7 @@ def test_a_video_cut_before_its_index_is_an_error(tmp_path, cut):
     whole = write_video(tmp_path / "clip.mp4").read_bytes()
     index = whole.index(b"moov")
     assert whole.index(b"mdat") < index, "this case is about a file whose index comes last"
-    (tmp_path / "cut.mp4").write_bytes(whole[:index + cut])
+    (tmp_path / "cut.mp4").write_bytes(whole[: index + cut])
     with pytest.raises(ValueError, match="cut.mp4 cannot be read as a video"):
         open_source(str(tmp_path / "cut.mp4"))
 
@@ -137,13 +160,13 @@ def test_a_file_that_is_no_video_is_an_error(tmp_path, content):
 
 def test_a_video_filmed_upright_comes_upright(tmp_path):
     image = np.zeros((48, 64, 3), np.uint8)
-    image[:, :32] = 255                              # left half white
+    image[:, :32] = 255  # left half white
     with VideoWriter(tmp_path / "clip.mp4", 25) as writer:
         writer.write(image)
     data = bytearray((tmp_path / "clip.mp4").read_bytes())
     matrix = data.index(b"tkhd") + 44
     quarter_turn = [0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30]
-    data[matrix:matrix + 36] = b"".join(n.to_bytes(4, "big", signed=True) for n in quarter_turn)
+    data[matrix : matrix + 36] = b"".join(n.to_bytes(4, "big", signed=True) for n in quarter_turn)
     (tmp_path / "clip.mp4").write_bytes(data)
     frame = read(tmp_path / "clip.mp4")[0][0].image
     assert frame.shape == (64, 48, 3) and frame[:28].min() > 200 and frame[36:].max() < 50
@@ -159,6 +182,7 @@ def test_names_that_mean_something_to_ffmpeg_are_names(tmp_path, monkeypatch):
 
 # Of any kind
 
+
 @pytest.mark.parametrize("spec", ["absent.mp4", "", "absent/", "ftp://host/x", "12345", "x" * 300])
 def test_what_is_not_there_is_an_error_that_lists_what_could_be(spec):
     for function in (open_source, lambda spec: expand_sources([spec])):
@@ -166,7 +190,10 @@ def test_what_is_not_there_is_an_error_that_lists_what_could_be(spec):
             function(spec)
         text = str(caught.value)
         assert spec in text and "\n" not in text
-        assert all(form in text for form in ("video", "folder", "glob", "camera index", "rtsp://", "standard input"))
+        assert all(
+            form in text
+            for form in ("video", "folder", "glob", "camera index", "rtsp://", "standard input")
+        )
 
 
 def test_a_source_is_read_once(tmp_path):
@@ -197,8 +224,13 @@ def test_opencv_and_ffmpeg_write_nothing_to_the_terminal(shared, tmp_path):
         """
     specs = [*map(str, tmp_path.iterdir()), "77", "rtsp://127.0.0.1:1/x"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENCV")}
-    process = subprocess.run([sys.executable, "-c", textwrap.dedent(code), *specs], capture_output=True, text=True,
-                             env={**environment, "PYTHONPATH": str(ROOT)}, timeout=60)
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *specs],
+        capture_output=True,
+        text=True,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
     assert process.returncode == 0 and len(process.stdout.splitlines()) == len(specs)
     assert process.stderr == ""
 
@@ -210,5 +242,9 @@ def test_importing_changes_nothing_outside():
         import datasets.read_ahead, datasets.source
         assert dict(os.environ) == before and "cv2" not in sys.modules
         """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, "PYTHONPATH": str(ROOT)},
-                   check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        timeout=60,
+    )

@@ -1,16 +1,28 @@
 """Names of sources, and which sources a folder or glob stands for."""
+
 import pytest
 
-from datasets.source_names import expand_sources, source_name, unique_names
+from datasets.source.names import expand_sources, source_name, unique_names
 from frames import write_images
 
 
-@pytest.mark.parametrize("spec, name", [
-    ("a/solidWhiteRight.mp4", "solidWhiteRight"), ("0", "camera0"), ("/dev/video2", "camera2"), ("-", "stdin"),
-    ("rtsp://host/path", "rtsp_host_path"), ("rtsp://me:pw@host:554/a/b?x=1#y", "rtsp_host_554_a_b"),
-    ("http://h/v.m3u8", "http_h_v.m3u8"), ("a b/ü&c*d.mp4", "a_b"), ("in/drive*/x.png", "in"), ("a/..mp4", "source"),
-    ("x/my clip (1).mov", "my_clip_1"), ("x" * 300 + ".mp4", "x" * 100),
-])
+@pytest.mark.parametrize(
+    "spec, name",
+    [
+        ("a/solidWhiteRight.mp4", "solidWhiteRight"),
+        ("0", "camera0"),
+        ("/dev/video2", "camera2"),
+        ("-", "stdin"),
+        ("rtsp://host/path", "rtsp_host_path"),
+        ("rtsp://me:pw@host:554/a/b?x=1#y", "rtsp_host_554_a_b"),
+        ("http://h/v.m3u8", "http_h_v.m3u8"),
+        ("a b/ü&c*d.mp4", "a_b"),
+        ("in/drive*/x.png", "in"),
+        ("a/..mp4", "source"),
+        ("x/my clip (1).mov", "my_clip_1"),
+        ("x" * 300 + ".mp4", "x" * 100),
+    ],
+)
 def test_names_are_safe(spec, name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for folder in ("in", "a b"):
@@ -21,7 +33,12 @@ def test_names_are_safe(spec, name, monkeypatch, tmp_path):
 def test_a_folder_gives_its_name_even_as_a_dot(tmp_path, monkeypatch):
     write_images(tmp_path / "seq.v1", ["1.png"])
     monkeypatch.chdir(tmp_path / "seq.v1")
-    assert source_name(str(tmp_path / "seq.v1")) == source_name(".") == source_name("*.png") == "seq.v1"
+    assert (
+        source_name(str(tmp_path / "seq.v1"))
+        == source_name(".")
+        == source_name("*.png")
+        == "seq.v1"
+    )
 
 
 def test_names_of_several_sources_differ():
@@ -43,7 +60,11 @@ def test_a_glob_of_folders_is_several_sources_and_one_of_images_is_one(tmp_path)
         write_images(tmp_path / folder, ["1.png"])
     (tmp_path / "logs").mkdir()
     assert expand_sources([str(tmp_path / "*")]) == [str(tmp_path / "s2"), str(tmp_path / "s10")]
-    for images in (str(tmp_path / "s2"), str(tmp_path / "s*" / "*.png"), str(tmp_path / "**" / "*")):
+    for images in (
+        str(tmp_path / "s2"),
+        str(tmp_path / "s*" / "*.png"),
+        str(tmp_path / "**" / "*"),
+    ):
         assert expand_sources([images]) == [images]
 
 
@@ -51,4 +72,9 @@ def test_a_source_named_twice_is_read_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.mp4").write_bytes(b"")
     (tmp_path / "b.mp4").write_bytes(b"")
-    assert expand_sources(["b.mp4", "0", "*.mp4", str(tmp_path / "a.mp4"), "0", "-"]) == ["b.mp4", "0", "a.mp4", "-"]
+    assert expand_sources(["b.mp4", "0", "*.mp4", str(tmp_path / "a.mp4"), "0", "-"]) == [
+        "b.mp4",
+        "0",
+        "a.mp4",
+        "-",
+    ]

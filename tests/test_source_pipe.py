@@ -1,4 +1,5 @@
 """Standard input as a source: PPM images of every style, cut short, and what is no PPM."""
+
 import io
 import os
 import subprocess
@@ -10,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.read_ahead import ReadAhead
 from datasets.source import open_source
+from datasets.source.read_ahead import ReadAhead
 from frames import flat, ppm, read
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,26 +55,50 @@ def test_a_pipe_of_ppm_images_from_another_process(tmp_path):
             print(source.kind, source.name, source.length, source.fps, source.notes)
         """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    first = subprocess.Popen([sys.executable, "-c", textwrap.dedent(writer)], stdout=subprocess.PIPE)
-    second = subprocess.run([sys.executable, "-c", textwrap.dedent(reader)], stdin=first.stdout, env=environment,
-                            capture_output=True, text=True, timeout=60)
+    first = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(writer)], stdout=subprocess.PIPE
+    )
+    second = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(reader)],
+        stdin=first.stdout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert first.wait(timeout=10) == 0 and second.returncode == 0, second.stderr
     assert second.stdout.splitlines() == [
-        f"{i:06d} {i} {(2, 3, 3) if i < 3 else (300, 200, 3)} {[i, 2 * i, 255 - i]}" for i in range(5)
+        f"{i:06d} {i} {(2, 3, 3) if i < 3 else (300, 200, 3)} {[i, 2 * i, 255 - i]}"
+        for i in range(5)
     ] + ["stdin stdin None 25.0 []"]
 
 
 def test_ppm_headers_of_every_style_are_read(pipe):
     deep = np.array([65535, 257 * 100, 0x8010], ">u2").tobytes()
-    pipe(b"P6 1 1 255 \1\2\3" + b"P6\n# made by hand\n1 # width\n1\n255\n\4\5\6\n" + b"P6\r1\t1\n65535\n" + deep
-         + b"P6 1 1 15\n\x0f\x07\x00" + b"P6 1 1 255\n\n\n ")
-    assert [frame.image[0, 0].tolist() for frame in read("-")[0]] == \
-        [[1, 2, 3], [4, 5, 6], [255, 100, 128], [255, 119, 0], [10, 10, 32]]
+    pipe(
+        b"P6 1 1 255 \1\2\3"
+        + b"P6\n# made by hand\n1 # width\n1\n255\n\4\5\6\n"
+        + b"P6\r1\t1\n65535\n"
+        + deep
+        + b"P6 1 1 15\n\x0f\x07\x00"
+        + b"P6 1 1 255\n\n\n "
+    )
+    assert [frame.image[0, 0].tolist() for frame in read("-")[0]] == [
+        [1, 2, 3],
+        [4, 5, 6],
+        [255, 100, 128],
+        [255, 119, 0],
+        [10, 10, 32],
+    ]
 
 
 def test_a_step_skips_images_of_a_pipe(pipe):
     pipe(b"".join(ppm(flat(i, (2, 3))) for i in range(8)))
-    assert [(frame.index, int(frame.image.mean())) for frame in read("-", step=3)[0]] == [(0, 0), (3, 3), (6, 6)]
+    assert [(frame.index, int(frame.image.mean())) for frame in read("-", step=3)[0]] == [
+        (0, 0),
+        (3, 3),
+        (6, 6),
+    ]
 
 
 @pytest.mark.parametrize("missing", [1, 17, 18, 19, 24, 28])
@@ -82,7 +107,9 @@ def test_a_pipe_that_ends_inside_an_image_keeps_what_came_whole(pipe, missing):
     assert len(image) == 29
     pipe((image * 3)[:-missing])
     frames, source = read("-")
-    assert len(frames) == 2 and source.notes == ["standard input ended inside image 3: 2 came whole"]
+    assert len(frames) == 2 and source.notes == [
+        "standard input ended inside image 3: 2 came whole"
+    ]
 
 
 @pytest.mark.parametrize("data", [b"", b"P6 2", b"P6 2 2 255\n123", b"\n\n"])
@@ -92,9 +119,21 @@ def test_a_pipe_without_an_image_is_an_error(pipe, data):
         read("-")
 
 
-@pytest.mark.parametrize("data", [b"\0\0\0\x1cftypisom" * 9, b"P5 2 2 255\n1234", b"P6 0 2 255\n", b"P6 2 x 255\n",
-                                  b"P6 2 2 0\n", b"P6 2 2 65536\n", b"P6 99999999 99999999 255\n", b"P6 -2 -2 255\n",
-                                  b"\x89PNG\r\n\x1a\n", b"P6 2 2 255\n" + b"x" * 12 + b"garbage behind it"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0\0\0\x1cftypisom" * 9,
+        b"P5 2 2 255\n1234",
+        b"P6 0 2 255\n",
+        b"P6 2 x 255\n",
+        b"P6 2 2 0\n",
+        b"P6 2 2 65536\n",
+        b"P6 99999999 99999999 255\n",
+        b"P6 -2 -2 255\n",
+        b"\x89PNG\r\n\x1a\n",
+        b"P6 2 2 255\n" + b"x" * 12 + b"garbage behind it",
+    ],
+)
 def test_a_pipe_of_something_else_is_an_error_that_says_how(pipe, data):
     pipe(data)
     with pytest.raises(ValueError, match="ffmpeg -i in.mp4 -f image2pipe -c:v ppm -") as caught:

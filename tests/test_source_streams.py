@@ -1,4 +1,5 @@
 """Cameras and streams as a source, against a camera of our own that drops."""
+
 import functools
 import io
 import threading
@@ -8,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 import pytest
 from PIL import Image
 
-from datasets import source as module
-from datasets.read_ahead import ReadAhead
 from datasets.source import open_source
+from datasets.source import source as module
+from datasets.source.read_ahead import ReadAhead
 from frames import flat, index_in, read, write_video
 
 
@@ -47,8 +48,10 @@ def motion_jpeg(connections):
             for value, size in left.pop(0):
                 jpeg = io.BytesIO()
                 Image.fromarray(flat(value, size)).save(jpeg, "JPEG")
-                self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n"
-                                 % (len(jpeg.getvalue()), jpeg.getvalue()))
+                self.wfile.write(
+                    b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n"
+                    % (len(jpeg.getvalue()), jpeg.getvalue())
+                )
 
     return Handler
 
@@ -62,7 +65,9 @@ def test_a_camera_that_is_not_there_is_one_line(capfd):
 
 
 def test_a_stream_that_does_not_answer_is_one_line_without_the_password():
-    with pytest.raises(RuntimeError, match="stream rtsp://127.0.0.1:1/x cannot be opened") as caught:
+    with pytest.raises(
+        RuntimeError, match="stream rtsp://127.0.0.1:1/x cannot be opened"
+    ) as caught:
         open_source("rtsp://me:secret@127.0.0.1:1/x")
     assert "secret" not in str(caught.value)
 
@@ -72,7 +77,9 @@ def test_a_stream_reconnects_when_it_drops_and_gives_up_in_the_end(serve, monkey
     small, large = (48, 64), (96, 128)
     connections = [[(10, small)] * 6, [], [(200, large)] * 4]
     frames, source = read(serve(motion_jpeg(connections)) + "/camera.mjpg")
-    assert [frame.image.shape[:2] for frame in frames] == [small] * 6 + [large] * 4, "the new size is the stream's"
+    assert [frame.image.shape[:2] for frame in frames] == [small] * 6 + [large] * 4, (
+        "the new size is the stream's"
+    )
     assert [frame.index for frame in frames] == list(range(10))
     assert (source.kind, source.live, source.length) == ("stream", True, None)
     assert len(source.notes) == 2

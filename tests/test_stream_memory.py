@@ -1,4 +1,5 @@
 """Streaming takes no more memory and no more time, the longer it lasts: short forms of benchmarks/stream_memory.py."""
+
 from __future__ import annotations
 
 import sys
@@ -34,7 +35,10 @@ def test_ten_thousand_frames_through_a_memory_take_neither_more_memory_nor_more_
     torch.manual_seed(0)
     model = LMANet(ToyBackbone(5), corr_size=5).eval()
     rng = np.random.default_rng(0)
-    bank = [SimpleNamespace(image=rng.integers(0, 256, (16, 32, 3), np.uint8), work=None) for _ in range(64)]
+    bank = [
+        SimpleNamespace(image=rng.integers(0, 256, (16, 32, 3), np.uint8), work=None)
+        for _ in range(64)
+    ]
     stepper = Stepper(model, Views(model.size_rule), nullcontext())
     frames = (bank[i % len(bank)] for i in range(10_000))
     memory, times = follow(stream(stepper, frames, device=torch.device("cpu")), 1000)

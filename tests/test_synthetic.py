@@ -1,4 +1,5 @@
 """The synthetic world: what a sceptic would ask of rendered streets with exact labels, flow and occlusion."""
+
 import hashlib
 import pickle
 import subprocess
@@ -12,9 +13,9 @@ import pytest
 
 from datasets import synthetic
 from datasets.clip import ClipDataset
-from datasets.degrade import Degradation
 from datasets.synthetic import LABELS, SyntheticVideo, videos
-from datasets.world import CLASSES, PALETTE, World
+from datasets.synthetic.degrade import Degradation
+from datasets.synthetic.world import CLASSES, PALETTE, World
 
 SIZE = (128, 256)
 
@@ -35,11 +36,17 @@ def sample(picture, flow, how=cv2.INTER_LINEAR):
 
 
 def digest(video: SyntheticVideo, index: int) -> str:
-    parts = video.frame(index), video.label(index), video.flow(index, index - 1), video.occlusion(index, index - 1)
+    parts = (
+        video.frame(index),
+        video.label(index),
+        video.flow(index, index - 1),
+        video.occlusion(index, index - 1),
+    )
     return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
 # The same seed, the same bytes
+
 
 def test_frames_do_not_depend_on_the_order_in_which_they_are_asked_for():
     forward, backward = World(5, SIZE, 12), World(5, SIZE, 12)
@@ -50,11 +57,18 @@ def test_frames_do_not_depend_on_the_order_in_which_they_are_asked_for():
 
 
 def test_another_process_renders_the_same_bytes():
-    code = ("from test_synthetic import digest, videos\n"
-            "print(digest(videos('val', 3, 9, (64, 128))[2], 7))")
+    code = (
+        "from test_synthetic import digest, videos\n"
+        "print(digest(videos('val', 3, 9, (64, 128))[2], 7))"
+    )
     root = Path(__file__).resolve().parents[1]
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                           env={"PYTHONPATH": f"{root}:{root / 'tests'}", "PYTHONHASHSEED": "7"})
+    other = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": f"{root}:{root / 'tests'}", "PYTHONHASHSEED": "7"},
+    )
     assert other.stdout.strip() == digest(videos("val", 3, 9, (64, 128))[2], 7)
 
 
@@ -69,7 +83,11 @@ def test_seeds_give_different_streets(worlds):
 
 
 def test_splits_and_seeds_share_no_video():
-    lists = [videos(split, 300, 5, SIZE, seed=seed) for split in ("train", "val", "test") for seed in (0, 1)]
+    lists = [
+        videos(split, 300, 5, SIZE, seed=seed)
+        for split in ("train", "val", "test")
+        for seed in (0, 1)
+    ]
     seeds = [video.seed for part in lists for video in part]
     assert len(set(seeds)) == len(seeds) == 1800
 
@@ -84,6 +102,7 @@ def test_an_unknown_split_is_refused_with_the_choices():
 
 
 # Labels
+
 
 def test_every_class_shows_in_a_handful_of_videos():
     counts = np.zeros(len(CLASSES))
@@ -106,7 +125,10 @@ def test_labels_are_classes_and_have_names_and_colours(worlds):
 
 def test_the_sky_is_above_the_road(worlds):
     for world in worlds:
-        rows = [np.nonzero(world.labels(4) == CLASSES.index(name))[0].mean() for name in ("sky", "building", "road")]
+        rows = [
+            np.nonzero(world.labels(4) == CLASSES.index(name))[0].mean()
+            for name in ("sky", "building", "road")
+        ]
         assert rows == sorted(rows)
 
 
@@ -134,6 +156,7 @@ def test_impossible_worlds_and_frames_are_refused(worlds):
 
 
 # Flow and occlusion
+
 
 @pytest.mark.parametrize("step", [1, -1, 3])
 def test_a_frame_warped_by_the_flow_is_the_other_frame(worlds, step):
@@ -167,7 +190,10 @@ def test_flow_is_where_points_in_space_go(worlds):
             turn_later, eye_later = world.street.ride.pose(10 / world.fps)
             if ids[y, x]:
                 patch = world.street.patches[ids[y, x] - 1]
-                origin, normal = patch.origin + patch.velocity * 8 / world.fps, np.cross(patch.u, patch.v)
+                origin, normal = (
+                    patch.origin + patch.velocity * 8 / world.fps,
+                    np.cross(patch.u, patch.v),
+                )
                 point = eye + ray * ((origin - eye) @ normal) / (ray @ normal)
                 seen = turn_later @ (point + patch.velocity * 2 / world.fps - eye_later)
             else:
@@ -205,7 +231,10 @@ def test_cars_and_people_move_against_what_stands_still(name):
         world = World(seed, SIZE, 10)
         ids, flow = world.render(5).ids, world.flow(5, 7)
         moves = (ids > 0) & (np.abs(world.velocity).sum(1)[ids - 1] > 0)
-        world.origin, world.velocity = world.origin + world.velocity * 5 / world.fps, 0 * world.velocity
+        world.origin, world.velocity = (
+            world.origin + world.velocity * 5 / world.fps,
+            0 * world.velocity,
+        )
         still = world.flow(5, 7)
         assert np.array_equal(flow[:, ~moves], still[:, ~moves])
         mine = moves & (world.labels(5) == CLASSES.index(name))
@@ -215,7 +244,7 @@ def test_cars_and_people_move_against_what_stands_still(name):
 
 def test_the_frame_rate_sets_how_far_things_move_per_frame():
     slow, fast = World(4, SIZE, 10, fps=10.0), World(4, SIZE, 30, fps=30.0)
-    assert np.array_equal(slow.image(4), fast.image(12))            # the same moment
+    assert np.array_equal(slow.image(4), fast.image(12))  # the same moment
     assert np.array_equal(slow.flow(4, 5), fast.flow(12, 15))
     one_frame = [np.median(np.hypot(*world.flow(t, t + 1))) for world, t in ((slow, 4), (fast, 12))]
     assert one_frame[0] > 2 * one_frame[1] > 0
@@ -223,10 +252,15 @@ def test_the_frame_rate_sets_how_far_things_move_per_frame():
 
 # Degradations
 
+
 def test_degradations_change_frames_and_leave_labels_and_flow_alone():
-    for clean, bad in zip(videos("val", 3, 12, SIZE, degrade=False), videos("val", 3, 12, SIZE), strict=True):
+    for clean, bad in zip(
+        videos("val", 3, 12, SIZE, degrade=False), videos("val", 3, 12, SIZE), strict=True
+    ):
         assert np.array_equal(clean.frame(6), World(clean.seed, SIZE, 12).image(6))
-        assert np.array_equal(clean.label(6), bad.label(6)) and np.array_equal(clean.flow(6, 5), bad.flow(6, 5))
+        assert np.array_equal(clean.label(6), bad.label(6)) and np.array_equal(
+            clean.flow(6, 5), bad.flow(6, 5)
+        )
         difference = np.abs(clean.frame(6).astype(int) - bad.frame(6)).mean()
         assert difference > 1 and bad.frame(6).shape == clean.frame(6).shape
         assert not any(clean.degraded(i) for i in range(12))
@@ -267,7 +301,9 @@ def test_a_degraded_frame_is_much_further_from_the_clean_one_than_others():
 def test_strength_zero_leaves_an_effect_out(worlds):
     image = worlds[0].image(0)
     off = Degradation(3, noise=0, blur=0, flicker=0, dropout=0)
-    assert all(np.array_equal(off.apply(image, t, lambda: worlds[0].flow(1, 0)), image) for t in range(20))
+    assert all(
+        np.array_equal(off.apply(image, t, lambda: worlds[0].flow(1, 0)), image) for t in range(20)
+    )
     assert not any(off.failure(t) for t in range(300))
     for name in ("noise", "blur", "flicker"):
         strengths = dict.fromkeys(("noise", "blur", "flicker", "dropout"), 0) | {name: 1.0}
@@ -286,16 +322,19 @@ def test_noise_differs_from_frame_to_frame(worlds):
 
 def test_motion_blur_smears_along_the_flow():
     image = np.zeros((*SIZE, 3), np.uint8)
-    image[:, ::16] = 255                                             # upright lines
+    image[:, ::16] = 255  # upright lines
     seed = next(s for s in range(50) if Degradation(s).shutter > 0.3)
     sharp = Degradation(seed, noise=0, blur=1, flicker=0, dropout=0)
     sideways, upwards = np.zeros((2, 2, *SIZE), np.float32)
     sideways[0], upwards[1] = 8, 8
-    across, along = (sharp.apply(image, 3, lambda flow=flow: flow).astype(float) for flow in (sideways, upwards))
+    across, along = (
+        sharp.apply(image, 3, lambda flow=flow: flow).astype(float) for flow in (sideways, upwards)
+    )
     assert across.std() < 0.7 * along.std()
 
 
 # As a data set
+
 
 def test_a_video_keeps_the_contract_of_videos():
     video = videos("train", 4, 20, SIZE, fps=10.0)[3]
@@ -305,10 +344,19 @@ def test_a_video_keeps_the_contract_of_videos():
 
 
 def test_clips_come_with_flows_that_point_from_each_frame_to_the_one_before():
-    data = ClipDataset(videos("train", 1, 12, SIZE, degrade=False), LABELS, lambda raw, rng: raw,
-                       startup=lambda past: (-2, -1), with_flows=True)
+    data = ClipDataset(
+        videos("train", 1, 12, SIZE, degrade=False),
+        LABELS,
+        lambda raw, rng: raw,
+        startup=lambda past: (-2, -1),
+        with_flows=True,
+    )
     clip = data[6]
-    assert data.dense and clip.flows.shape == (2, 2, *SIZE) and clip.name == "train_0000/train_0000_000006"
+    assert (
+        data.dense
+        and clip.flows.shape == (2, 2, *SIZE)
+        and clip.name == "train_0000/train_0000_000006"
+    )
     older, newer = (frame.permute(1, 2, 0).numpy() for frame in clip.frames[1:])
     seen = ~data.videos[0].occlusion(6, 5)
     error = np.abs(sample(older, clip.flows[1].numpy()) - newer).mean(2)[seen].mean()
@@ -317,9 +365,12 @@ def test_clips_come_with_flows_that_point_from_each_frame_to_the_one_before():
 
 def test_a_thousand_videos_are_listed_at_once_and_travel_light():
     begin = time.perf_counter()
-    many = videos("train", 1000, 3000, (1024, 2048))             # to render one would take far longer
+    many = videos("train", 1000, 3000, (1024, 2048))  # to render one would take far longer
     assert time.perf_counter() - begin < 2
-    assert synthetic.world.cache_info().currsize <= synthetic.WORLDS and len(pickle.dumps(many[7])) < 1000
+    assert (
+        synthetic.world.cache_info().currsize <= synthetic.WORLDS
+        and len(pickle.dumps(many[7])) < 1000
+    )
     small = videos("train", 1, 5, (32, 64))[0]
     copy = pickle.loads(pickle.dumps(small))
     assert copy == small and np.array_equal(copy.frame(2), small.frame(2))
@@ -338,7 +389,10 @@ def test_a_frame_is_drawn_once_for_image_label_and_flow(monkeypatch):
 
 def test_memory_stays_bounded():
     def size(world):
-        return sum(level.nbytes for texture in world.street.look.all for level in texture.levels.values())
+        return sum(
+            level.nbytes for texture in world.street.look.all for level in texture.levels.values()
+        )
+
     long = World(0, (64, 128), 400)
     for t in range(0, 400, 5):
         long.image(t)

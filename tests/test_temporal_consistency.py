@@ -1,4 +1,5 @@
 """TC against a walk over the pixels, the published arithmetic, and laws."""
+
 import math
 
 import numpy as np
@@ -7,8 +8,13 @@ import torch
 
 from golden import case, filling
 from label_maps import same_numbers
-from utils.label_warp import flow_disagreement, intersection_and_union, warp_etc, warp_ids_etc
 from utils.metrics import TemporalConsistency
+from utils.metrics.label_warp import (
+    flow_disagreement,
+    intersection_and_union,
+    warp_etc,
+    warp_ids_etc,
+)
 
 
 def test_resample2d_to_the_last_bit():
@@ -19,10 +25,14 @@ def test_resample2d_to_the_last_bit():
         ours = torch.stack([warp_etc(image, one) for image, one in zip(images, flows, strict=True)])
         np.testing.assert_array_equal(ours.numpy(), theirs)
     labels = torch.from_numpy(golden["in_label"])
-    np.testing.assert_array_equal(warp_etc(labels.float(), flow[0]).numpy(), golden["warped_label"][0, 0])
-    np.testing.assert_array_equal(warp_ids_etc(labels, flow[0]).numpy(), golden["warped_label_uint8"])
+    np.testing.assert_array_equal(
+        warp_etc(labels.float(), flow[0]).numpy(), golden["warped_label"][0, 0]
+    )
+    np.testing.assert_array_equal(
+        warp_ids_etc(labels, flow[0]).numpy(), golden["warped_label_uint8"]
+    )
     rounded = warp_etc(labels.float(), flow[0]).round()
-    assert (warp_ids_etc(labels, flow[0]) != rounded).any()            # truncation matters here
+    assert (warp_ids_etc(labels, flow[0]) != rounded).any()  # truncation matters here
 
 
 def test_etc_counts_both_ways_of_treating_the_edge():
@@ -72,7 +82,10 @@ def tc_by_hand(mode, classes, *pairs):
         for y in range(height):
             for x in range(width):
                 total += 1
-                column, row = math.floor(x + float(flow[0, y, x]) + 0.5), math.floor(y + float(flow[1, y, x]) + 0.5)
+                column, row = (
+                    math.floor(x + float(flow[0, y, x]) + 0.5),
+                    math.floor(y + float(flow[1, y, x]) + 0.5),
+                )
                 inside = 0 <= column < width and 0 <= row < height
                 if mode == "strict" and (not inside or occluded and occluded[0][y, x]):
                     continue
@@ -86,7 +99,7 @@ def tc_by_hand(mode, classes, *pairs):
 
 
 @pytest.mark.parametrize("mode", ["nearest", "strict"])
-@pytest.mark.parametrize("classes", [5, 4, 8])          # all ids, one that is no class, three absent ones
+@pytest.mark.parametrize("classes", [5, 4, 8])  # all ids, one that is no class, three absent ones
 def test_tc_equals_a_walk_over_the_pixels(mode, classes):
     pairs = [motion(seed) for seed in range(3)] + [motion(3, step=1), motion(4, step=0.5)]
     metric = TemporalConsistency(classes, mode)
@@ -106,7 +119,10 @@ def test_an_occlusion_mask_takes_its_pixels_out():
     metric.update(prediction, following, flow, occluded=occluded)
     expected, valid = tc_by_hand("strict", 5, (prediction, following, flow, occluded))
     assert metric.compute()["TC"] == pytest.approx(expected, rel=1e-12)
-    assert metric.compute()["valid_fraction"] == pytest.approx(valid) and metric.compute()["masked_pairs"] == 1
+    assert (
+        metric.compute()["valid_fraction"] == pytest.approx(valid)
+        and metric.compute()["masked_pairs"] == 1
+    )
     for mode in ("nearest", "etc"):
         with pytest.raises(ValueError, match="no occlusion mask"):
             TemporalConsistency(5, mode).update(prediction, following, flow, occluded=occluded)
@@ -135,7 +151,7 @@ def test_backward_flow_finds_what_gets_covered():
 
 def test_a_pan_is_no_occlusion_even_half_a_pixel_beyond_the_border():
     flow = torch.tensor([0.4, 3.0])[:, None, None].expand(2, 20, 30)
-    assert not flow_disagreement(flow, -flow)[:-3].any()                # the lowest rows leave the frame
+    assert not flow_disagreement(flow, -flow)[:-3].any()  # the lowest rows leave the frame
     assert flow_disagreement(flow, flow).all()
 
 
@@ -143,7 +159,7 @@ def test_a_pan_is_no_occlusion_even_half_a_pixel_beyond_the_border():
 def test_a_prediction_that_moves_with_the_flow_is_perfectly_consistent(shift):
     world = np.random.default_rng(1).integers(0, 4, (40, 50)).astype(np.uint8)
     dx, dy = shift
-    first, second = world[10:30, 10:40], world[10 - dy:30 - dy, 10 - dx:40 - dx]
+    first, second = world[10:30, 10:40], world[10 - dy : 30 - dy, 10 - dx : 40 - dx]
     flow = np.broadcast_to(np.array([dx, dy], np.float32)[:, None, None], (2, 20, 30))
     metric = TemporalConsistency(4)
     metric.update(first, second, flow.copy())
@@ -156,7 +172,10 @@ def test_a_prediction_that_moves_with_the_flow_is_perfectly_consistent(shift):
 @pytest.mark.parametrize("mode", TemporalConsistency.MODES)
 def test_tc_does_not_depend_on_order_or_ranks(mode):
     pairs = [motion(seed) for seed in range(5)]
-    whole, ranks = TemporalConsistency(5, mode), (TemporalConsistency(5, mode), TemporalConsistency(5, mode))
+    whole, ranks = (
+        TemporalConsistency(5, mode),
+        (TemporalConsistency(5, mode), TemporalConsistency(5, mode)),
+    )
     for pair in pairs:
         whole.update(*pair)
     for position, index in enumerate((3, 0, 4, 2, 1)):
@@ -172,8 +191,16 @@ def test_without_motion_all_modes_agree_up_to_their_means():
         metric.update(prediction, following, 0 * flow)
         results[mode] = metric.compute()
         assert results[mode]["TC"] == results[mode]["no_warp"]
-    assert results["strict"]["TC"] == results["nearest"]["TC"] == pytest.approx(results["etc"]["TC_present"], rel=1e-9)
-    assert results["etc"]["TC"] == results["etc"]["TC_all"] == pytest.approx(results["strict"]["TC_all"], rel=1e-9)
+    assert (
+        results["strict"]["TC"]
+        == results["nearest"]["TC"]
+        == pytest.approx(results["etc"]["TC_present"], rel=1e-9)
+    )
+    assert (
+        results["etc"]["TC"]
+        == results["etc"]["TC_all"]
+        == pytest.approx(results["strict"]["TC_all"], rel=1e-9)
+    )
 
 
 def test_one_class_everywhere_is_consistent_and_is_called_degenerate():

@@ -1,4 +1,5 @@
 """The scalars that TensorBoard shows."""
+
 import sys
 from pathlib import Path
 
@@ -11,7 +12,10 @@ def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     reader = accumulator.EventAccumulator(str(folder / "tensorboard"))
     reader.Reload()
-    return {tag: [(event.step, event.value) for event in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
+    return {
+        tag: [(event.step, event.value) for event in reader.Scalars(tag)]
+        for tag in reader.Tags()["scalars"]
+    }
 
 
 def test_tensorboard_has_the_scalars_of_the_log_and_each_loss(tmp_path):
@@ -21,7 +25,10 @@ def test_tensorboard_has_the_scalars_of_the_log_and_each_loss(tmp_path):
         scalars.write(log.Row(epoch, 1.5, 2.5, 0.25, 0.5, 0.125), {"ce": epoch / 2, "aux": 0.75})
     scalars.close()
     seen = events(tmp_path)
-    assert seen.pop("loss/ce") == [(1, 0.5), (2, 1.0)] and seen.pop("loss/aux") == [(1, 0.75), (2, 0.75)]
+    assert seen.pop("loss/ce") == [(1, 0.5), (2, 1.0)] and seen.pop("loss/aux") == [
+        (1, 0.75),
+        (2, 0.75),
+    ]
     expected = dict(zip(log.COLUMNS[1:], (1.5, 2.5, 0.25, 0.5, 0.125), strict=True))
     assert seen == {name: [(1, value), (2, value)] for name, value in expected.items()}
 
@@ -33,7 +40,14 @@ def test_a_resumed_run_replaces_the_scalars_of_later_epochs(tmp_path):
         for epoch in range(first, first + 4):
             scalars.write(log.Row(epoch, loss, loss, 0, 0, 0.1), {})
         scalars.close()
-    assert events(tmp_path)["Train-loss"] == [(1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0), (5, 2.0), (6, 2.0)]
+    assert events(tmp_path)["Train-loss"] == [
+        (1, 1.0),
+        (2, 1.0),
+        (3, 2.0),
+        (4, 2.0),
+        (5, 2.0),
+        (6, 2.0),
+    ]
 
 
 def test_without_tensorboard_the_option_is_refused_in_one_line(tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 """TMANet: the Law on every family of backbones, what is trained, what its options mean, what it starts from."""
+
 import json
 import random
 
@@ -9,19 +10,38 @@ import main
 from command import TINY, perform
 from laws import assert_stream_equals_clip, video
 from models import build_model
-from models.inference import for_inference
+from models.deploy.inference import for_inference
 from models.tma import TMANet
 from toys import ToyBackbone
 from utils.checkpoint import load_weights
 
-LINES = ("", "--stm-queue-size 1", "--stm-queue-size 4", "--memory-strategy skip_01", "--stm-queue-size 3 --win-size 3",
-         "--memory-strategy random --win-size 5", "--key-channels 8 --value-channels 24")
+LINES = (
+    "",
+    "--stm-queue-size 1",
+    "--stm-queue-size 4",
+    "--memory-strategy skip_01",
+    "--stm-queue-size 3 --win-size 3",
+    "--memory-strategy random --win-size 5",
+    "--key-channels 8 --value-channels 24",
+)
 
 
 def network(line: str = "", backbone: str = "erf", classes: int = 5) -> TMANet:
     """A TMANet whose batch norms are not those of a fresh network."""
-    args = main.parse_args(["--training", "--method", "tma", "--backbone", backbone, "--dataset", "synthetic",
-                            "--savedir", "unused", *line.split()])
+    args = main.parse_args(
+        [
+            "--training",
+            "--method",
+            "tma",
+            "--backbone",
+            backbone,
+            "--dataset",
+            "synthetic",
+            "--savedir",
+            "unused",
+            *line.split(),
+        ]
+    )
     torch.manual_seed(0)
     model = build_model(args, classes)
     for module in model.modules():
@@ -37,22 +57,39 @@ def clip_and_labels(model, frames: int = 3):
     return clip, labels
 
 
-@pytest.mark.parametrize("backbone, line", [*(("erf", line) for line in LINES), ("psp18", ""), ("psp18", LINES[2]),
-                                            ("r50v1c", ""), ("r50v1c", LINES[1])])
+@pytest.mark.parametrize(
+    "backbone, line",
+    [
+        *(("erf", line) for line in LINES),
+        ("psp18", ""),
+        ("psp18", LINES[2]),
+        ("r50v1c", ""),
+        ("r50v1c", LINES[1]),
+    ],
+)
 def test_stream_equals_clip(backbone, line):
-    assert_stream_equals_clip(network(line, backbone), size=(37, 53) if backbone == "erf" else (17, 25))
+    assert_stream_equals_clip(
+        network(line, backbone), size=(37, 53) if backbone == "erf" else (17, 25)
+    )
 
 
 @torch.no_grad()
 def test_the_first_frame_stands_for_those_before_it():
     model = network("--stm-queue-size 3")
     frames = video(model, 3, 0)
-    assert [model.startup(past) for past in range(4)] == [(0, 0, 0), (-1, -1, -1), (-2, -2, -1), (-3, -2, -1)]
+    assert [model.startup(past) for past in range(4)] == [
+        (0, 0, 0),
+        (-1, -1, -1),
+        (-2, -2, -1),
+        (-3, -2, -1),
+    ]
     state = model.start()
     for t, repeated in enumerate([[0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 2]]):
         logits, state = model.step(frames[:, t], state)
         torch.testing.assert_close(logits, model(frames[:, repeated]))
-        torch.testing.assert_close(logits, model(frames[:, :t + 1]))        # a short clip is filled the same way
+        torch.testing.assert_close(
+            logits, model(frames[:, : t + 1])
+        )  # a short clip is filled the same way
 
 
 @torch.no_grad()
@@ -83,7 +120,9 @@ def test_everything_that_is_trained_gets_a_gradient(backbone, line):
     sum(losses.values()).backward()
     assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     groups = model.parameter_groups(1.0, 0.0)
-    assert sum(len(group["params"]) for group in groups) == len([p for p in model.parameters() if p.requires_grad])
+    assert sum(len(group["params"]) for group in groups) == len(
+        [p for p in model.parameters() if p.requires_grad]
+    )
 
 
 def test_the_loss_divides_by_all_pixels_as_published():
@@ -95,27 +134,46 @@ def test_the_loss_divides_by_all_pixels_as_published():
 
 
 def test_drawn_frames_are_in_their_order_and_scoring_draws_nothing():
-    model, rng = network("--memory-strategy random --stm-queue-size 2 --win-size 6"), random.Random(0)
+    model, rng = (
+        network("--memory-strategy random --stm-queue-size 2 --win-size 6"),
+        random.Random(0),
+    )
     drawn = {model.training_offsets(rng) for _ in range(300)}
     assert len(drawn) == 10 and all(list(offsets) == sorted(offsets) for offsets in drawn)
     assert {offset for offsets in drawn for offset in offsets} == set(range(-5, 0))
     assert model.offsets == (-2, -1)
 
 
-@pytest.mark.parametrize("line, offsets", [
-    ("--dataset cityscapes", (-2, -1)), ("--dataset camvid --backbone r50v1c", (-4, -3, -2, -1)),
-    ("--stm-queue-size 1", (-1,)), ("--memory-strategy skip_02", (-6, -3)), ("--win-size 2", (-1,)),
-    ("--memory-strategy random --win-size 9", (-2, -1))])
+@pytest.mark.parametrize(
+    "line, offsets",
+    [
+        ("--dataset cityscapes", (-2, -1)),
+        ("--dataset camvid --backbone r50v1c", (-4, -3, -2, -1)),
+        ("--stm-queue-size 1", (-1,)),
+        ("--memory-strategy skip_02", (-6, -3)),
+        ("--win-size 2", (-1,)),
+        ("--memory-strategy random --win-size 9", (-2, -1)),
+    ],
+)
 def test_which_frames_are_in_memory_follows_from_the_options(line, offsets):
-    assert main.parse_args(["--training", "--method", "tma", *line.split(), "--savedir", "x"]).offsets == offsets
+    assert (
+        main.parse_args(["--training", "--method", "tma", *line.split(), "--savedir", "x"]).offsets
+        == offsets
+    )
 
 
-@pytest.mark.parametrize("line, said", [
-    ("--corr-size 21", "--corr-size acts with --method lma only"), ("--win-size 1", "--win-size needs"),
-    ("--memory-strategy skip_01 --win-size 4", "1 + a multiple of 2"), ("--key-channels 0", "at least 1"),
-    ("--memory-strategy random --stm-queue-size 4 --win-size 3", "draws 4 of the 2 frames"),
-    ("--align-corners", "--align-corners belongs to --backbone r50v1c or r101v1c, not to erf"),
-    ("--method lma --key-channels 8", "--key-channels acts with --method tma only")])
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("--corr-size 21", "--corr-size acts with --method lma only"),
+        ("--win-size 1", "--win-size needs"),
+        ("--memory-strategy skip_01 --win-size 4", "1 + a multiple of 2"),
+        ("--key-channels 0", "at least 1"),
+        ("--memory-strategy random --stm-queue-size 4 --win-size 3", "draws 4 of the 2 frames"),
+        ("--align-corners", "--align-corners belongs to --backbone r50v1c or r101v1c, not to erf"),
+        ("--method lma --key-channels 8", "--key-channels acts with --method tma only"),
+    ],
+)
 def test_what_does_not_fit_is_refused_in_one_line(line, said, capsys):
     with pytest.raises(SystemExit) as stopped:
         main.parse_args(["--training", "--method", "tma", "--savedir", "x", *line.split()])
@@ -133,14 +191,18 @@ def test_keys_and_values_are_as_published_or_fit_a_narrow_backbone():
 
 
 def test_a_single_frame_network_is_a_start_and_gives_all_but_its_decoder(tmp_path):
-    args = main.parse_args(["--training", "--method", "single", "--dataset", "synthetic", "--savedir", "unused"])
+    args = main.parse_args(
+        ["--training", "--method", "single", "--dataset", "synthetic", "--savedir", "unused"]
+    )
     start, model = build_model(args, 5), network()
     torch.save(start.state_dict(), tmp_path / "single.pth")
     report = load_weights(model, tmp_path / "single.pth", complete=False)
     assert report.unused and all(key.startswith("backbone.decoder.") for key in report.unused)
     assert report.new and not any(key.startswith("backbone.") for key in report.new)
     state = model.state_dict()
-    assert all(torch.equal(value, state[key]) for key, value in start.state_dict().items() if key in state)
+    assert all(
+        torch.equal(value, state[key]) for key, value in start.state_dict().items() if key in state
+    )
     with pytest.raises(ValueError, match="not complete without"):
         load_weights(model, tmp_path / "single.pth", complete=True)
 
@@ -163,11 +225,15 @@ def test_attention_shows_where_a_pixel_looks(line):
     for frame in frames.unbind(1):
         maps = model.attention(frame, state, (20, 31))
         known = (*state.entries, model.encode(frame).last)
-        entries = tuple(known[len(state.entries) + offset] for offset in model.startup(len(state.entries)))
+        entries = tuple(
+            known[len(state.entries) + offset] for offset in model.startup(len(state.entries))
+        )
         _, state = model.step(frame, state)
         read = seen[-1].chunk(2, 1)[1][0, :, 20 // 8, 31 // 8]
         values = model.memory(entries)[1]
-        ours = sum((weights * value[0]).sum((1, 2)) for weights, value in zip(maps, values, strict=True))
+        ours = sum(
+            (weights * value[0]).sum((1, 2)) for weights, value in zip(maps, values, strict=True)
+        )
         torch.testing.assert_close(ours, read, rtol=1e-4, atol=1e-5)
         assert maps.sum().item() == pytest.approx(1, rel=1e-5)
 
@@ -195,14 +261,26 @@ def test_prepared_for_inference_it_computes_the_same():
     model, prepared = network(), for_inference(network())
     clip = video(model, 3, 0)
     torch.testing.assert_close(prepared(clip), model(clip), rtol=1e-4, atol=1e-5)
-    assert not [part for part in prepared.query_key_conv.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    assert not [
+        part for part in prepared.query_key_conv.modules() if isinstance(part, torch.nn.BatchNorm2d)
+    ]
 
 
 def test_it_trains_and_is_scored_by_the_command_line(tmp_path):
     """With nothing but the weights it knows what it is, what is None by default included."""
     words = [word for word in TINY if word not in ("--method", "single")]
-    perform("--training", "--method", "tma", *words, "--num-epochs", "1", "--batch-size", "2", "--savedir",
-            tmp_path / "train")
+    perform(
+        "--training",
+        "--method",
+        "tma",
+        *words,
+        "--num-epochs",
+        "1",
+        "--batch-size",
+        "2",
+        "--savedir",
+        tmp_path / "train",
+    )
     weights = tmp_path / "train" / "model_best.pth.tar"
     words = [word for word in words if word not in ("--dataset", "synthetic")]
     perform("--eval-mode", *words, "--weights", weights, "--savedir", tmp_path / "scored")

@@ -1,4 +1,5 @@
 """Transforms: one draw moves frames, labels and flows alike."""
+
 import pickle
 import random
 import sys
@@ -42,16 +43,26 @@ GEOMETRY = {
     "crop-mixed": RandomCrop((40, 50), 0.75, fill=BLACK),
     "crop-padded": RandomCrop((80, 60), pad="centre", fill=BLACK),
     "crop-short": RandomCrop((80, 60), pad=None),
-    "all": Compose([KeepRatio((72, 96), (0.7, 1.5)), RandomScale(0.8, 1.2, "pil"), RandomRotate(15, 0.7, BLACK),
-                    RandomFlip(0.5), RandomShift(5), RandomCrop((90, 90), 0.75, "centre", BLACK), Resize((120, 100))]),
+    "all": Compose(
+        [
+            KeepRatio((72, 96), (0.7, 1.5)),
+            RandomScale(0.8, 1.2, "pil"),
+            RandomRotate(15, 0.7, BLACK),
+            RandomFlip(0.5),
+            RandomShift(5),
+            RandomCrop((90, 90), 0.75, "centre", BLACK),
+            Resize((120, 100)),
+        ]
+    ),
 }
 
 
 def bilinear(image, x, y):
     x0, y0 = np.floor(x).astype(int), np.floor(y).astype(int)
     a, b = (x - x0)[..., None], (y - y0)[..., None]
-    return ((1 - b) * ((1 - a) * image[y0, x0] + a * image[y0, x0 + 1])
-            + b * ((1 - a) * image[y0 + 1, x0] + a * image[y0 + 1, x0 + 1]))
+    return (1 - b) * ((1 - a) * image[y0, x0] + a * image[y0, x0 + 1]) + b * (
+        (1 - a) * image[y0 + 1, x0] + a * image[y0 + 1, x0 + 1]
+    )
 
 
 @pytest.mark.parametrize("name", GEOMETRY)
@@ -59,12 +70,16 @@ def bilinear(image, x, y):
 def test_labels_stay_with_what_the_frame_shows(name, seed):
     clip = GEOMETRY[name](world_clip(), random.Random(seed))
     world, valid = decode(clip.frames[-1])
-    inner = np.abs((world + 0.5) % CELL - CELL / 2).max(-1) < CELL / 2 - 2      # two pixels off a class border
+    inner = (
+        np.abs((world + 0.5) % CELL - CELL / 2).max(-1) < CELL / 2 - 2
+    )  # two pixels off a class border
     assert (valid & inner).sum() > 200
     label = clip.labels[-1]
     assert (label[valid & inner] == cells(world)[valid & inner]).all()
     assert (label[clip.frames[-1][..., 2] == 0] == 255).all(), "outside the frame is ignore"
-    assert set(np.unique(label)) <= set(np.unique(world_clip().labels[-1])) | {255}, "ids are never mixed"
+    assert set(np.unique(label)) <= set(np.unique(world_clip().labels[-1])) | {255}, (
+        "ids are never mixed"
+    )
 
 
 @pytest.mark.parametrize("name", GEOMETRY)
@@ -81,7 +96,9 @@ def test_flows_still_point_to_the_same_world_point(name, seed):
         there = bilinear(clip.frames[t - 1].astype(float), x[inside], y[inside])
         seen = there[:, 2] > 254.9
         assert seen.sum() > 50
-        error = there[seen, :2] / (2, 3) - world[inside][seen]              # in world pixels; colours are rounded
+        error = (
+            there[seen, :2] / (2, 3) - world[inside][seen]
+        )  # in world pixels; colours are rounded
         assert np.abs(error.mean(0)).max() < 0.1 and np.quantile(np.abs(error), 0.9) < 0.7
 
 
@@ -96,16 +113,28 @@ def test_all_frames_share_one_draw(name):
         assert frame.dtype == label.dtype == np.uint8 and frame.shape[:2] == label.shape
 
 
-COLOURS = {"photometric": Photometric(), "photometric-shared": Photometric(shared=True), "blur": RandomBlur(1)}
+COLOURS = {
+    "photometric": Photometric(),
+    "photometric-shared": Photometric(shared=True),
+    "blur": RandomBlur(1),
+}
 
 
-@pytest.mark.parametrize("transform", [*GEOMETRY.values(), *COLOURS.values(), ToMultiple(32)],
-                         ids=[*GEOMETRY, *COLOURS, "to-multiple"])
+@pytest.mark.parametrize(
+    "transform",
+    [*GEOMETRY.values(), *COLOURS.values(), ToMultiple(32)],
+    ids=[*GEOMETRY, *COLOURS, "to-multiple"],
+)
 def test_the_same_generator_gives_the_same_clip_without_touching_the_input(transform):
     clip, before = world_clip(), world_clip()
-    first, second = (pickle.loads(pickle.dumps(transform))(clip, random.Random(7)) for _ in range(2))
-    for a, b in zip([*first.frames, first.labels[-1], *first.flows],
-                    [*second.frames, second.labels[-1], *second.flows], strict=True):
+    first, second = (
+        pickle.loads(pickle.dumps(transform))(clip, random.Random(7)) for _ in range(2)
+    )
+    for a, b in zip(
+        [*first.frames, first.labels[-1], *first.flows],
+        [*second.frames, second.labels[-1], *second.flows],
+        strict=True,
+    ):
         assert np.array_equal(a, b)
     assert all(np.array_equal(a, b) for a, b in zip(clip.frames, before.frames, strict=True))
     assert first.labels[:2] == [None, None], "frames without a label keep none"
@@ -114,16 +143,24 @@ def test_the_same_generator_gives_the_same_clip_without_touching_the_input(trans
 
 @pytest.mark.parametrize("name", ["scale-cv2", "rotate", "shift", "crop", "keep-ratio-pil"])
 def test_another_generator_gives_another_clip(name):
-    outcomes = {GEOMETRY[name](world_clip(), random.Random(seed)).frames[-1].tobytes() for seed in range(8)}
+    outcomes = {
+        GEOMETRY[name](world_clip(), random.Random(seed)).frames[-1].tobytes() for seed in range(8)
+    }
     assert len(outcomes) >= 6
 
 
 def test_flipping_twice_changes_nothing():
     clip = world_clip()
-    once, twice = RandomFlip(1)(clip, random.Random(0)), Compose([RandomFlip(1)] * 2)(clip, random.Random(0))
+    once, twice = (
+        RandomFlip(1)(clip, random.Random(0)),
+        Compose([RandomFlip(1)] * 2)(clip, random.Random(0)),
+    )
     assert not np.array_equal(once.frames[0], clip.frames[0])
-    for a, b in zip([*clip.frames, clip.labels[-1], *clip.flows], [*twice.frames, twice.labels[-1], *twice.flows],
-                    strict=True):
+    for a, b in zip(
+        [*clip.frames, clip.labels[-1], *clip.flows],
+        [*twice.frames, twice.labels[-1], *twice.flows],
+        strict=True,
+    ):
         assert np.array_equal(a, b)
 
 
@@ -135,9 +172,18 @@ def test_rotation_turns_about_the_centre_pixel():
         assert clip.frames[0][10, 15].tolist() == [200] * 3 and clip.labels[0][10, 15] == 7
 
 
-@pytest.mark.parametrize("size, expected", [((720, 960), (480, 640)), ((960, 720), (640, 480)), ((3, 3), (480, 480)),
-                                            ((480, 853), (480, 853)), ((853, 480), (853, 480)), ((72, 96), (480, 640)),
-                                            ((37, 101), (312, 853))])
+@pytest.mark.parametrize(
+    "size, expected",
+    [
+        ((720, 960), (480, 640)),
+        ((960, 720), (640, 480)),
+        ((3, 3), (480, 480)),
+        ((480, 853), (480, 853)),
+        ((853, 480), (853, 480)),
+        ((72, 96), (480, 640)),
+        ((37, 101), (312, 853)),
+    ],
+)
 def test_keep_ratio_fits_portrait_frames_into_a_landscape_box(size, expected):
     clip = RawClip([np.zeros((*size, 3), np.uint8)], [np.zeros(size, np.uint8)], None)
     assert KeepRatio((480, 853))(clip, random.Random(0)).labels[0].shape == expected
@@ -146,21 +192,29 @@ def test_keep_ratio_fits_portrait_frames_into_a_landscape_box(size, expected):
 def test_scaling_rounds_to_the_nearest_pixel():
     clip = RawClip([np.zeros((3, 5, 3), np.uint8)], [None], None)
     assert RandomScale(0.5, 0.5)(clip, random.Random(0)).frames[0].shape == (2, 3, 3)
-    assert RandomScale(0.01, 0.01)(clip, random.Random(0)).frames[0].shape == (1, 1, 3), "but never to none"
+    assert RandomScale(0.01, 0.01)(clip, random.Random(0)).frames[0].shape == (1, 1, 3), (
+        "but never to none"
+    )
 
 
 @pytest.mark.parametrize("transform", [RandomFlip, RandomBlur, lambda p: RandomRotate(10, p)])
 def test_probabilities_are_kept(transform):
     clip = world_clip(1)
-    changed = [not np.array_equal(transform(0.3)(clip, random.Random(seed)).frames[0], clip.frames[0])
-               for seed in range(200)]
+    changed = [
+        not np.array_equal(transform(0.3)(clip, random.Random(seed)).frames[0], clip.frames[0])
+        for seed in range(200)
+    ]
     assert 0.2 < np.mean(changed) < 0.4
     assert transform(0)(clip, random.Random(0)) is clip
 
 
 def test_a_size_that_fits_is_left_alone():
     clip = world_clip()
-    assert Resize((H, W))(clip, None) is clip and Pad((H, W))(clip, None) is clip and ToMultiple(8)(clip, None) is clip
+    assert (
+        Resize((H, W))(clip, None) is clip
+        and Pad((H, W))(clip, None) is clip
+        and ToMultiple(8)(clip, None) is clip
+    )
 
 
 def test_evaluation_keeps_labels_at_their_own_size():
@@ -183,18 +237,27 @@ def test_crops_look_for_a_mixture_of_classes():
     clip = RawClip([np.zeros((40, 200, 3), np.uint8)], [label], None)
 
     def found(max_ratio):
-        return sum(mixed(RandomCrop((40, 40), max_ratio)(clip, random.Random(seed)).labels[0], 0.75)
-                   for seed in range(100))
+        return sum(
+            mixed(RandomCrop((40, 40), max_ratio)(clip, random.Random(seed)).labels[0], 0.75)
+            for seed in range(100)
+        )
+
     assert found(None) < 50 and found(0.75) > 90
     uniform = clip._replace(labels=[label * 0])
-    assert RandomCrop((40, 40), 0.75)(uniform, random.Random(0)).labels[0].shape == (40, 40), "gives up in the end"
-    assert RandomCrop((40, 40), 0.75)(clip._replace(labels=[None]), random.Random(0)).labels == [None]
+    assert RandomCrop((40, 40), 0.75)(uniform, random.Random(0)).labels[0].shape == (40, 40), (
+        "gives up in the end"
+    )
+    assert RandomCrop((40, 40), 0.75)(clip._replace(labels=[None]), random.Random(0)).labels == [
+        None
+    ]
 
 
 def test_a_mixture_ignores_what_has_no_label():
     label = np.array([0] * 74 + [1] * 26 + [255] * 900, np.uint8)[None]
     assert mixed(label, 0.75) and not mixed(label, 0.74)
-    assert not mixed(np.array([[3, 3, 255]], np.uint8), 0.75) and not mixed(np.full((2, 2), 255, np.uint8), 0.75)
+    assert not mixed(np.array([[3, 3, 255]], np.uint8), 0.75) and not mixed(
+        np.full((2, 2), 255, np.uint8), 0.75
+    )
 
 
 def test_redraws_stop_after_ten():
@@ -204,8 +267,11 @@ def test_redraws_stop_after_ten():
         def randint(self, low, high):
             self.calls += 1
             return super().randint(low, high)
+
     rng = Counting(0)
-    RandomCrop((8, 8), 0.75)(RawClip([np.zeros((9, 9, 3), np.uint8)], [np.zeros((9, 9), np.uint8)], None), rng)
+    RandomCrop((8, 8), 0.75)(
+        RawClip([np.zeros((9, 9, 3), np.uint8)], [np.zeros((9, 9), np.uint8)], None), rng
+    )
     assert rng.calls == 2 * 11
 
 
@@ -217,13 +283,21 @@ def test_padding_is_centred_or_at_the_end():
     assert end.frames[0][3, 4].tolist() == [124, 116, 104], "the ImageNet mean"
 
 
-@pytest.mark.parametrize("make, words", [
-    (lambda: RandomShift(2, "sky"), "ignore or road"),
-    (lambda: Pad((4, 4), "left"), "centre or end"),
-    (lambda: RandomCrop((4, 4), pad="left"), "centre or end"),
-    (lambda: Resize((4, 4), "magic")(world_clip(), None), "pil or cv2"),
-    (lambda: RandomCrop((4, 4))(Resize((32, 48), labels=False)(world_clip(), None), random.Random(0)), "one size"),
-])
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: RandomShift(2, "sky"), "ignore or road"),
+        (lambda: Pad((4, 4), "left"), "centre or end"),
+        (lambda: RandomCrop((4, 4), pad="left"), "centre or end"),
+        (lambda: Resize((4, 4), "magic")(world_clip(), None), "pil or cv2"),
+        (
+            lambda: RandomCrop((4, 4))(
+                Resize((32, 48), labels=False)(world_clip(), None), random.Random(0)
+            ),
+            "one size",
+        ),
+    ],
+)
 def test_a_wrong_choice_says_what_fits(make, words):
     with pytest.raises(ValueError, match=words):
         make()
@@ -231,7 +305,15 @@ def test_a_wrong_choice_says_what_fits(make, words):
 
 def test_without_opencv_the_pil_paths_work_and_others_say_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    for name in ("resize-pil", "keep-ratio-pil", "scale-pil", "flip", "shift", "crop-mixed", "pad-centre"):
+    for name in (
+        "resize-pil",
+        "keep-ratio-pil",
+        "scale-pil",
+        "flip",
+        "shift",
+        "crop-mixed",
+        "pad-centre",
+    ):
         GEOMETRY[name](world_clip(), random.Random(0))
     for transform in (GEOMETRY["resize-cv2"], GEOMETRY["rotate"], RandomBlur(1)):
         with pytest.raises(RuntimeError, match="opencv-python-headless"):

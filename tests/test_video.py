@@ -1,4 +1,5 @@
 """Videos and label images: what is written comes back, and nothing is lost or half-written when something fails."""
+
 import os
 import signal
 import subprocess
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils import video
-from utils.video import LabelWriter, VideoWriter, probe
+from utils.output import video
+from utils.output.video import LabelWriter, VideoWriter, probe
 
 ROOT = Path(__file__).resolve().parents[1]
 COLOURS = ((220, 20, 60), (0, 130, 0), (70, 70, 200), (128, 64, 128))
@@ -29,6 +30,7 @@ def noise(i, size=(120, 160)):
 def decode(path):
     """(frames, H, W, 3) RGB, read by OpenCV alone."""
     import cv2
+
     capture, frames = cv2.VideoCapture(str(path)), []
     while (frame := capture.read())[0]:
         frames.append(frame[1][..., ::-1])
@@ -37,8 +39,14 @@ def decode(path):
 
 def run(code, *arguments, **options):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], env=environment,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 @pytest.mark.parametrize("fps", [25, 30000 / 1001, 12.5, 1, 59.94, 240.123, 5 / 3])
@@ -52,7 +60,9 @@ def test_frames_come_back_in_order_with_their_count_size_rate_and_colours(tmp_pa
     assert facts["fps"] == pytest.approx(fps, rel=1e-3)
     frames = decode(tmp_path / "new" / "a.mp4").astype(int)
     for i, frame in enumerate(frames):
-        assert np.abs(frame - flat(i)).max() <= 12, f"frame {i} is not the one written, or red and blue are swapped"
+        assert np.abs(frame - flat(i)).max() <= 12, (
+            f"frame {i} is not the one written, or red and blue are swapped"
+        )
 
 
 def test_detail_survives_at_its_place(tmp_path):
@@ -64,8 +74,16 @@ def test_detail_survives_at_its_place(tmp_path):
     assert np.abs(decode(tmp_path / "a.mp4")[0].astype(int) - image).mean() < 5
 
 
-@pytest.mark.parametrize("size, even", [((47, 63), (48, 64)), ((47, 64), (48, 64)), ((48, 63), (48, 64)),
-                                        ((1, 1), (2, 2)), ((2, 16), (2, 16))])
+@pytest.mark.parametrize(
+    "size, even",
+    [
+        ((47, 63), (48, 64)),
+        ((47, 64), (48, 64)),
+        ((48, 63), (48, 64)),
+        ((1, 1), (2, 2)),
+        ((2, 16), (2, 16)),
+    ],
+)
 def test_an_odd_side_repeats_its_last_row_or_column(tmp_path, size, even):
     image = flat(0, size)
     image[-1:], image[:, -1:] = 250, 250
@@ -73,7 +91,9 @@ def test_an_odd_side_repeats_its_last_row_or_column(tmp_path, size, even):
         writer.write(image)
     frame = decode(tmp_path / "a.mp4")[0]
     assert frame.shape == (*even, 3)
-    assert frame[-1].mean() > 220 and frame[:, -1].mean() > 220, "the added side must carry on the edge, not be black"
+    assert frame[-1].mean() > 220 and frame[:, -1].mean() > 220, (
+        "the added side must carry on the edge, not be black"
+    )
 
 
 def test_another_size_starts_another_file(tmp_path):
@@ -82,8 +102,11 @@ def test_another_size_starts_another_file(tmp_path):
         for i, size in enumerate(sizes):
             writer.write(flat(i, size))
     assert [path.name for path in writer.paths] == ["a.mp4", "a_2.mp4", "a_3.mp4"]
-    assert [(probe(path)["frames"], probe(path)["size"]) for path in writer.paths] == \
-        [(3, (48, 64)), (2, (64, 48)), (4, (48, 64))]
+    assert [(probe(path)["frames"], probe(path)["size"]) for path in writer.paths] == [
+        (3, (48, 64)),
+        (2, (64, 48)),
+        (4, (48, 64)),
+    ]
 
 
 def test_the_final_name_appears_with_the_whole_video_only(tmp_path):
@@ -152,13 +175,18 @@ def test_a_run_that_is_killed_outright_leaves_nothing_under_the_final_name(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["a.partial.mp4"]
     with VideoWriter(tmp_path / "a.mp4", 25) as writer:
         writer.write(flat(0))
-    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"], "the next run must clear the leftovers"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"], (
+        "the next run must clear the leftovers"
+    )
 
 
 def test_a_disk_that_is_filling_stops_the_run_and_keeps_the_video(tmp_path, monkeypatch):
     usage, free = namedtuple("usage", "total used free"), [1 << 30]
     monkeypatch.setattr(video.shutil, "disk_usage", lambda path: usage(1 << 40, 0, free[0]))
-    with pytest.raises(OSError, match="1 MiB are left"), VideoWriter(tmp_path / "a.mp4", 25) as writer:
+    with (
+        pytest.raises(OSError, match="1 MiB are left"),
+        VideoWriter(tmp_path / "a.mp4", 25) as writer,
+    ):
         for i in range(100):
             writer.write(flat(i))
             free[0] = 1 << 20 if i == 50 else free[0]
@@ -167,14 +195,18 @@ def test_a_disk_that_is_filling_stops_the_run_and_keeps_the_video(tmp_path, monk
 
 def test_a_full_disk_is_said_before_the_first_frame(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "SPACE_RESERVE", 1 << 62)
-    with pytest.raises(OSError, match="free some space"), VideoWriter(tmp_path / "a.mp4", 25) as writer:
+    with (
+        pytest.raises(OSError, match="free some space"),
+        VideoWriter(tmp_path / "a.mp4", 25) as writer,
+    ):
         writer.write(flat(0))
     assert not list(tmp_path.iterdir())
 
 
 def test_frames_that_do_not_reach_the_disk_are_an_error(tmp_path):
     """A limit on the file size fails writes as a full disk or a quota does; OpenCV itself says nothing."""
-    process = run("""
+    process = run(
+        """
         import resource, sys, numpy as np
         from utils.video import VideoWriter
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
@@ -183,25 +215,36 @@ def test_frames_that_do_not_reach_the_disk_are_an_error(tmp_path):
             for i in range(300):
                 writer.write(rng.integers(0, 256, (120, 160, 3), dtype=np.uint8))
                 print(i)
-        """, tmp_path / "a.mp4")
+        """,
+        tmp_path / "a.mp4",
+    )
     written, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and "OSError" in errors and "is the disk full?" in errors
     assert not list(tmp_path.iterdir()), "what cannot be read must not stay"
     import cv2
-    if int(cv2.__version__.split(".")[0]) >= 5:     # before, OpenCV does not even say that a write failed
+
+    if (
+        int(cv2.__version__.split(".")[0]) >= 5
+    ):  # before, OpenCV does not even say that a write failed
         assert len(written.splitlines()) < 100, "it must not run on for hours and say so at the end"
 
 
 def test_a_video_that_lost_frames_on_the_way_is_an_error_at_close(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "_frames_by_header", lambda path: 3)
-    with pytest.raises(OSError, match="holds 3 of 5 frames"), VideoWriter(tmp_path / "a.mp4", 25) as writer:
+    with (
+        pytest.raises(OSError, match="holds 3 of 5 frames"),
+        VideoWriter(tmp_path / "a.mp4", 25) as writer,
+    ):
         for i in range(5):
             writer.write(flat(i))
 
 
 @pytest.mark.parametrize("size", [(16, 9000), (9000, 16)])
 def test_a_video_that_cannot_be_opened_is_one_line(tmp_path, size, capfd):
-    with pytest.raises(RuntimeError, match=f"{size[0]}x{size[1]}") as caught, VideoWriter(tmp_path / "a.mp4", 25) as w:
+    with (
+        pytest.raises(RuntimeError, match=f"{size[0]}x{size[1]}") as caught,
+        VideoWriter(tmp_path / "a.mp4", 25) as w,
+    ):
         w.write(flat(0, size))
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
     assert capfd.readouterr().err == "", "OpenCV's own messages must not reach the user"
@@ -213,8 +256,16 @@ def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
         writer.write(flat(0))
 
 
-@pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), "u1"),
-                                   np.zeros((4, 4, 3), np.float32), np.zeros((3, 4, 4), np.uint8)])
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4, 3), "u1"),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((3, 4, 4), np.uint8),
+    ],
+)
 def test_what_is_no_rgb_image_is_refused(tmp_path, image):
     with VideoWriter(tmp_path / "a.mp4", 25) as writer, pytest.raises(ValueError, match="uint8"):
         writer.write(image)
@@ -289,7 +340,9 @@ def test_a_label_cannot_be_written_outside_its_folder(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("labels", [np.zeros((2, 2), np.int64), np.zeros((2, 2, 1), np.uint8), np.zeros((0, 2), "u1")])
+@pytest.mark.parametrize(
+    "labels", [np.zeros((2, 2), np.int64), np.zeros((2, 2, 1), np.uint8), np.zeros((0, 2), "u1")]
+)
 def test_what_is_no_label_map_is_refused(tmp_path, labels):
     with pytest.raises(ValueError, match="uint8"):
         LabelWriter(tmp_path).write("a", labels)

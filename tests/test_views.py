@@ -1,4 +1,5 @@
 """Views: what holds of padding, mirroring, scales and windows, whatever the network."""
+
 import gc
 
 import numpy as np
@@ -10,18 +11,25 @@ from view_toys import CLASSES, ByPixel, BySurroundings, Multiple, clip
 
 # Windows
 
+
 def test_windows_cover_every_pixel_lie_inside_and_default_to_two_thirds():
     canvas = Views(Multiple(), crop=(10, 7)).plan((31, 24)).canvases[0]
-    assert sorted({w.top for w in canvas.windows}) == [0, 7, 14, 21]        # ceil(20 / 3) = 7, the last shifted back
-    assert sorted({w.left for w in canvas.windows}) == [0, 5, 10, 15, 17]   # ceil(14 / 3) = 5
+    assert sorted({w.top for w in canvas.windows}) == [
+        0,
+        7,
+        14,
+        21,
+    ]  # ceil(20 / 3) = 7, the last shifted back
+    assert sorted({w.left for w in canvas.windows}) == [0, 5, 10, 15, 17]  # ceil(14 / 3) = 5
     cover = np.zeros((31, 24), int)
     for window in canvas.windows:
         assert (window.height, window.width) == (10, 7)
-        cover[window.top:window.top + 10, window.left:window.left + 7] += 1
+        cover[window.top : window.top + 10, window.left : window.left + 7] += 1
     assert cover.shape == canvas.size and cover.min() >= 1
 
 
 # Padding
+
 
 @pytest.mark.parametrize("size", [(17, 33), (16, 31), (1, 5), (64, 64)])
 @pytest.mark.parametrize("rule", [Multiple(), Multiple(32), Multiple(8, 1)])
@@ -57,15 +65,27 @@ def test_frames_that_fit_are_not_copied():
 
 def test_a_mirrored_view_is_mirrored_before_it_is_padded():
     seen, frames = [], clip(5, 6)
-    Views(Multiple(4), flip=True).plan((5, 6)).run(lambda i, view: seen.append(view) or view[:, -1], frames)
+    Views(Multiple(4), flip=True).plan((5, 6)).run(
+        lambda i, view: seen.append(view) or view[:, -1], frames
+    )
     torch.testing.assert_close(seen[1], pad_edges(frames.flip(-1), Multiple(4)))
 
 
 # Any view of a network that looks at single pixels gives what the network gives
 
-@pytest.mark.parametrize("options", [
-    {"flip": True}, {"crop": (12, 10)}, {"crop": (12, 10), "flip": True}, {"crop": (12, 10), "stride": (5, 10)},
-    {"crop": (100, 10), "flip": True}, {"crop": (100, 120)}, {"crop": (12, 10), "scales": (1.0, 1.0), "flip": True}])
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"flip": True},
+        {"crop": (12, 10)},
+        {"crop": (12, 10), "flip": True},
+        {"crop": (12, 10), "stride": (5, 10)},
+        {"crop": (100, 10), "flip": True},
+        {"crop": (100, 120)},
+        {"crop": (12, 10), "scales": (1.0, 1.0), "flip": True},
+    ],
+)
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
 @pytest.mark.parametrize("small", ["pad", "whole"])
 def test_views_of_a_network_of_single_pixels_change_nothing(options, average, small):
@@ -78,7 +98,11 @@ def test_views_of_a_network_of_single_pixels_change_nothing(options, average, sm
 
 def test_scales_of_a_flat_image_change_nothing():
     network, frames = ByPixel(), torch.full((1, 1, 3, 17, 29), 0.3)
-    scores = Views(Multiple(8), scales=(0.5, 1.0, 1.75), flip=True, crop=(9, 9)).plan((17, 29)).run(network, frames)
+    scores = (
+        Views(Multiple(8), scales=(0.5, 1.0, 1.75), flip=True, crop=(9, 9))
+        .plan((17, 29))
+        .run(network, frames)
+    )
     torch.testing.assert_close(scores, network(0, frames).softmax(1))
 
 
@@ -90,32 +114,48 @@ def test_a_single_scale_other_than_one_is_scaled_and_scaled_back():
     assert network.sizes == [(30, 45)]
 
 
-@pytest.mark.parametrize(("size", "scale", "expected"), [
-    ((1024, 2048), 0.75, (768, 1536)), ((720, 960), 1.25, (900, 1200)), ((101, 67), 0.5, (50, 33)),
-    ((1, 300), 0.5, (1, 150))])
+@pytest.mark.parametrize(
+    ("size", "scale", "expected"),
+    [
+        ((1024, 2048), 0.75, (768, 1536)),
+        ((720, 960), 1.25, (900, 1200)),
+        ((101, 67), 0.5, (50, 33)),
+        ((1, 300), 0.5, (1, 150)),
+    ],
+)
 def test_the_long_side_is_rounded_and_the_short_side_follows(size, scale, expected):
     assert Views(Multiple(), scales=(scale,)).plan(size).canvases[0].size == expected
 
 
 def test_a_small_image_is_bordered_with_the_mean_or_taken_whole():
     seen, frames = [], clip(5, 7)
-    Views(Multiple(), crop=(10, 7)).plan((5, 7)).run(lambda i, view: seen.append(view) or view[:, -1], frames)
+    Views(Multiple(), crop=(10, 7)).plan((5, 7)).run(
+        lambda i, view: seen.append(view) or view[:, -1], frames
+    )
     Views(Multiple(), crop=(10, 7), fill=(1, 2, 3)).plan((5, 7)).run(
-        lambda i, view: seen.append(view) or view[:, -1], frames)
+        lambda i, view: seen.append(view) or view[:, -1], frames
+    )
     for view, fill in zip(seen, (IMAGENET_MEAN, (1, 2, 3)), strict=True):
-        assert torch.equal(view[..., 2:7, :], frames), "half of five missing rows, rounded down, come before"
+        assert torch.equal(view[..., 2:7, :], frames), (
+            "half of five missing rows, rounded down, come before"
+        )
         border = torch.tensor(fill, dtype=torch.float32).view(3, 1, 1)
         assert (view[..., :2, :] == border).all() and (view[..., 7:, :] == border).all()
     Views(Multiple(), crop=(10, 7), small="whole").plan((5, 7)).run(
-        lambda i, view: seen.append(view) or view[:, -1], frames)
+        lambda i, view: seen.append(view) or view[:, -1], frames
+    )
     assert torch.equal(seen[-1], frames)
 
 
 def test_align_corners_is_of_logits_only():
     """semseg resizes probabilities by OpenCV, whatever its network does."""
     network, frames = BySurroundings(), clip(20, 30)
-    results = [Views(Multiple(), scales=(0.5, 1.0), align_corners=align).plan((20, 30)).run(network, frames)
-               for align in (False, True)]
+    results = [
+        Views(Multiple(), scales=(0.5, 1.0), align_corners=align)
+        .plan((20, 30))
+        .run(network, frames)
+        for align in (False, True)
+    ]
     assert torch.equal(*results)
 
 
@@ -155,8 +195,8 @@ def test_a_stateful_network_gives_each_pass_its_own_past():
         return states[number]
 
     for t in range(4):
-        scores = plan.run(step, video[:, t:t + 1])
-    expected = sum(0.5 ** (3 - t) * network(0, video[:, t:t + 1]) for t in range(4))
+        scores = plan.run(step, video[:, t : t + 1])
+    expected = sum(0.5 ** (3 - t) * network(0, video[:, t : t + 1]) for t in range(4))
     torch.testing.assert_close(scores, expected)
 
 
@@ -167,11 +207,15 @@ def test_no_pass_outlives_the_next_one(average):
 
     def network(number, view):
         nonlocal most
-        scores = [x for x in gc.get_objects() if type(x) is torch.Tensor and x.ndim == 4 and x.shape[1] == CLASSES]
+        scores = [
+            x
+            for x in gc.get_objects()
+            if type(x) is torch.Tensor and x.ndim == 4 and x.shape[1] == CLASSES
+        ]
         most = max(most, len(scores))
         return view[:, -1, :1].expand(-1, CLASSES, -1, -1) * 2
 
-    gc.freeze()     # hides what was there before, which is a lot to look through
+    gc.freeze()  # hides what was there before, which is a lot to look through
     try:
         Views(Multiple(), average=average, **OPTIONS).plan((23, 31)).run(network, clip(23, 31))
     finally:
@@ -198,7 +242,9 @@ def test_frames_are_never_written_to(average):
     frames = clip(23, 31)
     before = frames.clone()
     for options in ({}, {"flip": True}, OPTIONS):
-        Views(Multiple(), average=average, **options).plan((23, 31)).run(lambda i, view: view[:, -1], frames)
+        Views(Multiple(), average=average, **options).plan((23, 31)).run(
+            lambda i, view: view[:, -1], frames
+        )
     assert torch.equal(frames, before)
 
 
@@ -218,10 +264,20 @@ def test_scores_of_the_right_size_are_not_copied():
 
 # Wrong words
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"scales": ()}, "scales"), ({"scales": (1.0, 0.0)}, "scales"), ({"average": "mean"}, "probabilities, logits"),
-    ({"small": "crop"}, "pad, whole"), ({"stride": (2, 2)}, "needs a crop"), ({"crop": (0, 5)}, "at least 1 x 1"),
-    ({"crop": (4, 5), "stride": (5, 5)}, "stride must be from 1"), ({"crop": (4, 5), "stride": (4, 0)}, "stride must")])
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scales": ()}, "scales"),
+        ({"scales": (1.0, 0.0)}, "scales"),
+        ({"average": "mean"}, "probabilities, logits"),
+        ({"small": "crop"}, "pad, whole"),
+        ({"stride": (2, 2)}, "needs a crop"),
+        ({"crop": (0, 5)}, "at least 1 x 1"),
+        ({"crop": (4, 5), "stride": (5, 5)}, "stride must be from 1"),
+        ({"crop": (4, 5), "stride": (4, 0)}, "stride must"),
+    ],
+)
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Views(Multiple(), **options)

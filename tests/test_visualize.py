@@ -1,4 +1,5 @@
 """--visualize, --explore and --replay from the command line, with a real visdom server and without one."""
+
 import json
 import signal
 
@@ -37,8 +38,21 @@ def test_a_resumed_training_shows_its_whole_log(server, trained):
 
 def test_an_evaluation_shows_what_is_in_its_results(server, trained, tmp_path):
     folder = tmp_path / "scored"
-    perform("--eval-mode", *TINY, "--method", "lma", "--backbone", "erf", "--weights", trained / "model_best.pth",
-            "--visualize", "--port", server.port, "--savedir", folder)
+    perform(
+        "--eval-mode",
+        *TINY,
+        "--method",
+        "lma",
+        "--backbone",
+        "erf",
+        "--weights",
+        trained / "model_best.pth",
+        "--visualize",
+        "--port",
+        server.port,
+        "--savedir",
+        folder,
+    )
     results = json.loads((folder / "results.json").read_text())
     (trace,) = windows(server.port, "graphs scored")["iou_eval"]["content"]["data"]
     assert (trace["x"], trace["y"]) == (results["classes"], results["metrics"]["IoU"])
@@ -47,11 +61,25 @@ def test_an_evaluation_shows_what_is_in_its_results(server, trained, tmp_path):
 
 def test_without_a_server_there_is_one_warning_and_a_replay_shows_it_later(server, tmp_path):
     port, folder = free_port(), tmp_path / "later"
-    done = succeed(*TRAIN, "--method", "single", "--backbone", "erf", "--visualize", "--port", port,
-                   "--savedir", folder)
+    done = succeed(
+        *TRAIN,
+        "--method",
+        "single",
+        "--backbone",
+        "erf",
+        "--visualize",
+        "--port",
+        port,
+        "--savedir",
+        folder,
+    )
     assert done.stderr.count("dashboard") == 1 and "refused" in done.stderr
     missed = run("--replay", folder, "--port", port)
-    assert missed.returncode == 2 and "python -m visdom.server" in missed.stderr and missed.stderr.count("\n") == 1
+    assert (
+        missed.returncode == 2
+        and "python -m visdom.server" in missed.stderr
+        and missed.stderr.count("\n") == 1
+    )
     assert "graphs later" in succeed("--replay", folder, "--port", server.port).stdout
     assert_curves(server.port, folder)
     assert steps(windows(server.port, "images later")["labels"]) == [1, 2, 3]
@@ -61,8 +89,21 @@ def test_exploring_goes_on_until_ctrl_c(server, trained, tmp_path):
     for t in range(5):
         image = np.random.default_rng(t).integers(0, 256, (32, 64, 3)).astype(np.uint8)
         Image.fromarray(image).save(tmp_path / f"{t}.png")
-    process = start(*LABEL, "--method", "lma", "--source", tmp_path, "--weights", trained / "model_best.pth",
-                    "--visualize", "--port", server.port, "--explore", "--savedir", tmp_path / "explored")
+    process = start(
+        *LABEL,
+        "--method",
+        "lma",
+        "--source",
+        tmp_path,
+        "--weights",
+        trained / "model_best.pth",
+        "--visualize",
+        "--port",
+        server.port,
+        "--explore",
+        "--savedir",
+        tmp_path / "explored",
+    )
     wait_for(lambda: len(windows(server.port, "attention explored")) == 4, 60)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
@@ -70,10 +111,14 @@ def test_exploring_goes_on_until_ctrl_c(server, trained, tmp_path):
     assert "Ctrl-C" in out and "live" in windows(server.port, "images explored")
 
 
-@pytest.mark.parametrize("words, told", [
-    (("--inference", "--source", "a", "--explore"), "--visualize"),
-    (("--inference", "--source", "a", "b", "--explore", "--visualize"), "one --source"),
-    (("--training", "--explore", "--visualize"), "--inference")])
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (("--inference", "--source", "a", "--explore"), "--visualize"),
+        (("--inference", "--source", "a", "b", "--explore", "--visualize"), "one --source"),
+        (("--training", "--explore", "--visualize"), "--inference"),
+    ],
+)
 def test_exploring_needs_an_inference_of_one_source_and_a_dashboard(words, told, tmp_path):
     done = call(*words, "--savedir", tmp_path)
     assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
@@ -81,8 +126,19 @@ def test_exploring_needs_an_inference_of_one_source_and_a_dashboard(words, told,
 
 def test_a_method_without_attention_cannot_be_explored(tmp_path):
     Image.new("RGB", (64, 32)).save(tmp_path / "frame.png")
-    done = call(*LABEL, "--method", "single", "--source", tmp_path / "frame.png", "--visualize", "--explore",
-               "--weights", ROOT / "trained_models" / "erfnet_synthetic.pth", "--savedir", tmp_path / "s")
+    done = call(
+        *LABEL,
+        "--method",
+        "single",
+        "--source",
+        tmp_path / "frame.png",
+        "--visualize",
+        "--explore",
+        "--weights",
+        ROOT / "trained_models" / "erfnet_synthetic.pth",
+        "--savedir",
+        tmp_path / "s",
+    )
     assert done.returncode == 2 and "no attention" in done.stderr
 
 

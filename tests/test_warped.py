@@ -1,4 +1,5 @@
 """A past made of the labelled frame: it moves as a drive does, and its labels and flows are exact."""
+
 import random
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import main
 from datasets.clip import RawClip
 from datasets.pipeline import training_transform
-from datasets.warped import SPEED, WarpedPast, draw_motion
+from datasets.synthetic_past import SPEED, SyntheticPast, draw_motion
 
 pytest.importorskip("cv2")
 SIZE = (120, 160)
@@ -19,12 +20,17 @@ def clip(length=4, size=SIZE, flows=False) -> RawClip:
     rng = np.random.default_rng(0)
     label = rng.integers(0, 4, (size[0] // 20, size[1] // 20), np.uint8).repeat(20, 0).repeat(20, 1)
     past = [rng.integers(0, 256, (*size, 3), np.uint8) for _ in range(length - 1)]
-    return RawClip([*past, COLOURS[label]], [None] * (length - 1) + [label],
-                   [np.ones((2, *size), np.float32)] * (length - 1) if flows else None)
+    return RawClip(
+        [*past, COLOURS[label]],
+        [None] * (length - 1) + [label],
+        [np.ones((2, *size), np.float32)] * (length - 1) if flows else None,
+    )
 
 
 def same(a: RawClip, b: RawClip) -> bool:
-    return all(np.array_equal(x, y) for part in (0, 1) for x, y in zip(a[part], b[part], strict=True))
+    return all(
+        np.array_equal(x, y) for part in (0, 1) for x, y in zip(a[part], b[part], strict=True)
+    )
 
 
 def grid(size=SIZE) -> np.ndarray:
@@ -32,6 +38,7 @@ def grid(size=SIZE) -> np.ndarray:
 
 
 # The motion
+
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_motion_has_its_inverse(seed):
@@ -56,9 +63,10 @@ def test_older_frames_show_things_smaller(seed):
 
 # The transform
 
+
 def test_a_clip_without_motion_is_its_labelled_frame_again():
     before = clip()
-    after = WarpedPast(1, strength=0)(before, random.Random(0))
+    after = SyntheticPast(1, strength=0)(before, random.Random(0))
     assert all(np.array_equal(frame, before.frames[-1]) for frame in after.frames)
     assert all(np.array_equal(label, before.labels[-1]) for label in after.labels)
 
@@ -67,32 +75,50 @@ def test_a_clip_without_motion_is_its_labelled_frame_again():
 def test_labels_follow_their_frames(seed):
     """Where a pixel is of one block, its colour is that of its label; where it came from outside it has no label."""
     before = clip()
-    after = WarpedPast(1)(before, random.Random(seed))
-    assert same(RawClip(after.frames[-1:], after.labels[-1:], None), RawClip(before.frames[-1:], before.labels[-1:],
-                                                                             None)), "the labelled frame stays"
+    after = SyntheticPast(1)(before, random.Random(seed))
+    assert same(
+        RawClip(after.frames[-1:], after.labels[-1:], None),
+        RawClip(before.frames[-1:], before.labels[-1:], None),
+    ), "the labelled frame stays"
     for frame, label in zip(after.frames, after.labels, strict=True):
-        assert frame.shape == (*SIZE, 3) and label.shape == SIZE and frame.dtype == label.dtype == np.uint8
+        assert (
+            frame.shape == (*SIZE, 3)
+            and label.shape == SIZE
+            and frame.dtype == label.dtype == np.uint8
+        )
         known = label != 255
         agrees = (frame[known] == COLOURS[label[known]]).all(1)
-        assert known.mean() > 0.6 and 0.8 < agrees.mean(), "all but the edges of blocks, where colours mix"
-        wrong = np.abs(frame[known].astype(int)[:, None] - COLOURS.astype(int)).sum(-1).argmin(1) != label[known]
+        assert known.mean() > 0.6 and 0.8 < agrees.mean(), (
+            "all but the edges of blocks, where colours mix"
+        )
+        wrong = (
+            np.abs(frame[known].astype(int)[:, None] - COLOURS.astype(int)).sum(-1).argmin(1)
+            != label[known]
+        )
         assert wrong.mean() < 0.06
 
 
 def test_what_comes_from_outside_is_a_reflection():
-    grey = RawClip([np.full((*SIZE, 3), 77, np.uint8)] * 4, [None] * 3 + [np.zeros(SIZE, np.uint8)], None)
-    after = WarpedPast(1)(grey, random.Random(0))
+    grey = RawClip(
+        [np.full((*SIZE, 3), 77, np.uint8)] * 4, [None] * 3 + [np.zeros(SIZE, np.uint8)], None
+    )
+    after = SyntheticPast(1)(grey, random.Random(0))
     assert all((frame == 77).all() for frame in after.frames) and (after.labels[0] == 255).any()
 
 
 def test_frames_move_steadily_away_and_less_than_promised():
     """Positions are read back from a frame whose red and green are x and y."""
     x, y = grid()
-    before = RawClip([np.zeros((*SIZE, 3), np.uint8)] * 3 + [np.stack([x, y, 0 * x], -1).astype(np.uint8)],
-                     [None] * 4, None)
+    before = RawClip(
+        [np.zeros((*SIZE, 3), np.uint8)] * 3 + [np.stack([x, y, 0 * x], -1).astype(np.uint8)],
+        [None] * 4,
+        None,
+    )
     fastest = []
     for seed in range(40):
-        frames = [frame.astype(float) for frame in WarpedPast(1)(before, random.Random(seed)).frames]
+        frames = [
+            frame.astype(float) for frame in SyntheticPast(1)(before, random.Random(seed)).frames
+        ]
         inner = slice(30, -30), slice(30, -30), slice(2)
         moved = [np.hypot(*(frame - frames[-1])[inner].transpose(2, 0, 1)) for frame in frames]
         means = [part.mean() for part in moved]
@@ -109,9 +135,10 @@ def test_flows_are_those_of_the_new_clip():
     picture = np.stack([x, y, 0 * x], -1).astype(np.uint8)
     before = RawClip([picture] * 3, [None] * 3, [np.ones((2, *SIZE), np.float32)] * 2)
     for seed in range(4):
-        after = WarpedPast(1)(before, random.Random(seed))
-        assert len(after.flows) == 2 and {(flow.shape, flow.dtype.name) for flow in after.flows} == {
-            ((2, *SIZE), "float32")}
+        after = SyntheticPast(1)(before, random.Random(seed))
+        assert len(after.flows) == 2 and {
+            (flow.shape, flow.dtype.name) for flow in after.flows
+        } == {((2, *SIZE), "float32")}
         for frame, past, flow in zip(after.frames[1:], after.frames[:-1], after.flows, strict=True):
             at = np.rint(grid() + flow).astype(int)
             inner = np.zeros(SIZE, bool)
@@ -122,35 +149,39 @@ def test_flows_are_those_of_the_new_clip():
 
 
 def test_the_same_draw_gives_the_same_clip_and_another_does_not():
-    one, again, other = (WarpedPast(1)(clip(), random.Random(seed)) for seed in (3, 3, 4))
+    one, again, other = (SyntheticPast(1)(clip(), random.Random(seed)) for seed in (3, 3, 4))
     assert same(one, again) and not same(one, other)
 
 
 def test_probability_is_one_draw_per_clip():
     before = clip(2, (20, 20))
     rng = random.Random(0)
-    share = np.mean([not same(WarpedPast(0.3)(before, rng), before) for _ in range(400)])
+    share = np.mean([not same(SyntheticPast(0.3)(before, rng), before) for _ in range(400)])
     assert 0.22 < share < 0.38
-    assert WarpedPast(0)(before, rng) is before
+    assert SyntheticPast(0)(before, rng) is before
 
 
 def test_a_frame_without_past_or_label_stays_so():
     alone = clip(1)
-    assert WarpedPast(1)(alone, random.Random(0)) is alone
+    assert SyntheticPast(1)(alone, random.Random(0)) is alone
     unlabelled = RawClip(clip().frames, [None] * 4, None)
-    assert WarpedPast(1)(unlabelled, random.Random(0)).labels == [None] * 4
+    assert SyntheticPast(1)(unlabelled, random.Random(0)).labels == [None] * 4
 
 
 def test_impossible_settings_are_refused():
     for wrong in ((1.5, 1), (-0.1, 1), (0.5, -1), (0.5, 3)):
         with pytest.raises(ValueError, match="probability of 0 to 1 and a strength of 0 to 2"):
-            WarpedPast(*wrong)
+            SyntheticPast(*wrong)
 
 
 def test_the_option_puts_it_before_all_else():
-    args = main.parse_args("--training --warped-past 1 --work-size 60 80 --random-flip 0 --photometric none "
-                           "--savedir unused".split())
+    args = main.parse_args(
+        "--training --synthetic-past 1 --work-size 60 80 --random-flip 0 --photometric none "
+        "--savedir unused".split()
+    )
     after = training_transform(args)(clip(), random.Random(0))
-    assert {frame.shape for frame in after.frames} == {(60, 80, 3)} and all(x is not None for x in after.labels)
-    args.warped_past = 0.0
+    assert {frame.shape for frame in after.frames} == {(60, 80, 3)} and all(
+        x is not None for x in after.labels
+    )
+    args.synthetic_past = 0.0
     assert training_transform(args)(clip(), random.Random(0)).labels[:-1] == [None] * 3

@@ -1,4 +1,5 @@
 """Weights that say which network they are for: evaluation and inference need not be told again."""
+
 from __future__ import annotations
 
 import json
@@ -12,8 +13,19 @@ from command import TINY, TRAIN, assert_one_line, call, perform, run
 from utils import checkpoint
 from utils.checkpoint import network_of
 
-LMA = ["--method", "lma", "--dataset", "synthetic", "--fusion-strategy", "sigmoid-down1", "--corr-size", "5",
-       "--stm-queue-size", "2", "--no-local-correlation"]
+LMA = [
+    "--method",
+    "lma",
+    "--dataset",
+    "synthetic",
+    "--fusion-strategy",
+    "sigmoid-down1",
+    "--corr-size",
+    "5",
+    "--stm-queue-size",
+    "2",
+    "--no-local-correlation",
+]
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +43,18 @@ def test_a_network_is_run_as_it_was_trained_without_a_word(trained, tmp_path, na
     done = run("--eval-mode", *data, "--weights", trained / name, "--savedir", tmp_path / "short")
     assert done.returncode == 0, done.stderr
     assert "the weights say --method=lma" in done.stdout and "--no-local-correlation" in done.stdout
-    perform("--eval-mode", *TINY, *LMA, "--weights", trained / "model_best.pth", "--savedir", tmp_path / "long")
-    short, long = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("short", "long"))
+    perform(
+        "--eval-mode",
+        *TINY,
+        *LMA,
+        "--weights",
+        trained / "model_best.pth",
+        "--savedir",
+        tmp_path / "long",
+    )
+    short, long = (
+        json.loads((tmp_path / name / "results.json").read_text()) for name in ("short", "long")
+    )
     assert short["metrics"] == long["metrics"]
     assert short["options"]["network"] == long["options"]["network"]
     assert "--fusion-strategy sigmoid-down1" in (tmp_path / "short" / "args.txt").read_text()
@@ -41,7 +63,11 @@ def test_a_network_is_run_as_it_was_trained_without_a_word(trained, tmp_path, na
 def test_words_count_more_than_weights(trained):
     weights = network_of([str(trained / "model_best.pth.tar")])
     args = main.parse_args(["--eval-mode", "--savedir", "s", "--stm-queue-size", "4"], weights)
-    assert (args.stm_queue_size, args.fusion_strategy, args.dataset) == (4, "sigmoid-down1", "synthetic")
+    assert (args.stm_queue_size, args.fusion_strategy, args.dataset) == (
+        4,
+        "sigmoid-down1",
+        "synthetic",
+    )
     other = main.parse_args(["--eval-mode", "--savedir", "s", "--method", "single"], weights)
     assert other.method == "single" and other.dataset == "synthetic"
 
@@ -61,22 +87,38 @@ def test_a_recipe_may_name_the_weights(tmp_path):
 
 
 def test_what_weights_say_is_what_a_run_with_the_same_words_would_say():
-    for words in (LMA, ["--method", "single", "--backbone", "psp18"], ["--shallow-dec", "--learnable-constant"],
-                  ["--dataset", "camvid", "--void-class"], ["--baseline-mode"]):
+    for words in (
+        LMA,
+        ["--method", "single", "--backbone", "psp18"],
+        ["--shallow-dec", "--learnable-constant"],
+        ["--dataset", "camvid", "--void-class"],
+        ["--baseline-mode"],
+    ):
         args = main.parse_args(["--eval-mode", "--savedir", "s", *words])
-        assert main.parse_args(["--eval-mode", "--savedir", "s"], args.network).network == args.network
+        assert (
+            main.parse_args(["--eval-mode", "--savedir", "s"], args.network).network == args.network
+        )
 
 
 def test_a_file_of_strangers_sets_nothing_but_the_network(tmp_path):
     """Not where the run writes, nor a recipe to read, nor what is not there."""
-    evil = {"savedir": "elsewhere", "overwrite": True, "gpus": 8, "backbone": "@secrets", "corr_size": "7 --overwrite"}
+    evil = {
+        "savedir": "elsewhere",
+        "overwrite": True,
+        "gpus": 8,
+        "backbone": "@secrets",
+        "corr_size": "7 --overwrite",
+    }
     words = options.words_of(evil)
     assert words == ["--backbone=@secrets", "--corr-size=7 --overwrite"]
     path = tmp_path / "evil.pth"
     checkpoint.save(path, {"state_dict": {"x": torch.zeros(1)}, "network": evil})
     done = call("--eval-mode", "--weights", path, "--savedir", tmp_path / "s")
-    assert_one_line(done, "what the weights say of their network cannot be: argument --backbone: invalid",
-                    tmp_path / "s")
+    assert_one_line(
+        done,
+        "what the weights say of their network cannot be: argument --backbone: invalid",
+        tmp_path / "s",
+    )
     for network in ({"method": ["lma"]}, {3: "lma"}, ["--method", "lma"], "lma", None):
         checkpoint.save(path, {"state_dict": {"x": torch.zeros(1)}, "network": network})
         assert network_of([str(path)]) == {}
@@ -87,6 +129,8 @@ def test_files_that_say_nothing_change_nothing(tmp_path):
     checkpoint.save(tmp_path / "bare.pth", {"x": torch.zeros(1)})
     checkpoint.save(tmp_path / "first.pth", {"network": {"method": "single", "backbone": "psp18"}})
     checkpoint.save(tmp_path / "second.pth", {"network": {"backbone": "psp50"}})
-    files = [str(tmp_path / f"{name}.pth") for name in ("missing", "broken", "bare", "first", "second")]
+    files = [
+        str(tmp_path / f"{name}.pth") for name in ("missing", "broken", "bare", "first", "second")
+    ]
     assert network_of(files[:3]) == {}
     assert network_of(files) == {"method": "single", "backbone": "psp50"}

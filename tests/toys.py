@@ -1,4 +1,5 @@
 """Toy methods with the shapes of what is to come: each is one class and one table row (tests/test_contract.py)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -8,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.backbone import Backbone, Features, Normalize, SizeRule
-from models.frozen import Frozen
-from models.losses import IGNORE
 from models.method import Method, WindowMethod
+from models.parts.frozen import Frozen
+from models.parts.losses import IGNORE
 
 
 class ToyBackbone(Backbone):
@@ -47,8 +48,17 @@ class ToyBackbone(Backbone):
 class Gaps(WindowMethod):
     """Reads frames t-9, t-6, t-3 by attention over them, with a start-up table and cached features (as mrcfa)."""
 
-    TABLE = {0: (), 1: (), 2: (), 3: (-3, -2, -1), 4: (-4, -2, -1), 5: (-5, -3, -1), 6: (-6, -4, -2),
-             7: (-7, -4, -2), 8: (-8, -5, -2)}
+    TABLE = {
+        0: (),
+        1: (),
+        2: (),
+        3: (-3, -2, -1),
+        4: (-4, -2, -1),
+        5: (-5, -3, -1),
+        6: (-6, -4, -2),
+        7: (-7, -4, -2),
+        8: (-8, -5, -2),
+    }
 
     def __init__(self, backbone, offsets=(-9, -6, -3)):
         super().__init__(backbone, offsets)
@@ -67,7 +77,7 @@ class Gaps(WindowMethod):
     def read(self, encoded, entries):
         if not entries:
             return self.backbone.decode(encoded)
-        keys = torch.stack(entries, 1)                                              # (B, T, F, h, w)
+        keys = torch.stack(entries, 1)  # (B, T, F, h, w)
         attention = torch.einsum("bfhw,btfhw->bthw", encoded.last, keys).softmax(1)
         read = torch.einsum("bthw,btfhw->bfhw", attention, keys)
         return self.backbone.decode(encoded._replace(last=encoded.last + read))
@@ -104,7 +114,9 @@ class KeyFrames(Method):
     def shift(logits: Tensor, flow: Tensor) -> Tensor:
         height, width = logits.shape[-2:]
         flow = F.interpolate(flow, (height, width), mode="area")
-        y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+        y, x = torch.meshgrid(
+            torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
+        )
         grid = torch.stack([x, y], -1) + flow.permute(0, 2, 3, 1) / max(height, width)
         return F.grid_sample(logits, grid, align_corners=True)
 
@@ -132,10 +144,19 @@ class TwoForwards(Method):
         return self.backbone(clip[:, -1])
 
     def losses(self, clip, labels, flows=None):
-        current, neighbour = self.backbone(clip[:, -1]), self.backbone(clip[:, 0])      # BN sees them one by one
+        current, neighbour = (
+            self.backbone(clip[:, -1]),
+            self.backbone(clip[:, 0]),
+        )  # BN sees them one by one
         distilled = F.mse_loss(current.softmax(1), self.teacher(clip[:, -1]).softmax(1))
-        motion = F.mse_loss(current, neighbour) * (0.1 if flows is None else (-flows.abs().mean()).exp())
-        return {"ce": self.cross_entropy(current, labels[:, -1]), "distilled": distilled, "motion": motion}
+        motion = F.mse_loss(current, neighbour) * (
+            0.1 if flows is None else (-flows.abs().mean()).exp()
+        )
+        return {
+            "ce": self.cross_entropy(current, labels[:, -1]),
+            "distilled": distilled,
+            "motion": motion,
+        }
 
 
 class FourLabels(Gaps):
@@ -143,12 +164,18 @@ class FourLabels(Gaps):
 
     def losses(self, clip, labels, flows=None):
         batch, frames = clip.shape[:2]
-        everything = self.backbone(clip.flatten(0, 1))                                  # BN sees B * T frames
+        everything = self.backbone(clip.flatten(0, 1))  # BN sees B * T frames
         last = self(clip)
         assert labels.shape[:2] == (batch, frames)
-        each = self.cross_entropy(everything, labels.flatten(0, 1)) if (labels != IGNORE).any() else 0 * last.sum()
+        each = (
+            self.cross_entropy(everything, labels.flatten(0, 1))
+            if (labels != IGNORE).any()
+            else 0 * last.sum()
+        )
         return {"each": 0.5 * each, "last": self.cross_entropy(last, labels[:, -1])}
 
     def parameter_groups(self, lr, weight_decay):
-        return [{"params": list(self.backbone.parameters()), "lr": lr, "weight_decay": weight_decay},
-                {"params": list(self.project.parameters()), "lr": 10 * lr, "weight_decay": 0.0}]
+        return [
+            {"params": list(self.backbone.parameters()), "lr": lr, "weight_decay": weight_decay},
+            {"params": list(self.project.parameters()), "lr": 10 * lr, "weight_decay": 0.0},
+        ]

@@ -1,4 +1,5 @@
 """Tiny data sets in the layouts of the real ones."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.labels import CITYSCAPES, cityscapes_train_ids
+from datasets.cityscapes import CITYSCAPES, cityscapes_train_ids
 from disk import write
 
 
@@ -14,11 +15,15 @@ def make_camvid(root: Path, size: tuple[int, int] = (24, 32), frames: int = 4) -
     """The 480x360 layout, random images of `size` (H, W), ids 0-11."""
     rng = np.random.default_rng(0)
     for split in ("train", "val", "test"):
-        for folder, make in ((split, lambda: rng.integers(0, 255, (*size, 3))),
-                             (f"{split}annot", lambda: rng.integers(0, 12, size))):
+        for folder, make in (
+            (split, lambda: rng.integers(0, 255, (*size, 3))),
+            (f"{split}annot", lambda: rng.integers(0, 12, size)),
+        ):
             (root / folder).mkdir(parents=True)
             for i in range(frames):
-                Image.fromarray(make().astype(np.uint8)).save(root / folder / f"0001TP_{30 * (i + 1):06d}.png")
+                Image.fromarray(make().astype(np.uint8)).save(
+                    root / folder / f"0001TP_{30 * (i + 1):06d}.png"
+                )
     return root
 
 
@@ -32,13 +37,23 @@ def make_folder(root: Path, size: tuple[int, int] = (24, 32), frames: int = 4) -
             (root / split / "clip" / part).mkdir(parents=True)
         for i in range(frames):
             image, label = rng.integers(0, 255, (*size, 3)), rng.integers(0, 3, size)
-            Image.fromarray(image.astype(np.uint8)).save(root / split / "clip" / "images" / f"{i}.png")
-            Image.fromarray(label.astype(np.uint8)).save(root / split / "clip" / "labels" / f"{i}.png")
+            Image.fromarray(image.astype(np.uint8)).save(
+                root / split / "clip" / "images" / f"{i}.png"
+            )
+            Image.fromarray(label.astype(np.uint8)).save(
+                root / split / "clip" / "labels" / f"{i}.png"
+            )
     return root
 
 
-def make_cityscapes(root: Path, size: tuple[int, int] = (64, 128), numbers=range(30), labelled: int = 19,
-                    splits=("train", "val"), cities=("aachen", "bochum")) -> Path:
+def make_cityscapes(
+    root: Path,
+    size: tuple[int, int] = (64, 128),
+    numbers=range(30),
+    labelled: int = 19,
+    splits=("train", "val"),
+    cities=("aachen", "bochum"),
+) -> Path:
     """One snippet per split and city: frames `numbers` of recording 000000, official label ids for the one `labelled`.
 
     Labels are 16 x 16 blocks of ids 0-33 at random; frames show their classes' colours under noise of their own.
@@ -46,11 +61,11 @@ def make_cityscapes(root: Path, size: tuple[int, int] = (64, 128), numbers=range
     """
     rng, table = np.random.default_rng(2), cityscapes_train_ids()
     colours = np.zeros((256, 3), np.uint8)
-    colours[:len(CITYSCAPES.palette)] = CITYSCAPES.palette
+    colours[: len(CITYSCAPES.palette)] = CITYSCAPES.palette
     for split in splits:
         for city in cities:
             label = rng.integers(0, 34, (-(-size[0] // 16), -(-size[1] // 16)), np.uint8)
-            label = label.repeat(16, 0).repeat(16, 1)[:size[0], :size[1]]
+            label = label.repeat(16, 0).repeat(16, 1)[: size[0], : size[1]]
             for number in sorted({*numbers, labelled}):
                 noise = rng.integers(-20, 21, (*size, 3))
                 image = (colours[table[label]] + noise).clip(0, 255).astype(np.uint8)

@@ -1,4 +1,5 @@
 """Networks and clips small enough to be viewed in many ways."""
+
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +38,10 @@ class BySurroundings(ByPixel):
 
     def __init__(self, frames: int = 1):
         super().__init__(frames)
-        layers = torch.nn.Conv2d(3 * frames, 8, 3, padding=1), torch.nn.Conv2d(8, CLASSES, 3, padding=1)
+        layers = (
+            torch.nn.Conv2d(3 * frames, 8, 3, padding=1),
+            torch.nn.Conv2d(8, CLASSES, 3, padding=1),
+        )
         self.conv = torch.nn.Sequential(layers[0], torch.nn.Tanh(), layers[1]).requires_grad_(False)
         layers[1].weight.mul_(8)
 

@@ -5,6 +5,7 @@
 visdom asks hosts that a test must not depend on. These are the same files of the same versions, those that its page
 loads (but MathJax: none of our windows holds a formula), laid out as its page expects them.
 """
+
 from __future__ import annotations
 
 import os
@@ -13,13 +14,19 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-PLACE = Path(os.environ.get("STREAMSEG_VISDOM_ASSETS") or Path.home() / ".cache" / "streamseg" / "visdom")
-FILES = {       # npm package: {its file: ours}
+PLACE = Path(
+    os.environ.get("STREAMSEG_VISDOM_ASSETS") or Path.home() / ".cache" / "streamseg" / "visdom"
+)
+FILES = {  # npm package: {its file: ours}
     "jquery@3.1.1": {"dist/jquery.min.js": "js/jquery.min.js"},
     "bootstrap@3.3.7": {
-        "dist/js/bootstrap.min.js": "js/bootstrap.min.js", "dist/css/bootstrap.min.css": "css/bootstrap.min.css",
-        **{f"dist/fonts/glyphicons-halflings-regular.{kind}": f"fonts/glyphicons-halflings-regular.{kind}"
-           for kind in ("eot", "woff2", "woff", "ttf", "svg")}},
+        "dist/js/bootstrap.min.js": "js/bootstrap.min.js",
+        "dist/css/bootstrap.min.css": "css/bootstrap.min.css",
+        **{
+            f"dist/fonts/glyphicons-halflings-regular.{kind}": f"fonts/glyphicons-halflings-regular.{kind}"
+            for kind in ("eot", "woff2", "woff", "ttf", "svg")
+        },
+    },
     "react@16.2.0": {"umd/react.production.min.js": "js/react-react.min.js"},
     "react-dom@16.2.0": {"umd/react-dom.production.min.js": "js/react-dom.min.js"},
     "react-resizable@1.4.6": {"css/styles.css": "css/react-resizable-styles.css"},
@@ -34,14 +41,23 @@ FILES = {       # npm package: {its file: ours}
 
 def missing() -> list[str]:
     """The packages of which a file is not there yet."""
-    return [package for package, files in FILES.items() if not all((PLACE / name).is_file() for name in files.values())]
+    return [
+        package
+        for package, files in FILES.items()
+        if not all((PLACE / name).is_file() for name in files.values())
+    ]
 
 
 def fetch() -> None:
     """Place them. CalledProcessError where npm cannot, FileNotFoundError where there is no npm."""
     for package in missing():
         with tempfile.TemporaryDirectory() as folder:
-            subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                ["npm", "pack", "--silent", package],
+                cwd=folder,
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
             with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
                 for theirs, ours in FILES[package].items():
                     place(archive.extractfile(f"package/{theirs}").read(), PLACE / ours)

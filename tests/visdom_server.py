@@ -2,6 +2,7 @@
 
 As a script it is that server: like `python -m visdom.server`, but it downloads nothing.
 """
+
 from __future__ import annotations
 
 import json
@@ -20,7 +21,9 @@ import visdom_assets
 
 def post(port: int, endpoint: str, message: dict):
     """The server's answer to a message, as JSON where it is."""
-    request = urllib.request.Request(f"http://localhost:{port}/{endpoint}", json.dumps(message).encode())
+    request = urllib.request.Request(
+        f"http://localhost:{port}/{endpoint}", json.dumps(message).encode()
+    )
     with urllib.request.urlopen(request, timeout=10) as answer:
         text = answer.read().decode()
     try:
@@ -31,7 +34,11 @@ def post(port: int, endpoint: str, message: dict):
 
 def windows(port: int, env: str) -> dict[str, dict]:
     """The panes that the server has in an environment, by their ids; none where it has no such environment."""
-    return post(port, "win_data", {"win": None, "eid": env}) if env in post(port, "env_state", {}) else {}
+    return (
+        post(port, "win_data", {"win": None, "eid": env})
+        if env in post(port, "env_state", {})
+        else {}
+    )
 
 
 def wait_for(condition, seconds: float = 15.0):
@@ -62,11 +69,19 @@ class VisdomServer:
         self.kill()
 
     def start(self) -> VisdomServer:
-        environment = {**os.environ, "HOME": str(self.folder), "XDG_CONFIG_HOME": str(self.folder),
-                       "STREAMSEG_VISDOM_ASSETS": str(visdom_assets.PLACE)}
+        environment = {
+            **os.environ,
+            "HOME": str(self.folder),
+            "XDG_CONFIG_HOME": str(self.folder),
+            "STREAMSEG_VISDOM_ASSETS": str(visdom_assets.PLACE),
+        }
         with (self.folder / "visdom.log").open("ab") as output:
-            self.process = subprocess.Popen([sys.executable, __file__, str(self.port), str(self.folder)],
-                                            stdout=output, stderr=output, env=environment)
+            self.process = subprocess.Popen(
+                [sys.executable, __file__, str(self.port), str(self.folder)],
+                stdout=output,
+                stderr=output,
+                env=environment,
+            )
         wait_for(self.answers, 60)
         return self
 
@@ -98,6 +113,7 @@ def serve(port: int, folder: Path) -> None:
     """What the process does: visdom's pages from a copy of its own files and the fetched ones."""
     import visdom
     from visdom.server import app, run_server
+
     static = folder / "static"
     shutil.copytree(Path(visdom.__file__).parent / "static", static, dirs_exist_ok=True)
     if visdom_assets.PLACE.is_dir():

@@ -2,6 +2,7 @@
 
 The engine asks the policy before each frame and hands its answer to the method: `step(frame, state, key=...)`.
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple, Protocol
@@ -13,7 +14,7 @@ class Decision(NamedTuple):
     """What a policy answers."""
 
     key: bool
-    why: str    # a few words for logs and reports: "first frame"
+    why: str  # a few words for logs and reports: "first frame"
 
 
 class Policy(Protocol):

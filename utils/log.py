@@ -9,6 +9,7 @@ at the end.
 
 In Python mIoU is a fraction everywhere, here and in `Row`.
 """
+
 from __future__ import annotations
 
 import functools
@@ -27,6 +28,7 @@ HEADER = "\t".join(COLUMNS)
 
 # Files
 
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: a kill or a full disk leaves the previous one as it was.
 
@@ -41,10 +43,13 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        with suppress(OSError):         # nothing can be removed where nothing may be written
+        with suppress(OSError):  # nothing can be removed where nothing may be written
             temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"{path} cannot be written ({error.strerror or error}): is there space, and may "
-                                   "this folder be written to?") from error
+        raise OSError(
+            error.errno,
+            f"{path} cannot be written ({error.strerror or error}): is there space, and may "
+            "this folder be written to?",
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -58,6 +63,7 @@ def write_best(folder: Path, epoch: int, miou: float) -> None:
 
 
 # automated_log.txt
+
 
 class Row(NamedTuple):
     """One epoch (from 1); mIoU as fractions, nan where a value is missing."""
@@ -85,8 +91,15 @@ class TrainingLog:
         else:
             write_text(self.path, HEADER)
 
-    def write(self, epoch: int, train_loss: float, val_loss: float, train_miou: float, val_miou: float,
-              lr: float) -> Row:
+    def write(
+        self,
+        epoch: int,
+        train_loss: float,
+        val_loss: float,
+        train_miou: float,
+        val_miou: float,
+        lr: float,
+    ) -> Row:
         """Append one epoch; mIoU as fractions. It replaces rows of this epoch and later ones, left by a killed run."""
         row = Row(epoch, train_loss, val_loss, train_miou, val_miou, lr)
         write_text(self.path, "\n".join([*self._before(epoch), row.line()]))
@@ -107,7 +120,9 @@ def read(path: Path) -> list[Row]:
     """The rows of an automated_log.txt, ours or LMANet's. ValueError names the file and the line that is no row."""
     header, *lines = _lines(path)
     if header.split() != list(COLUMNS):
-        raise ValueError(f"{path}, line 1: expected the columns {' '.join(COLUMNS)}, got {header[:100]!r}")
+        raise ValueError(
+            f"{path}, line 1: expected the columns {' '.join(COLUMNS)}, got {header[:100]!r}"
+        )
     return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 2)]
 
 
@@ -119,13 +134,22 @@ def _lines(path: Path) -> list[str]:
 def _parse(line: str, place: str) -> Row:
     try:
         epoch, train_loss, val_loss, train_miou, val_miou, lr = line.split()
-        return Row(int(epoch), float(train_loss), float(val_loss), float(train_miou) / 100, float(val_miou) / 100,
-                   float(lr))
+        return Row(
+            int(epoch),
+            float(train_loss),
+            float(val_loss),
+            float(train_miou) / 100,
+            float(val_miou) / 100,
+            float(lr),
+        )
     except ValueError as error:
-        raise ValueError(f"{place}: expected an epoch and {len(COLUMNS) - 1} numbers, got {line[:100]!r}") from error
+        raise ValueError(
+            f"{place}: expected an epoch and {len(COLUMNS) - 1} numbers, got {line[:100]!r}"
+        ) from error
 
 
 # Console
+
 
 def get_logger() -> logging.Logger:
     """The run's logger; `Console` decides where it writes."""
@@ -156,7 +180,10 @@ class Console:
         notes.addFilter(lambda record: record.levelno < logging.WARNING)
         warnings.setLevel(logging.WARNING)
         self.logger = get_logger()
-        self.logger.handlers[:] = [notes, warnings]     # those of an earlier Console would write everything twice
+        self.logger.handlers[:] = [
+            notes,
+            warnings,
+        ]  # those of an earlier Console would write everything twice
         self.logger.setLevel(logging.INFO if rank == 0 else logging.ERROR)
         self.logger.propagate = False
 
@@ -168,7 +195,9 @@ class Console:
         """A line to stderr."""
         self.logger.warning(message)
 
-    def progress(self, iterable: Iterable, total: int | None = None, desc: str = "", initial: int = 0) -> Iterable:
+    def progress(
+        self, iterable: Iterable, total: int | None = None, desc: str = "", initial: int = 0
+    ) -> Iterable:
         """The same items; on rank 0 with their rate and the remaining time on stderr, where tqdm is installed.
 
         total: how many there are in all, of which `initial` were done before; None where nobody knows.
@@ -180,12 +209,20 @@ class Console:
         except ImportError:
             warn_once("no progress is shown: tqdm is not installed (pip install tqdm)")
             return iterable
-        seconds = 0.1 if sys.stderr.isatty() else 10.0     # a log file should not fill with bars
-        return tqdm(iterable, desc=desc or None, total=total, initial=initial, mininterval=seconds,
-                    dynamic_ncols=True, file=sys.stderr)
+        seconds = 0.1 if sys.stderr.isatty() else 10.0  # a log file should not fill with bars
+        return tqdm(
+            iterable,
+            desc=desc or None,
+            total=total,
+            initial=initial,
+            mininterval=seconds,
+            dynamic_ncols=True,
+            file=sys.stderr,
+        )
 
 
 # TensorBoard
+
 
 class Scalars:
     """--tensorboard: the scalars of automated_log.txt and each named loss, in `folder`/tensorboard."""
@@ -198,17 +235,21 @@ class Scalars:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise RuntimeError("--tensorboard needs the package tensorboard: pip install tensorboard") from error
+            raise RuntimeError(
+                "--tensorboard needs the package tensorboard: pip install tensorboard"
+            ) from error
         self.writer = SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=resume_epoch)
 
     def write(self, row: Row, losses: dict[str, float]) -> None:
         """One epoch: its row, under the column names of automated_log.txt (mIoU as fractions), and loss/<name>."""
-        values = dict(zip(COLUMNS[1:], row[1:], strict=True)) | {f"loss/{name}": x for name, x in losses.items()}
+        values = dict(zip(COLUMNS[1:], row[1:], strict=True)) | {
+            f"loss/{name}": x for name, x in losses.items()
+        }
 
         def add(writer):
             for name, value in values.items():
                 writer.add_scalar(name, value, row.epoch)
-            writer.flush()      # so that a kill loses at most this epoch
+            writer.flush()  # so that a kill loses at most this epoch
 
         self._try(add)
 
@@ -222,6 +263,8 @@ class Scalars:
             return
         try:
             action(self.writer)
-        except Exception as error:      # of any kind, its thread hands them on: no curve is worth a training
+        except (
+            Exception
+        ) as error:  # of any kind, its thread hands them on: no curve is worth a training
             self.writer = None
             get_logger().warning(f"TensorBoard gets no more scalars, the training goes on: {error}")

@@ -1,4 +1,5 @@
 """Frames of any size for networks that want certain sizes, in training (at test time: utils/views.py)."""
+
 from __future__ import annotations
 
 import torch.nn.functional as F
@@ -9,7 +10,9 @@ from .views import pad_edges
 IGNORE = 255
 
 
-def pad_batch(size_rule, frames: Tensor, labels: Tensor, flows: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+def pad_batch(
+    size_rule, frames: Tensor, labels: Tensor, flows: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """frames (B, T, 3, H, W), labels (B, T, H, W), flows (B, T-1, 2, H, W) -> the same at a size that works.
 
     At the right and bottom: frames repeat their edge, labels are 255, flows 0.

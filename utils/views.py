@@ -29,6 +29,7 @@ average   "probabilities": the softmax of each pass is averaged over windows and
 
 Sources: specs of ETC (semseg's sliding evaluation) and of TMANet (slide, aug test).
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ from torch import Tensor
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 AVERAGES = ("probabilities", "logits")
 SMALL = ("pad", "whole")
-PLANS = 16      # sizes whose plan a Views keeps
+PLANS = 16  # sizes whose plan a Views keeps
 
 Size = tuple[int, int]
 Network = Callable[[int, Tensor], Tensor]
@@ -65,16 +66,18 @@ class Window(NamedTuple):
 
     def of(self, image: Tensor) -> Tensor:
         """image (..., H, W) -> its part (..., height, width), a view of the same memory."""
-        return image[..., self.top:self.top + self.height, self.left:self.left + self.width]
+        return image[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 class Canvas(NamedTuple):
     """The clip at one scale, seen one way round."""
 
-    size: Size                      # (H, W) of the canvas
-    image: Window                   # where the scaled frames lie on it: everywhere, unless they are smaller than a crop
+    size: Size  # (H, W) of the canvas
+    image: (
+        Window  # where the scaled frames lie on it: everywhere, unless they are smaller than a crop
+    )
     mirrored: bool
-    windows: tuple[Window, ...]     # one pass each, in the coordinates of the canvas before mirroring
+    windows: tuple[Window, ...]  # one pass each, in the coordinates of the canvas before mirroring
 
     @property
     def bordered(self) -> bool:
@@ -84,9 +87,19 @@ class Canvas(NamedTuple):
 class Views:
     """How a network sees a clip at test time; see the module's docstring for what each option means."""
 
-    def __init__(self, size_rule: Rule, *, scales: Sequence[float] = (1.0,), flip: bool = False,
-                 crop: Size | None = None, stride: Size | None = None, average: str = "probabilities",
-                 small: str = "pad", fill: tuple[float, float, float] = IMAGENET_MEAN, align_corners: bool = False):
+    def __init__(
+        self,
+        size_rule: Rule,
+        *,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        crop: Size | None = None,
+        stride: Size | None = None,
+        average: str = "probabilities",
+        small: str = "pad",
+        fill: tuple[float, float, float] = IMAGENET_MEAN,
+        align_corners: bool = False,
+    ):
         """crop, stride: (height, width). fill: RGB of the border around a small image, on the scale of the frames
         (the mean that the network subtracts). align_corners: of resizing logits back from a scale.
         """
@@ -108,8 +121,11 @@ class Views:
 
     def canvases(self, size: Size) -> tuple[Canvas, ...]:
         """One canvas per scale and way round, in the order of the passes, for frames of `size` (H, W)."""
-        return tuple(self._canvas(_scaled(size, scale), mirrored)
-                     for scale in self.scales for mirrored in ((False, True) if self.flip else (False,)))
+        return tuple(
+            self._canvas(_scaled(size, scale), mirrored)
+            for scale in self.scales
+            for mirrored in ((False, True) if self.flip else (False,))
+        )
 
     def _canvas(self, scaled: Size, mirrored: bool) -> Canvas:
         size = scaled
@@ -117,7 +133,9 @@ class Views:
             size = (max(scaled[0], self.crop[0]), max(scaled[1], self.crop[1]))
         image = Window((size[0] - scaled[0]) // 2, (size[1] - scaled[1]) // 2, *scaled)
         windows = self._windows(size)
-        if mirrored and self.average == "logits":       # the grid begins at the left of the mirrored image
+        if (
+            mirrored and self.average == "logits"
+        ):  # the grid begins at the left of the mirrored image
             windows = tuple(w._replace(left=size[1] - w.left - w.width) for w in windows)
         return Canvas(size, image, mirrored, windows)
 
@@ -157,15 +175,19 @@ class Plan:
         logits are alive besides the sums. ValueError for frames or logits of another size.
         """
         if tuple(frames.shape[-2:]) != self.size:
-            raise ValueError(f"this plan is for frames of {self.size}, got {tuple(frames.shape[-2:])}: "
-                             "ask Views.plan for the plan of that size")
+            raise ValueError(
+                f"this plan is for frames of {self.size}, got {tuple(frames.shape[-2:])}: "
+                "ask Views.plan for the plan of that size"
+            )
         total, first = None, 0
         for canvas in self.canvases:
             total = _add(total, self._canvas_scores(canvas, first, network, frames))
             first += len(canvas.windows)
         return total if len(self.canvases) == 1 else total.div_(len(self.canvases))
 
-    def _canvas_scores(self, canvas: Canvas, first: int, network: Network, frames: Tensor) -> Tensor:
+    def _canvas_scores(
+        self, canvas: Canvas, first: int, network: Network, frames: Tensor
+    ) -> Tensor:
         """The scores (B, K, H, W) of one canvas, at the frames' own size."""
         frames = self._lay_out(frames, canvas)
         if len(canvas.windows) == 1:
@@ -173,22 +195,28 @@ class Plan:
         else:
             scores = None
             for number, window in enumerate(canvas.windows, first):
-                scores = _paste(scores, canvas.size, window, self._see(canvas, window, number, network, frames))
+                scores = _paste(
+                    scores, canvas.size, window, self._see(canvas, window, number, network, frames)
+                )
             scores.div_(_cover(canvas).to(scores.device))
         scores = resize_scores(canvas.image.of(scores), self.size, self.views.align_corners)
         if self.probabilities and self.views.average == "logits":
             scores = scores.softmax(1, dtype=torch.float32)
         return scores
 
-    def _see(self, canvas: Canvas, window: Window, number: int, network: Network, frames: Tensor) -> Tensor:
+    def _see(
+        self, canvas: Canvas, window: Window, number: int, network: Network, frames: Tensor
+    ) -> Tensor:
         """One pass: the scores (B, K, h, w) of one window."""
         view = window.of(frames)
         view = pad_edges(view.flip(-1) if canvas.mirrored else view, self.views.size_rule)
         logits = network(number, view)
         if logits.shape[-2:] != view.shape[-2:]:
-            raise ValueError(f"logits of a view of {tuple(view.shape[-2:])} must have its size, got "
-                             f"{tuple(logits.shape[-2:])}: upsample them first")
-        logits = logits[..., :window.height, :window.width]
+            raise ValueError(
+                f"logits of a view of {tuple(view.shape[-2:])} must have its size, got "
+                f"{tuple(logits.shape[-2:])}: upsample them first"
+            )
+        logits = logits[..., : window.height, : window.width]
         logits = logits.flip(-1) if canvas.mirrored else logits
         at_once = self.probabilities and self.views.average == "probabilities"
         return logits.softmax(1, dtype=torch.float32) if at_once else logits
@@ -197,11 +225,17 @@ class Plan:
         """frames (B, T, 3, H, W) -> the canvas (B, T, 3, *canvas.size)."""
         scaled = canvas.image[2:]
         if scaled != self.size:
-            images = F.interpolate(frames.flatten(0, 1), size=scaled, mode="bilinear", align_corners=False)
+            images = F.interpolate(
+                frames.flatten(0, 1), size=scaled, mode="bilinear", align_corners=False
+            )
             frames = images.unflatten(0, frames.shape[:2])
         if not canvas.bordered:
             return frames
-        laid = frames.new_tensor(self.views.fill).view(3, 1, 1).repeat(*frames.shape[:2], 1, *canvas.size)
+        laid = (
+            frames.new_tensor(self.views.fill)
+            .view(3, 1, 1)
+            .repeat(*frames.shape[:2], 1, *canvas.size)
+        )
         canvas.image.of(laid).copy_(frames)
         return laid
 
@@ -212,12 +246,16 @@ def pad_edges(frames: Tensor, size_rule: Rule) -> Tensor:
     below, right = size_rule.fit(height) - height, size_rule.fit(width) - width
     if not (below or right):
         return frames
-    return F.pad(frames.flatten(0, 1), (0, right, 0, below), mode="replicate").unflatten(0, frames.shape[:2])
+    return F.pad(frames.flatten(0, 1), (0, right, 0, below), mode="replicate").unflatten(
+        0, frames.shape[:2]
+    )
 
 
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """labels (B, H, W) -> (B, *size): the nearest pixel, the one Pillow takes."""
-    rows, columns = (nearest(side, n).to(labels.device) for side, n in zip(labels.shape[-2:], size, strict=True))
+    rows, columns = (
+        nearest(side, n).to(labels.device) for side, n in zip(labels.shape[-2:], size, strict=True)
+    )
     return labels[:, rows[:, None], columns]
 
 
@@ -246,8 +284,10 @@ def _check(scales, crop, stride, average, small) -> None:
     if crop and min(crop) < 1:
         raise ValueError(f"the crop must be at least 1 x 1, got {tuple(crop)}")
     if stride and not all(1 <= step <= side for step, side in zip(stride, crop, strict=True)):
-        raise ValueError(f"the stride must be from 1 to the crop {tuple(crop)}, or pixels are left out; "
-                         f"got {tuple(stride)}")
+        raise ValueError(
+            f"the stride must be from 1 to the crop {tuple(crop)}, or pixels are left out; "
+            f"got {tuple(stride)}"
+        )
 
 
 def _scaled(size: Size, scale: float) -> Size:

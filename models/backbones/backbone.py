@@ -8,6 +8,7 @@ A method never asks which backbone it has: differences are attributes (`channels
 `align_corners`) and methods. Frames come in as RGB in [0, 1]; the network normalises them by its
 own submodule `normalize`.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from torch import Tensor, nn
 class Features(NamedTuple):
     """Maps of one frame. `last` is the one memory methods read (each backbone's docstring says which)."""
 
-    last: Tensor                        # (B, F, h, w)
-    stages: tuple[Tensor, ...] = ()     # of the encoder, finest first, where the backbone offers them
+    last: Tensor  # (B, F, h, w)
+    stages: tuple[Tensor, ...] = ()  # of the encoder, finest first, where the backbone offers them
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class SizeRule:
         return max(-(-(side - self.offset) // self.multiple), 1) * self.multiple + self.offset
 
     def __str__(self) -> str:
-        return f"{self.multiple}n+{self.offset}" if self.offset else f"a multiple of {self.multiple}"
+        return (
+            f"{self.multiple}n+{self.offset}" if self.offset else f"a multiple of {self.multiple}"
+        )
 
 
 class Normalize(nn.Module):
@@ -58,13 +61,13 @@ def imagenet_normalize() -> Normalize:
 class Backbone(nn.Module):
     """Base class. A subclass sets the attributes in __init__ and gives encode, embed and classify."""
 
-    num_outputs: int                    # channels of the logits
-    learned_ignore: bool = False        # whether the last of them stands for "ignore"
-    channels: int                       # F of Features.last
-    stride: int                         # H / h of Features.last
+    num_outputs: int  # channels of the logits
+    learned_ignore: bool = False  # whether the last of them stands for "ignore"
+    channels: int  # F of Features.last
+    stride: int  # H / h of Features.last
     size_rule: SizeRule = SizeRule()
-    align_corners: bool = False         # of the upsampling of logits
-    stage_strides: tuple[int, ...] = ()     # of Features.stages
+    align_corners: bool = False  # of the upsampling of logits
+    stage_strides: tuple[int, ...] = ()  # of Features.stages
 
     def __init__(self):
         super().__init__()

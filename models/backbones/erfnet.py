@@ -7,6 +7,7 @@
 One output more than there are classes: the last is "ignore", learned. Frames enter as they are, in [0, 1].
 Module names are the published ones.
 """
+
 from __future__ import annotations
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from ..keymaps import BACKBONE, ERFNET, ERFNET_ENCODER, ERFNET_SHALLOW, KeyMap
 from .backbone import Backbone, Features, SizeRule
 
-EPS = 1e-3                              # of every batch norm of this network
+EPS = 1e-3  # of every batch norm of this network
 
 
 def halve(x: Tensor) -> Tensor:
@@ -49,8 +50,12 @@ class NonBottleneck(nn.Module):
         self.conv3x1_1 = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
         self.conv1x3_1 = nn.Conv2d(channels, channels, (1, 3), padding=(0, 1))
         self.bn1 = nn.BatchNorm2d(channels, eps=EPS)
-        self.conv3x1_2 = nn.Conv2d(channels, channels, (3, 1), padding=(dilation, 0), dilation=(dilation, 1))
-        self.conv1x3_2 = nn.Conv2d(channels, channels, (1, 3), padding=(0, dilation), dilation=(1, dilation))
+        self.conv3x1_2 = nn.Conv2d(
+            channels, channels, (3, 1), padding=(dilation, 0), dilation=(dilation, 1)
+        )
+        self.conv1x3_2 = nn.Conv2d(
+            channels, channels, (1, 3), padding=(0, dilation), dilation=(1, dilation)
+        )
         self.bn2 = nn.BatchNorm2d(channels, eps=EPS)
         self.dropout = nn.Dropout2d(dropout)
         self.use_bn = use_bn
@@ -59,7 +64,7 @@ class NonBottleneck(nn.Module):
         out = self.conv1x3_1(F.relu(self.conv3x1_1(x), inplace=True))
         out = F.relu(self.bn1(out) if self.use_bn else out, inplace=True)
         out = self.conv1x3_2(F.relu(self.conv3x1_2(out), inplace=True))
-        if self.use_bn:                 # without batch norm the published block has no dropout either
+        if self.use_bn:  # without batch norm the published block has no dropout either
             out = self.dropout(self.bn2(out))
         return F.relu(out + x, inplace=True)
 
@@ -89,7 +94,8 @@ class Encoder(nn.Module):
             Down(16, 64, use_bn),
             *(NonBottleneck(64, 1, early, use_bn) for _ in range(5)),
             Down(64, 128, use_bn),
-            *(NonBottleneck(128, dilation, late, use_bn) for dilation in (2, 4, 8, 16) * 2))
+            *(NonBottleneck(128, dilation, late, use_bn) for dilation in (2, 4, 8, 16) * 2),
+        )
 
     def forward(self, frame: Tensor) -> Tensor:
         return self.layers(self.initial_block(frame))
@@ -102,8 +108,11 @@ class Decoder(nn.Module):
         super().__init__()
         half = channels // 2
         self.layers = nn.Sequential(
-            Up(channels, half, use_bn), *(NonBottleneck(half, use_bn=use_bn) for _ in range(2)),
-            Up(half, 16, use_bn), *(NonBottleneck(16, use_bn=use_bn) for _ in range(2)))
+            Up(channels, half, use_bn),
+            *(NonBottleneck(half, use_bn=use_bn) for _ in range(2)),
+            Up(half, 16, use_bn),
+            *(NonBottleneck(16, use_bn=use_bn) for _ in range(2)),
+        )
         self.output_conv = nn.ConvTranspose2d(16, num_outputs, 2, 2)
 
     def embed(self, x: Tensor) -> Tensor:
@@ -148,8 +157,14 @@ class ERFNet(Backbone):
     stride = 8
     size_rule = SizeRule(8)
 
-    def __init__(self, num_classes: int, *, shallow_decoder: bool = False, use_bn: bool = True,
-                 dropout: tuple[float, float] = (0.03, 0.3)):
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        shallow_decoder: bool = False,
+        use_bn: bool = True,
+        dropout: tuple[float, float] = (0.03, 0.3),
+    ):
         """use_bn=False skips every batch norm and the dropout beside it; their weights stay in the state dict."""
         super().__init__()
         self.num_outputs = num_classes + 1

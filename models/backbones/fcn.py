@@ -6,6 +6,7 @@
 
 stem, layer1..4 and auxiliary_head bear their published names; `head` is ours (TMANet puts its memory there).
 """
+
 from __future__ import annotations
 
 from torch import Tensor, nn
@@ -13,7 +14,15 @@ from torch import Tensor, nn
 from ..keymaps import BACKBONE, RESNET_BODY, RESNET_V1C, RESNET_V1C_STEM, KeyMap
 from .backbone import Backbone, Features, imagenet_normalize
 from .blocks import ConvBNReLU
-from .resnet import STAGE_STRIDES, Bottleneck, channels_of, deep_stem, dilated_layers, initialize, run_layers
+from .resnet import (
+    STAGE_STRIDES,
+    Bottleneck,
+    channels_of,
+    deep_stem,
+    dilated_layers,
+    initialize,
+    run_layers,
+)
 
 
 class FCNHead(nn.Module):
@@ -50,10 +59,12 @@ class ResNetV1c(Backbone):
         self.align_corners = align_corners
         self.normalize = imagenet_normalize()
         self.stem = deep_stem(32, 32, 64)
-        self.layer1, self.layer2, self.layer3, self.layer4 = dilated_layers(self.depth, 64, contract_dilation=True)
+        self.layer1, self.layer2, self.layer3, self.layer4 = dilated_layers(
+            self.depth, 64, contract_dilation=True
+        )
         initialize(*self.encoder_parts())
         for module in self.modules():
-            if isinstance(module, Bottleneck):      # a block begins as its shortcut
+            if isinstance(module, Bottleneck):  # a block begins as its shortcut
                 nn.init.zeros_(module.bn3.weight)
         self.head = FCNHead(self.channels, 512, num_classes, dropout)
         self.auxiliary_head = FCNHead(self.channels // 2, 256, num_classes, dropout)
@@ -81,7 +92,9 @@ class ResNetV1c(Backbone):
         return [self.stem, self.layer1, self.layer2, self.layer3, self.layer4]
 
     def key_maps(self) -> list[KeyMap]:
-        return [key_map.prefixed(BACKBONE) for key_map in (RESNET_V1C, RESNET_V1C_STEM, RESNET_BODY)]
+        return [
+            key_map.prefixed(BACKBONE) for key_map in (RESNET_V1C, RESNET_V1C_STEM, RESNET_BODY)
+        ]
 
 
 class ResNet50V1c(ResNetV1c):

@@ -7,6 +7,7 @@
 PSPNet50 and PSPNet101 are semseg's (deep stem, sides 8n+1), PSPNet18 is that of ETC (plain stem, any size).
 Logits stay at 1/8 and are upsampled with aligned corners. Module names are the published ones.
 """
+
 from __future__ import annotations
 
 from collections import OrderedDict
@@ -15,9 +16,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..keymaps import BACKBONE, ETC_PSPNET18, RESNET18_PSPNET, RESNET_V2_PSPNET, SEMSEG_PSPNET, KeyMap
+from ..keymaps import (
+    BACKBONE,
+    ETC_PSPNET18,
+    RESNET18_PSPNET,
+    RESNET_V2_PSPNET,
+    SEMSEG_PSPNET,
+    KeyMap,
+)
 from .backbone import Backbone, Features, SizeRule, imagenet_normalize
-from .resnet import STAGE_STRIDES, channels_of, deep_stem, dilated_layers, initialize, plain_stem, run_layers
+from .resnet import (
+    STAGE_STRIDES,
+    channels_of,
+    deep_stem,
+    dilated_layers,
+    initialize,
+    plain_stem,
+    run_layers,
+)
 
 
 class PyramidPooling(nn.Module):
@@ -27,18 +43,32 @@ class PyramidPooling(nn.Module):
         super().__init__()
         width = channels // len(bins)
         self.features = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(cells), nn.Conv2d(channels, width, 1, bias=False),
-                          nn.BatchNorm2d(width), nn.ReLU(inplace=True)) for cells in bins)
+            nn.Sequential(
+                nn.AdaptiveAvgPool2d(cells),
+                nn.Conv2d(channels, width, 1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            )
+            for cells in bins
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        scales = [F.interpolate(scale(x), x.shape[-2:], mode="bilinear", align_corners=True) for scale in self.features]
+        scales = [
+            F.interpolate(scale(x), x.shape[-2:], mode="bilinear", align_corners=True)
+            for scale in self.features
+        ]
         return torch.cat([x, *scales], dim=1)
 
 
 def classifier(in_channels: int, width: int, num_outputs: int, dropout: float) -> nn.Sequential:
     """(B, in, h, w) -> logits (B, num_outputs, h, w); indices 0, 1, 4 have weights."""
-    return nn.Sequential(nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
-                         nn.ReLU(inplace=True), nn.Dropout2d(dropout), nn.Conv2d(width, num_outputs, 1))
+    return nn.Sequential(
+        nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        nn.Dropout2d(dropout),
+        nn.Conv2d(width, num_outputs, 1),
+    )
 
 
 class PSPNet(Backbone):
@@ -56,8 +86,10 @@ class PSPNet(Backbone):
         self.channels = channels_of(self.depth)
         self.normalize = imagenet_normalize()
         self.layer0 = self.make_stem()
-        stem_channels = self.layer0[-3].num_features        # of the batch norm before ReLU and pooling
-        self.layer1, self.layer2, self.layer3, self.layer4 = dilated_layers(self.depth, stem_channels)
+        stem_channels = self.layer0[-3].num_features  # of the batch norm before ReLU and pooling
+        self.layer1, self.layer2, self.layer3, self.layer4 = dilated_layers(
+            self.depth, stem_channels
+        )
         initialize(*self.encoder_parts())
         self.ppm = PyramidPooling(self.channels)
         self.cls = classifier(2 * self.channels, self.head_width, num_classes, dropout)
@@ -78,9 +110,12 @@ class PSPNet(Backbone):
         return self.cls(embedding)
 
     def second_decoder(self, channels: int) -> nn.Module:
-        return nn.Sequential(OrderedDict(
-            ppm=PyramidPooling(channels),
-            cls=classifier(2 * channels, self.head_width, self.num_outputs, self.dropout)))
+        return nn.Sequential(
+            OrderedDict(
+                ppm=PyramidPooling(channels),
+                cls=classifier(2 * channels, self.head_width, self.num_outputs, self.dropout),
+            )
+        )
 
     def auxiliary(self, features: Features) -> Tensor:
         return self.aux(features.stages[2])

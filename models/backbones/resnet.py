@@ -5,6 +5,7 @@
 layer3 and layer4 keep stride 1 and widen their 3x3 convolutions instead. Module names are those of the
 published files: conv1, bn1, conv2, bn2 (conv3, bn3), downsample.0, downsample.1.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -44,7 +45,9 @@ class Bottleneck(nn.Module):
         out_channels = width * self.expansion
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
+        self.conv2 = nn.Conv2d(
+            width, width, 3, stride, padding=dilation, dilation=dilation, bias=False
+        )
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
@@ -57,37 +60,52 @@ class Bottleneck(nn.Module):
         return F.relu(out + (x if self.downsample is None else self.downsample(x)), inplace=True)
 
 
-LAYOUTS = {                             # depth: the block and how many of it each layer has
+LAYOUTS = {  # depth: the block and how many of it each layer has
     18: (BasicBlock, (2, 2, 2, 2)),
     50: (Bottleneck, (3, 4, 6, 3)),
     101: (Bottleneck, (3, 4, 23, 3)),
 }
-STAGE_STRIDES = (4, 8, 8, 8)            # of layer1 to layer4
+STAGE_STRIDES = (4, 8, 8, 8)  # of layer1 to layer4
 
 
 def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
     """What brings a block's input to its output's shape; None where they agree."""
     if stride == 1 and in_channels == out_channels:
         return None
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+    )
 
 
 def plain_stem() -> nn.Sequential:
     """One 7x7 convolution and a pooling: (B, 3, H, W) -> (B, 64, H/4, W/4)."""
-    return nn.Sequential(nn.Conv2d(3, 64, 7, 2, padding=3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True),
-                         nn.MaxPool2d(3, 2, padding=1))
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 7, 2, padding=3, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, 2, padding=1),
+    )
 
 
 def deep_stem(first: int, second: int, third: int) -> nn.Sequential:
     """Three 3x3 convolutions and a pooling: (B, 3, H, W) -> (B, third, H/4, W/4); weights at 0, 1, 3, 4, 6, 7."""
     modules: list[nn.Module] = []
-    for in_channels, out_channels, stride in ((3, first, 2), (first, second, 1), (second, third, 1)):
-        modules += [nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),
-                    nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+    for in_channels, out_channels, stride in (
+        (3, first, 2),
+        (first, second, 1),
+        (second, third, 1),
+    ):
+        modules += [
+            nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        ]
     return nn.Sequential(*modules, nn.MaxPool2d(3, 2, padding=1))
 
 
-def dilated_layers(depth: int, in_channels: int, *, contract_dilation: bool = False) -> list[nn.Sequential]:
+def dilated_layers(
+    depth: int, in_channels: int, *, contract_dilation: bool = False
+) -> list[nn.Sequential]:
     """layer1 to layer4 with strides 1, 2, 1, 1 and dilations 1, 1, 2, 4.
 
     in_channels: of the stem. contract_dilation: the first block of a dilated layer uses half its dilation
@@ -97,8 +115,10 @@ def dilated_layers(depth: int, in_channels: int, *, contract_dilation: bool = Fa
         raise ValueError(f"no ResNet-{depth}: choose its depth from {', '.join(map(str, LAYOUTS))}")
     block, counts = LAYOUTS[depth]
     layers = []
-    for index, (count, stride, dilation) in enumerate(zip(counts, (1, 2, 1, 1), (1, 1, 2, 4), strict=True)):
-        width = 64 * 2 ** index
+    for index, (count, stride, dilation) in enumerate(
+        zip(counts, (1, 2, 1, 1), (1, 1, 2, 4), strict=True)
+    ):
+        width = 64 * 2**index
         first = max(dilation // 2, 1) if contract_dilation else dilation
         blocks = [block(in_channels, width, stride, first)]
         in_channels = width * block.expansion

@@ -13,6 +13,7 @@ Backends answer the same question: "reference" is the definition, shift by shift
 keeps nothing of the size of the weights and needs PyTorch alone; "cpp" (local_attention_cpp.py) runs kernels made for
 it on CPUs, and "cupy" (local_attention_cupy.py) on NVIDIA GPUs. "auto" takes the fastest that can.
 """
+
 from __future__ import annotations
 
 import warnings
@@ -26,11 +27,17 @@ from . import local_attention_cpp, local_attention_cupy
 from .local_attention_tiled import local_attention_tiled
 from .read_memory import read_by_kernels
 
-Maps = Sequence[Tensor]                 # T of (B, C, H, W)
+Maps = Sequence[Tensor]  # T of (B, C, H, W)
 
 
-def local_attention(query: Tensor, keys: Tensor | Maps, values: Tensor | Maps, size: int,
-                    constant: Tensor | None = None, backend: str = "auto") -> Tensor:
+def local_attention(
+    query: Tensor,
+    keys: Tensor | Maps,
+    values: Tensor | Maps,
+    size: int,
+    constant: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
     """Read the memory: query (B, C, H, W), keys (B, C, T, H, W), values (B, V, T, H, W) -> (B, V, H, W).
 
     keys, values: or T maps (B, C, H, W) each, which saves stacking them. size: P, odd. constant: a scalar tensor, an
@@ -43,22 +50,31 @@ def local_attention(query: Tensor, keys: Tensor | Maps, values: Tensor | Maps, s
     keys, values = as_maps(keys), as_maps(values)
     check(query, keys, values, size, constant)
     backend = choose(backend, query, keys, values)
-    with torch.autocast(query.device.type, enabled=False):      # logits are unscaled: rounding them shows
+    with torch.autocast(
+        query.device.type, enabled=False
+    ):  # logits are unscaled: rounding them shows
         if backend in KERNELS:
             return read_by_kernels(KERNELS[backend], query, keys, values, size, constant)
         dtype, wide = values[0].dtype, torch.promote_types(values[0].dtype, torch.float32)
         if backend != "tiled" or dtype != torch.bfloat16:
             values = [x.to(wide) for x in values]
-        read = PLAIN[backend](query.to(wide), [x.to(wide) for x in keys], values, size,
-                              None if constant is None else constant.to(wide))
+        read = PLAIN[backend](
+            query.to(wide),
+            [x.to(wide) for x in keys],
+            values,
+            size,
+            None if constant is None else constant.to(wide),
+        )
     return read.to(dtype)
 
 
 def choose(backend: str, query: Tensor, keys: Maps, values: Maps) -> str:
     """The backend that answers; "auto" takes the kernels where they can run, and says so if they could if installed."""
     if backend not in (*BACKENDS, *KERNELS):
-        raise ValueError(f"unknown backend {backend!r} of local attention: choose from "
-                         f"{', '.join((*BACKENDS, *KERNELS))}")
+        raise ValueError(
+            f"unknown backend {backend!r} of local attention: choose from "
+            f"{', '.join((*BACKENDS, *KERNELS))}"
+        )
     if backend in PLAIN:
         return backend
     name = backend if backend in KERNELS else "cupy" if query.is_cuda else "cpp"
@@ -73,7 +89,9 @@ def choose(backend: str, query: Tensor, keys: Maps, values: Maps) -> str:
 
 @torch.compiler.assume_constant_result
 def warn_of(device: str, problem: str) -> None:
-    warnings.warn(f"local attention takes its slower way on {device}: {problem}", RuntimeWarning, stacklevel=4)
+    warnings.warn(
+        f"local attention takes its slower way on {device}: {problem}", RuntimeWarning, stacklevel=4
+    )
 
 
 def as_maps(frames: Tensor | Maps) -> list[Tensor]:
@@ -81,38 +99,54 @@ def as_maps(frames: Tensor | Maps) -> list[Tensor]:
     return list(frames.unbind(2)) if isinstance(frames, Tensor) else list(frames)
 
 
-def check(query: Tensor, keys: list[Tensor], values: list[Tensor], size: int, constant: Tensor | None) -> None:
+def check(
+    query: Tensor, keys: list[Tensor], values: list[Tensor], size: int, constant: Tensor | None
+) -> None:
     """ValueError unless the shapes belong together."""
     if size < 1 or size % 2 == 0:
         raise ValueError(f"the window of local attention must be odd, got {size}")
     if not keys or len(keys) != len(values):
-        raise ValueError(f"local attention needs as many values as keys, at least one: got {len(keys)} keys and "
-                         f"{len(values)} values")
+        raise ValueError(
+            f"local attention needs as many values as keys, at least one: got {len(keys)} keys and "
+            f"{len(values)} values"
+        )
     batch, channels, *area = query.shape
     for what, maps, width in (("key", keys, channels), ("value", values, values[0].shape[1])):
         for x in maps:
             if x.shape != (batch, width, *area):
-                raise ValueError(f"a {what} is {tuple(x.shape)}, expected {(batch, width, *area)} beside the query "
-                                 f"{tuple(query.shape)}")
+                raise ValueError(
+                    f"a {what} is {tuple(x.shape)}, expected {(batch, width, *area)} beside the query "
+                    f"{tuple(query.shape)}"
+                )
     if constant is not None and constant.numel() != 1:
-        raise ValueError(f"the constant of local attention is one number, got {tuple(constant.shape)}")
+        raise ValueError(
+            f"the constant of local attention is one number, got {tuple(constant.shape)}"
+        )
 
 
-def local_attention_reference(query: Tensor, keys: Maps, values: Maps, size: int, constant: Tensor | None) -> Tensor:
+def local_attention_reference(
+    query: Tensor, keys: Maps, values: Maps, size: int, constant: Tensor | None
+) -> Tensor:
     """The definition: arguments as in `local_attention`, T maps each. Keeps all weights: for checks and small maps."""
-    weights = local_weights(query, keys, size, constant)                               # (B, T, P^2, H, W)
-    taps = zip(weights.flatten(1, 2).unbind(1), (tap for value in values for tap in shifted(value, size)), strict=True)
+    weights = local_weights(query, keys, size, constant)  # (B, T, P^2, H, W)
+    taps = zip(
+        weights.flatten(1, 2).unbind(1),
+        (tap for value in values for tap in shifted(value, size)),
+        strict=True,
+    )
     return sum(weight[:, None] * tap for weight, tap in taps)
 
 
-def local_weights(query: Tensor, keys: Tensor | Maps, size: int, constant: Tensor | None = None) -> Tensor:
+def local_weights(
+    query: Tensor, keys: Tensor | Maps, size: int, constant: Tensor | None = None
+) -> Tensor:
     """The weights of `local_attention`: (B, T, P^2, H, W), tap (dy + r) P + (dx + r). Sum: 1, less with a constant."""
     keys = as_maps(keys)
     logits = torch.stack([(query * tap).sum(1) for key in keys for tap in shifted(key, size)], 1)
     if constant is not None:
         logits = torch.cat([logits, constant.reshape(1, 1, 1, 1).expand_as(logits[:, :1])], 1)
     weights = logits.softmax(1)
-    return weights[:, :len(keys) * size ** 2].unflatten(1, (len(keys), size ** 2))
+    return weights[:, : len(keys) * size**2].unflatten(1, (len(keys), size**2))
 
 
 def shifted(x: Tensor, size: int):
@@ -121,9 +155,9 @@ def shifted(x: Tensor, size: int):
     padded = F.pad(x, (radius,) * 4)
     for top in range(size):
         for left in range(size):
-            yield padded[..., top:top + height, left:left + width]
+            yield padded[..., top : top + height, left : left + width]
 
 
 PLAIN = {"reference": local_attention_reference, "tiled": local_attention_tiled}
-BACKENDS = ("auto", *PLAIN)             # that run on any device
+BACKENDS = ("auto", *PLAIN)  # that run on any device
 KERNELS = {"cpp": local_attention_cpp, "cupy": local_attention_cupy}

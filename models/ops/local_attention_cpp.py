@@ -2,6 +2,7 @@
 
 Everything is in float32, by as many threads as PyTorch uses; how many does not change the results.
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -17,16 +18,40 @@ from .build_library import build_library
 from .local_attention_tiled import channels_last, filled_up
 
 SOURCE = Path(__file__).parent / "kernels" / "local_attention.cpp"
-MULTIPLE = 16           # that channels are filled up to where they are gathered: the longest vector
-ADDRESSES = ("query", "gradient", "constant", "keys", "values", "softmax", "delta", "result", "of_keys", "of_values")
+MULTIPLE = 16  # that channels are filled up to where they are gathered: the longest vector
+ADDRESSES = (
+    "query",
+    "gradient",
+    "constant",
+    "keys",
+    "values",
+    "softmax",
+    "delta",
+    "result",
+    "of_keys",
+    "of_values",
+)
 
 
 class Problem(ctypes.Structure):
     """struct Problem of the kernels."""
 
-    _fields_ = [*((name, ctypes.c_int) for name in ("batch", "height", "width", "frames", "window", "key_channels",
-                                                    "value_channels", "threads")),
-                *((name, ctypes.c_void_p) for name in ADDRESSES)]
+    _fields_ = [
+        *(
+            (name, ctypes.c_int)
+            for name in (
+                "batch",
+                "height",
+                "width",
+                "frames",
+                "window",
+                "key_channels",
+                "value_channels",
+                "threads",
+            )
+        ),
+        *((name, ctypes.c_void_p) for name in ADDRESSES),
+    ]
 
 
 def unfit(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> str | None:
@@ -61,44 +86,101 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
-def laid_out(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[Tensor, list, list]:
+def laid_out(
+    query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]
+) -> tuple[Tensor, list, list]:
     """Maps (B, C, H, W) -> (B, H, W, C) in float32; values with channels of zeros that fill them up."""
     query, *keys = (channels_last(x.float()) for x in (query, *keys))
     return query, keys, [filled_up(channels_last(x.float()), MULTIPLE) for x in values]
 
 
-def read(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], size: int, constant: Tensor | None,
-         products: str) -> tuple[Tensor, Tensor]:
+def read(
+    query: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    size: int,
+    constant: Tensor | None,
+    products: str,
+) -> tuple[Tensor, Tensor]:
     """-> read (B, H, W, V), softmax (B, H, W, 2). Products are always exact."""
     result, softmax = values[0].new_empty(values[0].shape), query.new_empty((*query.shape[:3], 2))
-    call("read_memory", size, query, keys, values, constant=constant, writes={"softmax": softmax, "result": result})
+    call(
+        "read_memory",
+        size,
+        query,
+        keys,
+        values,
+        constant=constant,
+        writes={"softmax": softmax, "result": result},
+    )
     return result, softmax
 
 
-def gradients(gradient: Tensor, softmax: Tensor, query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor],
-              size: int, constant: Tensor | None) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
+def gradients(
+    gradient: Tensor,
+    softmax: Tensor,
+    query: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    size: int,
+    constant: Tensor | None,
+) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
     """-> those of query, keys and values, and the sum of weights times their gradients (B, H, W)."""
     channels = query.shape[-1]
     query, *keys = (filled_up(x, MULTIPLE) for x in (query, *keys))
     of_query, *of_keys = (x.new_empty(x.shape) for x in (query, *keys))
     of_values, delta = [x.new_empty(x.shape) for x in values], softmax.new_empty(softmax.shape[:3])
     given = {"constant": constant, "gradient": gradient, "softmax": softmax}
-    call("gradient_of_query", size, query, keys, values, **given, writes={"delta": delta, "result": of_query})
-    call("gradient_of_memory", size, query, keys, values, **given, delta=delta,
-         writes={"of_keys": of_keys, "of_values": of_values})
+    call(
+        "gradient_of_query",
+        size,
+        query,
+        keys,
+        values,
+        **given,
+        writes={"delta": delta, "result": of_query},
+    )
+    call(
+        "gradient_of_memory",
+        size,
+        query,
+        keys,
+        values,
+        **given,
+        delta=delta,
+        writes={"of_keys": of_keys, "of_values": of_values},
+    )
     of_query, *of_keys = (x[..., :channels].contiguous() for x in (of_query, *of_keys))
     return of_query, of_keys, of_values, delta
 
 
-def call(name: str, size: int, query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], *,
-         writes: dict[str, Tensor | Sequence[Tensor]], **reads: Tensor | None) -> None:
+def call(
+    name: str,
+    size: int,
+    query: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    *,
+    writes: dict[str, Tensor | Sequence[Tensor]],
+    **reads: Tensor | None,
+) -> None:
     """Run a pass."""
     assert values[0].shape[3] % MULTIPLE == 0, "as laid_out has them"
-    problem = Problem(*query.shape[:3], len(keys), size, query.shape[3], values[0].shape[3], torch.get_num_threads())
-    held = []                               # what the addresses belong to
+    problem = Problem(
+        *query.shape[:3],
+        len(keys),
+        size,
+        query.shape[3],
+        values[0].shape[3],
+        torch.get_num_threads(),
+    )
+    held = []  # what the addresses belong to
     reads = {"query": query, "keys": keys, "values": values, **reads}
-    reads = {key: [y.contiguous() for y in x] if isinstance(x, (list, tuple)) else x.contiguous()
-             for key, x in reads.items() if x is not None}
+    reads = {
+        key: [y.contiguous() for y in x] if isinstance(x, (list, tuple)) else x.contiguous()
+        for key, x in reads.items()
+        if x is not None
+    }
     for key, x in {**reads, **writes}.items():
         maps = x if isinstance(x, (list, tuple)) else [x]
         assert all(y.dtype == torch.float32 and y.is_contiguous() for y in maps), key

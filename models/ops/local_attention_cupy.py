@@ -11,6 +11,7 @@ rounded to it, and of float32 as tf32 if PyTorch is told that products of float3
 
 The operators that launch them are in read_memory.py. CuPy is imported when a kernel is first built.
 """
+
 from __future__ import annotations
 
 import re
@@ -28,16 +29,31 @@ from .local_attention_tiled import channels_last, filled_up
 
 FOLDER = Path(__file__).parent / "kernels"
 TYPES = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "Bfloat"}
-FRAMES = 16                                             # MAX_FRAMES of the kernels
-PASSES = "read_memory", "gradient_of_query", "gradient_of_keys", "gradient_of_values", "read_memory_tensor"
-READS = {"exact": "read_memory", "tensor": "read_memory_tensor"}    # by the products of weights and values
-PROBLEM = np.dtype([                                    # struct Problem of the kernels
-    *((name, "u8") for name in ("query", "gradient", "constant", "softmax", "delta")),
-    *((name, "u8", FRAMES) for name in ("keys", "values", "results")),
-    *((name, "i4") for name in ("height", "width", "frames", "unused"))], align=True)
+FRAMES = 16  # MAX_FRAMES of the kernels
+PASSES = (
+    "read_memory",
+    "gradient_of_query",
+    "gradient_of_keys",
+    "gradient_of_values",
+    "read_memory_tensor",
+)
+READS = {
+    "exact": "read_memory",
+    "tensor": "read_memory_tensor",
+}  # by the products of weights and values
+PROBLEM = np.dtype(
+    [  # struct Problem of the kernels
+        *((name, "u8") for name in ("query", "gradient", "constant", "softmax", "delta")),
+        *((name, "u8", FRAMES) for name in ("keys", "values", "results")),
+        *((name, "i4") for name in ("height", "width", "frames", "unused")),
+    ],
+    align=True,
+)
 
 
-def laid_out(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[Tensor, list, list]:
+def laid_out(
+    query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]
+) -> tuple[Tensor, list, list]:
     """Maps (B, C, H, W) -> (B, H, W, C), those of keys and those of values of one type each."""
     query, *keys = of_one_type([query, *keys])
     return query, keys, of_one_type(values)
@@ -66,7 +82,9 @@ def unfit(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> st
         return f"the maps are on {', '.join(sorted({str(x.device) for x in maps}))}: put them on one device"
     for dtype in (common_type([query, *keys]), common_type(values)):
         if dtype not in TYPES:
-            return f"the maps are {dtype}: the kernels read {', '.join(str(known) for known in TYPES)}"
+            return (
+                f"the maps are {dtype}: the kernels read {', '.join(str(known) for known in TYPES)}"
+            )
     if len(keys) > FRAMES:
         return f"there are {len(keys)} frames in memory: the kernels read at most {FRAMES}"
     return device_problem(query.device.index)
@@ -104,8 +122,14 @@ def weak_device(index: int) -> str | None:
     return None
 
 
-def read(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], size: int, constant: Tensor | None,
-         products: str) -> tuple[Tensor, Tensor]:
+def read(
+    query: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    size: int,
+    constant: Tensor | None,
+    products: str,
+) -> tuple[Tensor, Tensor]:
     """-> read (B, H, W, V), softmax (B, H, W, 2). Few channels of values are always read exactly."""
     keys, values = aligned(keys), aligned(values)
     result = values[0].new_empty(values[0].shape)
@@ -116,16 +140,23 @@ def read(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], size: 
     return result, softmax
 
 
-def gradients(gradient: Tensor, softmax: Tensor, query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor],
-              size: int, constant: Tensor | None) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
+def gradients(
+    gradient: Tensor,
+    softmax: Tensor,
+    query: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    size: int,
+    constant: Tensor | None,
+) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
     """-> those of query, keys and values, and the sum of weights times their gradients (B, H, W)."""
     query, gradient, softmax = aligned([query, gradient, softmax])
     keys, values = aligned(keys), aligned(values)
     of_query, *others = [x.new_empty(x.shape) for x in (query, *keys, *values)]
-    of_keys, of_values = others[:len(keys)], others[len(keys):]
+    of_keys, of_values = others[: len(keys)], others[len(keys) :]
     delta = softmax.new_empty(softmax.shape[:3])
     run = Launch(size, query, keys, values, constant, softmax, delta, gradient)
-    run("gradient_of_query", [of_query])                # writes delta, which those of the keys need
+    run("gradient_of_query", [of_query])  # writes delta, which those of the keys need
     run("gradient_of_keys", of_keys)
     run("gradient_of_values", of_values)
     return of_query, of_keys, of_values, delta
@@ -139,24 +170,45 @@ class Kernel(NamedTuple):
 
     function: object
     threads: int
-    shared: int             # bytes of shared memory
-    height: int             # of a tile; it is 8 wide
-    blocks: int             # of channels
+    shared: int  # bytes of shared memory
+    height: int  # of a tile; it is 8 wide
+    blocks: int  # of channels
 
 
 class Launch:
     """The arguments that all passes of one problem have in common."""
 
-    def __init__(self, size: int, query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor],
-                 constant: Tensor | None, softmax: Tensor, delta: Tensor | None = None,
-                 gradient: Tensor | None = None):
+    def __init__(
+        self,
+        size: int,
+        query: Tensor,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+        constant: Tensor | None,
+        softmax: Tensor,
+        delta: Tensor | None = None,
+        gradient: Tensor | None = None,
+    ):
         self.device, self.shape, self.frames = query.device, query.shape, len(keys)
-        self.kernels = build(query.device.index, query.shape[3], values[0].shape[3], size, TYPES[query.dtype],
-                             TYPES[values[0].dtype])
+        self.kernels = build(
+            query.device.index,
+            query.shape[3],
+            values[0].shape[3],
+            size,
+            TYPES[query.dtype],
+            TYPES[values[0].dtype],
+        )
         self.problem = np.zeros(1, PROBLEM)
         height, width = query.shape[1:3]
-        self.set(query=query, gradient=gradient, constant=constant, softmax=softmax, delta=delta, keys=keys,
-                 values=values)
+        self.set(
+            query=query,
+            gradient=gradient,
+            constant=constant,
+            softmax=softmax,
+            delta=delta,
+            keys=keys,
+            values=values,
+        )
         for name, number in (("height", height), ("width", width), ("frames", len(keys))):
             self.problem[name] = number
 
@@ -166,11 +218,12 @@ class Launch:
             if isinstance(given, Tensor):
                 self.problem[name] = given.data_ptr()
             elif given is not None:
-                self.problem[name][0, :len(given)] = [x.data_ptr() for x in given]
+                self.problem[name][0, : len(given)] = [x.data_ptr() for x in given]
 
     def __call__(self, name: str, results: Sequence[Tensor]) -> None:
         """Start the pass on the current stream. results: what it writes, one tensor or one per frame."""
         import cupy
+
         kernel, (batch, height, width, _) = self.kernels[name], self.shape
         self.set(results=results)
         grid = -(-width // 8), -(-height // kernel.height), batch * len(results) * kernel.blocks
@@ -185,10 +238,12 @@ def aligned(maps: Sequence[Tensor]) -> list[Tensor]:
 
 
 @cache
-def build(device: int, key_channels: int, value_channels: int, window: int, key_type: str,
-          value_type: str) -> dict[str, Kernel]:
+def build(
+    device: int, key_channels: int, value_channels: int, window: int, key_type: str, value_type: str
+) -> dict[str, Kernel]:
     """Compile the kernels: their names and how to launch them. CuPy keeps what it compiled in a folder of its own."""
     import cupy
+
     options = options_of(key_channels, value_channels, window, key_type, value_type)
     with cupy.cuda.Device(device):
         module = cupy.RawModule(code=source(), options=options)
@@ -206,10 +261,17 @@ def kernels_of(module, plans: Sequence[Sequence[int]]) -> Iterator[tuple[str, Ke
         yield name, Kernel(function, *plan)
 
 
-def options_of(key_channels: int, value_channels: int, window: int, key_type: str, value_type: str) -> tuple[str, ...]:
+def options_of(
+    key_channels: int, value_channels: int, window: int, key_type: str, value_type: str
+) -> tuple[str, ...]:
     """Of the compiler: what a build is for."""
-    given = {"KEY_CHANNELS": key_channels, "VALUE_CHANNELS": value_channels, "WINDOW": window, "KEY": key_type,
-             "VALUE": value_type}
+    given = {
+        "KEY_CHANNELS": key_channels,
+        "VALUE_CHANNELS": value_channels,
+        "WINDOW": window,
+        "KEY": key_type,
+        "VALUE": value_type,
+    }
     return "-std=c++17", *(f"-D{name}={value}" for name, value in given.items())
 
 
@@ -223,4 +285,5 @@ def source() -> str:
         seen.add(name)
         text = (FOLDER / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
         return re.sub(r'#include "(.*)"\n', lambda found: with_included(found[1]), text)
+
     return with_included("local_attention.cu")

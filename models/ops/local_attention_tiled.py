@@ -13,6 +13,7 @@ contiguous part of the strip, its neighbour sees the same part moved on by w col
     tile 0                           <------------- w + 2r columns ------------->
     tile 1                                      w columns on: <------------- w + 2r columns ------------->
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ from torch.autograd.function import once_differentiable
 # A tile is SIDE / 2 x SIDE pixels: what is masked of a product grows with the tile, (h + 2r)(w + 2r) to P^2. Values of
 # more than WIDE channels are read from memory once per tile, so there a tile is SIDE x SIDE.
 SIDE, WIDE = 8, 256
-STRIP = 8 << 20         # bytes of the cells of a strip, unless a single tile has more
+STRIP = 8 << 20  # bytes of the cells of a strip, unless a single tile has more
 
 
 class Tile(NamedTuple):
@@ -41,12 +42,17 @@ class Strip(NamedTuple):
     """A row of tiles, and what they see."""
 
     tiles: list[Tile]
-    cells: tuple[int, slice, slice]     # the cells that are inside the map
-    inside: tuple[slice, slice]         # the same, in rows and columns of the strip
+    cells: tuple[int, slice, slice]  # the cells that are inside the map
+    inside: tuple[slice, slice]  # the same, in rows and columns of the strip
 
 
-def local_attention_tiled(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], size: int,
-                          constant: Tensor | None) -> Tensor:
+def local_attention_tiled(
+    query: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    size: int,
+    constant: Tensor | None,
+) -> Tensor:
     """As models.ops.local_attention, with T maps each -> (B, V, H, W).
 
     Values may be of a narrower type than queries and keys: weights are then rounded to it. Gradients are wide.
@@ -69,10 +75,17 @@ class TiledAttention(torch.autograd.Function):
     def backward(ctx, gradient):
         *maps, constant = ctx.saved_tensors if ctx.has_constant else (*ctx.saved_tensors, None)
         wide = maps[0].dtype
-        of_constant, gradients = differentiate_tiles(ctx.size, constant, channels_last(gradient).to(wide),
-                                                     *(x.to(wide) for x in maps))
-        return None, of_constant, *(found.permute(0, 3, 1, 2).to(x.dtype)
-                                    for found, x in zip(gradients, maps, strict=True))
+        of_constant, gradients = differentiate_tiles(
+            ctx.size, constant, channels_last(gradient).to(wide), *(x.to(wide) for x in maps)
+        )
+        return (
+            None,
+            of_constant,
+            *(
+                found.permute(0, 3, 1, 2).to(x.dtype)
+                for found, x in zip(gradients, maps, strict=True)
+            ),
+        )
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -94,14 +107,15 @@ def read_tiles(size: int, constant: Tensor | None, query: Tensor, *memory: Tenso
         windows.fill(strip)
         for tile in strip.tiles:
             keys, values = windows.seen(tile)
-            pixels = query[tile.pixels]                                             # (h, w, C)
+            pixels = query[tile.pixels]  # (h, w, C)
             weights, _ = windows.weights(pixels, keys)
             read[tile.pixels] = (weights.to(values.dtype) @ values).view(*pixels.shape[:2], -1)
     return read
 
 
-def differentiate_tiles(size: int, constant: Tensor | None, gradient: Tensor, query: Tensor,
-                        *memory: Tensor) -> tuple[Tensor | None, list[Tensor]]:
+def differentiate_tiles(
+    size: int, constant: Tensor | None, gradient: Tensor, query: Tensor, *memory: Tensor
+) -> tuple[Tensor | None, list[Tensor]]:
     """gradient (B, H, W, V) of the read -> the gradient of the constant, and those of query, keys and values.
 
     With weights p and the gradient g of the read: dv = p^T g, and the gradient of the logits is p (g v^T - delta),
@@ -117,7 +131,7 @@ def differentiate_tiles(size: int, constant: Tensor | None, gradient: Tensor, qu
             (keys, values), (of_keys, of_values) = windows.seen(tile), sums.seen(tile)
             pixels = query[tile.pixels]
             q, g = pixels.flatten(0, 1), gradient[tile.pixels].flatten(0, 1)
-            weights, by_constant = windows.weights(pixels, keys)                    # (h w, cells), (h w, 1)
+            weights, by_constant = windows.weights(pixels, keys)  # (h w, cells), (h w, 1)
             of_logits = torch.mm(g, values.t()).mul_(weights)
             delta = of_logits.sum(1, keepdim=True)
             if of_constant is not None:
@@ -135,15 +149,22 @@ class Windows:
 
     def __init__(self, size: int, constant: Tensor | None, memory: Sequence[Tensor]):
         self.size, self.constant, self.frames = size, constant, len(memory) // 2
-        self.maps = memory[:self.frames], memory[self.frames:]
+        self.maps = memory[: self.frames], memory[self.frames :]
         self.shape = memory[0].shape[:3]
         self.tile = (SIDE // 2 if memory[-1].shape[-1] <= WIDE else SIDE, SIDE)
-        self.rows, self.columns = (side + size - 1 for side in self.tile)           # that a tile sees
-        column = self.frames * self.rows * sum(maps[0].shape[-1] * maps[0].element_size() for maps in self.maps)
+        self.rows, self.columns = (side + size - 1 for side in self.tile)  # that a tile sees
+        column = (
+            self.frames
+            * self.rows
+            * sum(maps[0].shape[-1] * maps[0].element_size() for maps in self.maps)
+        )
         fit = max((STRIP // column - size + 1) // self.tile[1], 1)
         self.per_strip = min(fit, -(-self.shape[2] // self.tile[1]))
         width = self.per_strip * self.tile[1] + size - 1
-        self.buffers = [maps[0].new_zeros(width, self.frames, self.rows, maps[0].shape[-1]) for maps in self.maps]
+        self.buffers = [
+            maps[0].new_zeros(width, self.frames, self.rows, maps[0].shape[-1])
+            for maps in self.maps
+        ]
         self.flat = [buffer.flatten(0, 2) for buffer in self.buffers]
 
     def strips(self) -> Iterator[Strip]:
@@ -155,7 +176,10 @@ class Windows:
                 for left in range(0, width, w * self.per_strip):
                     starts = range(left, min(left + w * self.per_strip, width), w)
                     pixel_rows = slice(top, min(top + h, height))
-                    tiles = [Tile((b, pixel_rows, slice(x, min(x + w, width))), i) for i, x in enumerate(starts)]
+                    tiles = [
+                        Tile((b, pixel_rows, slice(x, min(x + w, width))), i)
+                        for i, x in enumerate(starts)
+                    ]
                     rows = inside(top - radius, self.rows, height)
                     columns = inside(left - radius, len(self.buffers[0]), width)
                     yield Strip(tiles, (b, rows[0], columns[0]), (rows[1], columns[1]))
@@ -164,10 +188,10 @@ class Windows:
         """Lay the cells of a strip out."""
         rows, columns = strip.inside
         for buffer, maps in zip(self.buffers, self.maps, strict=True):
-            buffer[:columns.start].zero_()
-            buffer[columns.stop:].zero_()
-            buffer[:, :, :rows.start].zero_()
-            buffer[:, :, rows.stop:].zero_()
+            buffer[: columns.start].zero_()
+            buffer[columns.stop :].zero_()
+            buffer[:, :, : rows.start].zero_()
+            buffer[:, :, rows.stop :].zero_()
             for t, x in enumerate(maps):
                 buffer[columns, t, rows] = x[strip.cells].transpose(0, 1)
 
@@ -186,16 +210,20 @@ class Windows:
         """Keys (cells, C) and values (cells, V) that a tile sees: views."""
         per_column = self.frames * self.rows
         start = tile.index * self.tile[1] * per_column
-        return [x[start:start + self.columns * per_column] for x in self.flat]
+        return [x[start : start + self.columns * per_column] for x in self.flat]
 
     def weights(self, pixels: Tensor, keys: Tensor) -> tuple[Tensor, Tensor | None]:
         """pixels (h, w, C) of a tile -> weights of its cells (h w, cells), and of the constant (h w, 1)."""
-        mask = window_mask(self.size, self.tile, tuple(pixels.shape[:2]), self.frames, pixels.dtype, pixels.device)
+        mask = window_mask(
+            self.size, self.tile, tuple(pixels.shape[:2]), self.frames, pixels.dtype, pixels.device
+        )
         logits = torch.addmm(mask, pixels.flatten(0, 1), keys.t())
         weights = logits.softmax(1)
         if self.constant is None:
             return weights, None
-        excess = logits.logsumexp(1, keepdim=True) - self.constant      # the constant: a logit more in the denominator
+        excess = (
+            logits.logsumexp(1, keepdim=True) - self.constant
+        )  # the constant: a logit more in the denominator
         return weights.mul_(excess.sigmoid()), excess.neg_().sigmoid_()
 
 
@@ -207,15 +235,26 @@ def inside(start: int, length: int, side: int) -> tuple[slice, slice]:
 
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
-def window_mask(size: int, tile: tuple[int, int], pixels: tuple[int, int], frames: int, dtype: torch.dtype,
-                device: torch.device) -> Tensor:
+def window_mask(
+    size: int,
+    tile: tuple[int, int],
+    pixels: tuple[int, int],
+    frames: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
     """(rows columns of pixels, cells of a tile): 0 where a cell lies in the window of a pixel, else -inf."""
     near = []
     for side, count in zip(tile, pixels, strict=True):
-        distance = torch.arange(side + size - 1, device=device) - torch.arange(count, device=device)[:, None]
+        distance = (
+            torch.arange(side + size - 1, device=device)
+            - torch.arange(count, device=device)[:, None]
+        )
         near.append((distance >= 0) & (distance < size))
     rows, columns = near
-    seen = rows[:, None, None, None, :] & columns[None, :, :, None, None]           # (.., .., columns, 1, rows)
+    seen = (
+        rows[:, None, None, None, :] & columns[None, :, :, None, None]
+    )  # (.., .., columns, 1, rows)
     seen = seen.expand(-1, -1, -1, frames, -1)
     mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, float("-inf"))
     return mask.flatten(2).flatten(0, 1)

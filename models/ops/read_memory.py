@@ -6,6 +6,7 @@ as they were laid out and two numbers per pixel, nothing of the size of the weig
 
 Maps are (B, H, W, channels) here, contiguous, as the kernels' module lays them out.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -21,8 +22,14 @@ Shape = Sequence[int]
 BY_DEVICE = {"cpu": local_attention_cpp, "cuda": local_attention_cupy}
 
 
-def read_by_kernels(kernels: ModuleType, query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], size: int,
-                    constant: Tensor | None) -> Tensor:
+def read_by_kernels(
+    kernels: ModuleType,
+    query: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    size: int,
+    constant: Tensor | None,
+) -> Tensor:
     """As models.ops.local_attention, with T maps (B, C, H, W) each -> (B, V, H, W). kernels: one of BY_DEVICE."""
     channels, dtype = values[0].shape[1], values[0].dtype
     query, keys, values = kernels.laid_out(query, keys, values)
@@ -43,8 +50,14 @@ def products_of(dtype: torch.dtype) -> str:
 
 
 @torch.library.custom_op("streamseg::read_memory", mutates_args=())
-def read_memory(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], size: int, constant: Tensor | None,
-                products: str) -> tuple[Tensor, Tensor]:
+def read_memory(
+    query: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    size: int,
+    constant: Tensor | None,
+    products: str,
+) -> tuple[Tensor, Tensor]:
     """-> read (B, H, W, V), and for the backward pass (B, H, W, 2): largest logit, 1 / sum of exponentials.
 
     products: of weights and values, "exact" or "tensor" (cores, where kernels for them exist).
@@ -54,51 +67,74 @@ def read_memory(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor],
 
 @read_memory.register_fake
 def shapes_of_read(query, keys, values, size, constant, products):
-    return values[0].new_empty(values[0].shape), query.new_empty((*query.shape[:3], 2), dtype=torch.float32)
+    return values[0].new_empty(values[0].shape), query.new_empty(
+        (*query.shape[:3], 2), dtype=torch.float32
+    )
 
 
 @register_flop_formula(torch.ops.streamseg.read_memory)
-def flops_of_read(query: Shape, keys: Sequence[Shape], values: Sequence[Shape], size: int, *_, **__) -> int:
+def flops_of_read(
+    query: Shape, keys: Sequence[Shape], values: Sequence[Shape], size: int, *_, **__
+) -> int:
     """Two per multiply-add of every tap inside the map, with its key and with its value."""
-    def taps(side):                         # of all windows, along one side
+
+    def taps(side):  # of all windows, along one side
         return sum(min(at + size // 2 + 1, side) - max(at - size // 2, 0) for at in range(side))
+
     batch, height, width, channels = query
     return 2 * batch * len(keys) * taps(height) * taps(width) * (channels + values[0][-1])
 
 
 @torch.library.custom_op("streamseg::read_memory_gradients", mutates_args=())
-def read_memory_gradients(gradient: Tensor, softmax: Tensor, query: Tensor, keys: Sequence[Tensor],
-                          values: Sequence[Tensor], size: int, constant: Tensor | None) -> list[Tensor]:
+def read_memory_gradients(
+    gradient: Tensor,
+    softmax: Tensor,
+    query: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    size: int,
+    constant: Tensor | None,
+) -> list[Tensor]:
     """gradient (B, H, W, V) of the read -> those of query, T keys, T values and the constant (if there is one)."""
     kernels = BY_DEVICE[query.device.type]
-    of_query, of_keys, of_values, delta = kernels.gradients(gradient, softmax, query, keys, values, size, constant)
+    of_query, of_keys, of_values, delta = kernels.gradients(
+        gradient, softmax, query, keys, values, size, constant
+    )
     if constant is None:
         return [of_query, *of_keys, *of_values]
-    weight = (constant - softmax[..., 0]).exp() * softmax[..., 1]       # of the constant, whose value is 0
+    weight = (constant - softmax[..., 0]).exp() * softmax[
+        ..., 1
+    ]  # of the constant, whose value is 0
     return [of_query, *of_keys, *of_values, -(weight * delta).sum().reshape(1)]
 
 
 @read_memory_gradients.register_fake
 def shapes_of_gradients(gradient, softmax, query, keys, values, size, constant):
-    return [x.new_empty(x.shape) for x in (query, *keys, *values, *(() if constant is None else (constant,)))]
+    return [
+        x.new_empty(x.shape)
+        for x in (query, *keys, *values, *(() if constant is None else (constant,)))
+    ]
 
 
 def save_for_gradients(ctx, inputs, output):
     query, keys, values, ctx.size, constant, _ = inputs
     ctx.frames, ctx.has_constant = len(keys), constant is not None
-    ctx.save_for_backward(output[1], query, *keys, *values, *([constant] if ctx.has_constant else []))
+    ctx.save_for_backward(
+        output[1], query, *keys, *values, *([constant] if ctx.has_constant else [])
+    )
 
 
 def gradients_of_read(ctx, of_read, _):
     softmax, query, *memory = ctx.saved_tensors
     constant = memory.pop() if ctx.has_constant else None
-    keys, values = memory[:ctx.frames], memory[ctx.frames:]
-    found = read_memory_gradients(of_read.to(values[0].dtype).contiguous(), softmax, query, keys, values, ctx.size,
-                                  constant)
+    keys, values = memory[: ctx.frames], memory[ctx.frames :]
+    found = read_memory_gradients(
+        of_read.to(values[0].dtype).contiguous(), softmax, query, keys, values, ctx.size, constant
+    )
     of_constant = found.pop() if ctx.has_constant else None
-    return found[0], found[1:1 + ctx.frames], found[1 + ctx.frames:], None, of_constant, None
+    return found[0], found[1 : 1 + ctx.frames], found[1 + ctx.frames :], None, of_constant, None
 
 
 read_memory.register_autograd(gradients_of_read, setup_context=save_for_gradients)
-read_memory.register_autocast("cpu", torch.float32)     # logits are unscaled: rounding them shows
+read_memory.register_autocast("cpu", torch.float32)  # logits are unscaled: rounding them shows
 read_memory.register_autocast("cuda", torch.float32)

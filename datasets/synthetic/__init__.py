@@ -1,0 +1,6 @@
+"""The built-in data set: street videos rendered from a seed, with exact labels and optical flow."""
+
+from .video import LABELS, SyntheticVideo, videos
+from .world import CLASSES, PALETTE
+
+__all__ = ["CLASSES", "LABELS", "PALETTE", "SyntheticVideo", "videos"]

@@ -1,0 +1,256 @@
+"""Windows of a visdom environment as plain data, and the record of a run's environments beside its other files.
+
+A pane is the dict that a visdom server keeps of a window, and an environment is the file that it keeps of one,
+{"jsons": {id: pane}, "reload": {}}: `SAVEDIR/graphs RUN.json` is shown by any server that finds it in its -env_path,
+and by `main.py --replay SAVEDIR`. Images are PNG inside the dict; an image_history has one per step of its slider.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..log import write_text
+
+GRAPHS, IMAGES, ATTENTION = (
+    "graphs",
+    "images",
+    "attention",
+)  # the environments of a run, before its name
+ROOM = {
+    "plain": 17,
+    "caption": 45,
+    "slider": 105,
+}  # pixels that a window must be higher than its image
+LONGEST = 300  # images of a history; beyond, every second one is dropped
+PICTURE_WIDTH = 1024  # pixels; wider pictures are shrunk
+HEAT = [[0, "rgba(255,40,0,0)"], [0.4, "rgba(255,90,0,0.7)"], [1, "rgba(255,255,0,0.95)"]]
+
+
+def pane(name: str, title: str, kind: str, content, **more) -> dict:
+    """A window as a visdom server keeps it; name: its id in the environment."""
+    return {
+        "command": "window",
+        "id": name,
+        "title": title,
+        "inflate": True,
+        "width": None,
+        "height": None,
+        "contentID": uuid.uuid4().hex,
+        "type": kind,
+        "content": content,
+    } | more
+
+
+def plot(
+    name: str,
+    title: str,
+    traces: list[dict],
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    **layout,
+) -> dict:
+    """A plotly figure; its title is the window's, since visdom's buttons would lie over its own."""
+    layout = {
+        "showlegend": len(traces) > 1,
+        "margin": {"l": 60, "r": 30, "t": 45, "b": 65},
+    } | layout
+    return pane(name, title, "plot", {"data": traces, "layout": layout}, width=width, height=height)
+
+
+def curves(name: str, title: str, epochs: Sequence[int], lines: dict[str, Sequence[float]]) -> dict:
+    """Lines over the epochs, {trace: values}; nan leaves a gap. What falls by powers gets a logarithmic axis."""
+    traces = [
+        {
+            "x": list(epochs),
+            "y": [finite(value) for value in values],
+            "name": trace,
+            "type": "scatter",
+            "mode": "lines+markers" if len(epochs) <= 60 else "lines",
+        }
+        for trace, values in lines.items()
+    ]
+    known = [value for trace in traces for value in trace["y"] if value is not None]
+    powers = known and min(known) > 0 and max(known) > 10 * min(known)
+    return plot(
+        name,
+        title,
+        traces,
+        xaxis={"title": "epoch", "tick0": epochs[0], "dtick": -(-len(epochs) // 8)},
+        yaxis={"type": "log" if powers else "linear"},
+    )
+
+
+def bars(
+    name: str, title: str, names: Sequence[str], values: Sequence[float | None], run: str
+) -> dict:
+    """A bar for each class, from 0 to 1; none where a class has no value."""
+    trace = {"x": list(names), "y": [finite(value) for value in values], "name": run, "type": "bar"}
+    return plot(
+        name,
+        title,
+        [trace],
+        yaxis={"range": [0, 1]},
+        xaxis={"tickangle": -45, "type": "category"},
+        margin={"l": 50, "r": 20, "t": 45, "b": 120},
+    )
+
+
+def heat_map(
+    name: str, title: str, weights: np.ndarray, top: float, below: np.ndarray, width: int = 480
+) -> dict:
+    """weights (h, w), 0 transparent and `top` bright, over the picture `below` (H, W, 3)."""
+    (rows, columns), (tall, wide) = weights.shape, below.shape[:2]
+    behind = {
+        "source": png(below),
+        "xref": "x",
+        "yref": "y",
+        "x": -0.5,
+        "y": -0.5,
+        "sizex": columns,
+        "sizey": rows,
+        "sizing": "stretch",
+        "layer": "below",
+    }
+    trace = {
+        "z": [[finite(value) for value in row] for row in weights.tolist()],
+        "type": "heatmap",
+        "name": name,
+        "zmin": 0,
+        "zmax": finite(top),
+        "colorscale": HEAT,
+    }
+    margin = {"l": 30, "r": 80, "t": 40, "b": 45}
+    return plot(
+        name,
+        title,
+        [trace],
+        images=[behind],
+        margin=margin,
+        width=width,
+        height=round((width - 110) * tall / wide) + 85,
+        xaxis={"range": [-0.5, columns - 0.5], "showgrid": False, "zeroline": False},
+        yaxis={"range": [rows - 0.5, -0.5], "showgrid": False, "zeroline": False},
+    )
+
+
+def picture(
+    name: str, title: str, image: np.ndarray, caption: str | None = None, *, step: int | None = None
+) -> dict:
+    """image (H, W, 3) uint8; step: a number by which it belongs to the history of its window (see Record.show)."""
+    content = {"src": png(image), "caption": caption}
+    room = ROOM["slider" if step is not None else "caption" if caption else "plain"]
+    size = {"width": image.shape[1], "height": image.shape[0] + room}
+    if step is None:
+        return pane(name, title, "image", content, **size)
+    return pane(
+        name,
+        title,
+        "image_history",
+        [content | {"step": step}],
+        selected=0,
+        show_slider=True,
+        **size,
+    )
+
+
+def finite(value: float | None) -> float | None:
+    """JSON has no nan."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def png(image: np.ndarray) -> str:
+    """A picture as the address of an HTML image."""
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, "png")
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def shrink(image: np.ndarray, width: int = PICTURE_WIDTH) -> np.ndarray:
+    """image (H, W, 3) -> at most `width` pixels wide."""
+    tall, wide = image.shape[:2]
+    return image if wide <= width else resize(image, (max(round(tall * width / wide), 1), width))
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """image (H, W, 3) -> (*size, 3)."""
+    if image.shape[:2] == tuple(size):
+        return image
+    return np.asarray(
+        Image.fromarray(image).resize(size[::-1], Image.Resampling.BOX)
+    )  # PIL counts (W, H)
+
+
+def images_in(pane: dict) -> int:
+    """Of the history of an image; 1 for everything else."""
+    return len(pane["content"]) if pane["type"] == "image_history" else 1
+
+
+class Record:
+    """The environments of a run: what was shown, whether or not a server was there to show it."""
+
+    def __init__(self, folder: Path, *, keep: bool):
+        """folder: the savedir, whose last component is the run's name; keep: go on from the files that are there."""
+        self.folder, self.run = Path(folder), Path(folder).resolve().name
+        self.envs: dict[str, dict[str, dict]] = {}
+        if keep:
+            for kind in (GRAPHS, IMAGES, ATTENTION):
+                self.load(self.env(kind))
+        self.fresh = (
+            not self.envs
+        )  # nothing went before: what a server has under these names is another run's
+
+    def env(self, kind: str) -> str:
+        return f"{kind} {self.run}"
+
+    def path(self, env: str) -> Path:
+        return self.folder / f"{env}.json"
+
+    def load(self, env: str) -> None:
+        """A file that a kill or another program has spoilt is as good as none: it is written anew."""
+        try:
+            panes = json.loads(self.path(env).read_text())["jsons"]
+            self.envs[env] = {
+                name: pane for name, pane in panes.items() if {"id", "type", "content"} <= set(pane)
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return
+
+    def show(self, env: str, new: dict) -> bool:
+        """Keep a pane in place of the one of its name. True: it goes on where an image_history ended.
+
+        An image takes the place of those of its step and later ones, which a killed run had left.
+        """
+        panes = self.envs.setdefault(env, {})
+        old = panes.get(new["id"], {})
+        new["i"] = old.get("i", len(panes))
+        panes[new["id"]] = new
+        if new["type"] != "image_history" or old.get("type") != "image_history":
+            return False
+        before, images = (
+            old["content"],
+            [
+                image
+                for image in old["content"]
+                if image.get("step", -1) < new["content"][0]["step"]
+            ],
+        )
+        goes_on = len(images) == len(before) < LONGEST
+        images = [*images, *new["content"]]
+        new["content"] = images if len(images) <= LONGEST else images[::-2][::-1]
+        new["selected"] = len(new["content"]) - 1
+        return goes_on
+
+    def save(self) -> None:
+        """OSError where the disk does not take them."""
+        for env, panes in self.envs.items():
+            write_text(self.path(env), json.dumps({"jsons": panes, "reload": {}}))

@@ -1,0 +1,91 @@
+"""Warping label maps by optical flow, for the TC metric, and counting what agrees.
+
+Flow is (2, H, W) in pixels, x first, on the grid of the frame that is drawn and pointing into the frame that is read.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORE = 255  # a label that counts for nothing
+
+
+def _targets(flow: Tensor) -> tuple[Tensor, Tensor]:
+    """flow (2, H, W) -> x and y (H, W) in the other frame, float32 sums."""
+    height, width = flow.shape[1:]
+    x = torch.arange(width, dtype=torch.float32, device=flow.device) + flow[0]
+    y = torch.arange(height, dtype=torch.float32, device=flow.device)[:, None] + flow[1]
+    return x, y
+
+
+def warp_nearest(labels: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """labels (H, W), flow (2, H, W) -> labels where it points (halves up, clamped), is that in the frame."""
+    height, width = labels.shape
+    x, y = ((coordinate + 0.5).floor() for coordinate in _targets(flow))
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    return labels[y.clamp(0, height - 1).long(), x.clamp(0, width - 1).long()], inside
+
+
+def flow_disagreement(flow: Tensor, backward_flow: Tensor) -> Tensor:
+    """Occlusion by forward-backward check (Sundaram, Brox, Keutzer, ECCV 2010): (H, W) bool, true where there and back
+    again, |f + b|^2 > 0.01 (|f|^2 + |b|^2) + 0.5, is another place; b is sampled bilinearly where f points."""
+    height, width = flow.shape[1:]
+    x, y = _targets(flow)
+    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], -1)[None]
+    back = F.grid_sample(backward_flow[None], grid, align_corners=True, padding_mode="border")[0]
+    return (flow + back).square().sum(0) > 0.01 * (flow.square() + back.square()).sum(0) + 0.5
+
+
+def warp_etc(image: Tensor, flow: Tensor) -> Tensor:
+    """image (..., H, W) float32, flow (2, H, W) -> (..., H, W): FlowNet2's Resample2d to the last bit.
+
+    Fractions come from the unclamped coordinate, each integer corner is clamped on its own; the first three products
+    are taken in double and rounded once, the fourth rounds its two weights to float32 first; the sum is float32.
+    """
+    height, width = image.shape[-2:]
+    x, y = _targets(flow)
+    left, top = x.floor(), y.floor()
+    a, b = (x - left).double(), (y - top).double()
+
+    def corner(row: Tensor, column: Tensor) -> Tensor:
+        return image[
+            ..., row.clamp(0, height - 1).long(), column.clamp(0, width - 1).long()
+        ].double()
+
+    top_left = ((1 - a) * (1 - b) * corner(top, left)).float()
+    top_right = (a * (1 - b) * corner(top, left + 1)).float()
+    bottom_left = ((1 - a) * b * corner(top + 1, left)).float()
+    bottom_right = ((a * b).float() * corner(top + 1, left + 1)).float()
+    return top_left + top_right + bottom_left + bottom_right
+
+
+def warp_ids_etc(labels: Tensor, flow: Tensor) -> Tensor:
+    """labels (H, W) of 0..255 -> (H, W) int64: ids warped as numbers and truncated, as in ETC's metric."""
+    return warp_etc(labels.float(), flow).long()
+
+
+def intersection_and_union(
+    output: Tensor, target: Tensor, num_classes: int, edge: str = "closed", ignore: int = IGNORE
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels per class (K,) int64 of intersection, union and target, as ETC (ECCV 2020) counts them.
+
+    Pixels whose target is `ignore` count as `ignore` in both. edge "closed": the id K counts as K-1, as in the numpy
+    histogram that the TC script uses; "open": it is dropped, as in the torch version of ETC's validation.
+    """
+    if edge not in ("closed", "open"):
+        raise ValueError(f"edge must be closed or open, got {edge!r}")
+    output = torch.where(target == ignore, ignore, output)
+
+    def histogram(ids: Tensor) -> Tensor:
+        counts = torch.bincount(ids.flatten().long(), minlength=num_classes + 1)[: num_classes + 1]
+        counts[num_classes - 1] += counts[num_classes] if edge == "closed" else 0
+        return counts[:num_classes]
+
+    both, outputs, targets = (
+        histogram(output[output == target]),
+        histogram(output),
+        histogram(target),
+    )
+    return both, outputs + targets - both, targets

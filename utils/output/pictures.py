@@ -1,0 +1,206 @@
+"""Label maps as pictures: colours, overlays, error maps, strips with titles, legends, PNG files.
+
+A picture is an array (H, W, 3) uint8, RGB; a palette (K, 3) uint8, the colour of class k in row k; label maps are
+integers (H, W), 255 = no label. Pixels without a colour of their own (255, ids beyond the palette) are black.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..log import write_bytes
+
+IGNORE = 255
+RIGHT, WRONG = (70, 70, 70), (255, 96, 64)  # error map; pixels without a label are black
+BAND, TEXT = (24, 24, 24), (235, 235, 235)  # behind and in titles and legends
+GAP = 4  # pixels between the pictures of a strip
+
+
+def as_picture(frame: Tensor) -> np.ndarray:
+    """frame (3, H, W) in [0, 1] -> (H, W, 3) uint8; values outside are clamped."""
+    if frame.ndim != 3 or frame.shape[0] != 3 or not frame.is_floating_point():
+        raise ValueError(
+            f"a frame is a float tensor (3, H, W), got {frame.dtype} {tuple(frame.shape)}"
+        )
+    return (
+        frame.detach()
+        .clamp(0, 1)
+        .mul(255)
+        .round()
+        .byte()
+        .permute(1, 2, 0)
+        .contiguous()
+        .cpu()
+        .numpy()
+    )
+
+
+def colourise(labels, palette) -> np.ndarray:
+    """labels (H, W), palette (K, 3) -> (H, W, 3) uint8."""
+    colours, ids = colour_table(palette), _ids(labels)
+    if ids.size % 2:
+        return colours.take(ids, axis=0)
+    pairs = np.ascontiguousarray(ids).reshape(-1).view(np.uint16)  # half as many lookups
+    return pair_table(colours.tobytes()).take(pairs, axis=0).reshape(*ids.shape, 3)
+
+
+@lru_cache(maxsize=8)
+def pair_table(colours: bytes) -> np.ndarray:
+    """A colour_table as bytes -> (65536, 6) uint8: the colours of two neighbouring pixels."""
+    pairs = np.arange(65536, dtype=np.uint16).view(np.uint8).reshape(-1, 2)
+    return np.frombuffer(colours, np.uint8).reshape(-1, 3)[pairs].reshape(-1, 6)
+
+
+def overlay(frame: np.ndarray, labels, palette, alpha: float = 0.5) -> np.ndarray:
+    """frame (H, W, 3) uint8 with the classes' colours laid over it, `alpha` = their weight; where a pixel has no
+    colour the frame stays as it is."""
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be 0 (the frame) to 1 (the labels), got {alpha}")
+    labels = _ids(labels)
+    _check_picture(frame, labels.shape)
+    weight = round(256 * alpha)
+    frame_weights = np.full((256, 1), 256, np.uint16)  # sums stay below 2^16: 255 * 256 + 128
+    frame_weights[: min(len(palette), IGNORE)] = 256 - weight
+    colours = colour_table(palette).astype(np.uint16) * weight + 128
+    return (
+        (frame * frame_weights.take(labels, axis=0) + colours.take(labels, axis=0)) >> 8
+    ).astype(np.uint8)
+
+
+def error_map(labels, predictions) -> np.ndarray:
+    """(H, W, 3): grey where the prediction is right, red where it is wrong, black where there is no label."""
+    labels, predictions = _ids(labels), _ids(predictions)
+    if labels.shape != predictions.shape:
+        raise ValueError(
+            f"labels {labels.shape} and predictions {predictions.shape} must have one size"
+        )
+    kind = np.where(labels == IGNORE, np.uint8(2), labels != predictions)
+    return np.array([RIGHT, WRONG, (0, 0, 0)], np.uint8).take(kind, axis=0)
+
+
+def comparison(frame: np.ndarray, labels, predictions, palette) -> np.ndarray:
+    """One strip: input, label, prediction, errors; all of one size."""
+    _check_picture(frame, _ids(labels).shape)
+    return side_by_side(
+        frame,
+        colourise(labels, palette),
+        colourise(predictions, palette),
+        error_map(labels, predictions),
+        titles=("input", "label", "prediction", "errors"),
+    )
+
+
+def side_by_side(*images: np.ndarray, titles: Sequence[str] = ()) -> np.ndarray:
+    """Pictures of one height in a row, each below its title if there are titles."""
+    if not images or (titles and len(titles) != len(images)):
+        raise ValueError(
+            f"got {len(images)} pictures and {len(titles)} titles: give a title to each picture, or none"
+        )
+    for image in images:
+        _check_picture(image, (images[0].shape[0], image.shape[1]))
+    if titles:
+        images = [
+            np.concatenate([_title(title, image.shape[1]), image])
+            for title, image in zip(titles, images, strict=True)
+        ]
+    gap = np.full((images[0].shape[0], GAP, 3), BAND, np.uint8)
+    row = [part for image in images for part in (gap, image)]
+    return np.concatenate(row[1:], axis=1)
+
+
+def legend(names: Sequence[str], palette, width: int = 960) -> np.ndarray:
+    """(h, width, 3): a swatch and a name per class, in as many columns as fit; h follows."""
+    colours = [tuple(int(value) for value in colour) for colour in np.asarray(palette)]
+    if not names or len(names) != len(colours):
+        raise ValueError(
+            f"got {len(names)} names and {len(colours)} colours: a legend needs one colour per name"
+        )
+    font, margin, swatch, line = _font(16), 8, 20, 28
+    cell = 3 * margin + swatch + max(int(np.ceil(font.getlength(name))) for name in names)
+    columns = max(width // cell, 1)
+    image = Image.new("RGB", (width, -(-len(names) // columns) * line + margin), BAND)
+    draw = ImageDraw.Draw(image)
+    for index, (name, colour) in enumerate(zip(names, colours, strict=True)):
+        x, y = index % columns * cell + margin, index // columns * line + margin
+        draw.rectangle((x, y, x + swatch - 1, y + swatch - 1), fill=colour, outline=TEXT)
+        draw.text((x + swatch + margin, y + swatch / 2), name, fill=TEXT, font=font, anchor="lm")
+    return np.array(image)
+
+
+def save_png(path: Path, image: np.ndarray) -> None:
+    """Write a picture (H, W, 3), or grey values (H, W), uint8; the file appears as a whole."""
+    image = np.asarray(image)
+    if (
+        image.dtype != np.uint8
+        or image.ndim not in (2, 3)
+        or image.ndim == 3
+        and image.shape[2] != 3
+    ):
+        raise ValueError(
+            f"a picture is uint8 of shape (H, W, 3) or (H, W), got {image.dtype} {image.shape}"
+        )
+    _save(path, Image.fromarray(image))
+
+
+def colour_table(palette) -> np.ndarray:
+    """palette (K, 3) -> (256, 3) uint8: the colour of every id, black where there is none."""
+    palette = np.asarray(palette)
+    if palette.ndim != 2 or palette.shape[1] != 3 or len(palette) > 256:
+        raise ValueError(f"a palette is (K, 3) with at most 256 colours, got {palette.shape}")
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = palette
+    table[IGNORE] = 0
+    return table
+
+
+def _array(labels) -> np.ndarray:
+    """A label map, tensor or array, as an array (H, W) of integers."""
+    labels = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if labels.ndim != 2 or labels.dtype.kind not in "iu":
+        raise ValueError(f"a label map is (H, W) of integers, got {labels.dtype} {labels.shape}")
+    return labels
+
+
+def _ids(labels) -> np.ndarray:
+    """A label map as uint8; ids that do not fit have no colour: 255."""
+    labels = _array(labels)
+    if labels.dtype == np.uint8:
+        return labels
+    return np.where((labels < 0) | (labels > 255), IGNORE, labels).astype(np.uint8)
+
+
+def _check_picture(image: np.ndarray, size: tuple[int, int]) -> None:
+    if image.dtype != np.uint8 or image.shape != (*size, 3):
+        raise ValueError(
+            f"expected a picture of {(*size, 3)} uint8, got {image.shape} {image.dtype}: "
+            "resize or convert it first"
+        )
+
+
+def _save(path: Path, image: Image.Image) -> None:
+    data = io.BytesIO()
+    image.save(data, "png")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, data.getvalue())
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+@lru_cache
+def _title(text: str, width: int) -> np.ndarray:
+    """A band (h, width, 3) with the text in its middle; kept, as every frame of a video has the same titles."""
+    size = min(max(width // 30, 11), 40)
+    image = Image.new("RGB", (width, 2 * size), BAND)
+    ImageDraw.Draw(image).text((width / 2, size), text, fill=TEXT, font=_font(size), anchor="mm")
+    return np.asarray(image)

@@ -1,0 +1,243 @@
+"""What inference writes: videos and label images; and `probe`, which says what is in a video.
+
+Nothing is found half-written under its final name: a video grows as NAME.partial.mp4 and is renamed once it is closed
+and found readable, a label image is renamed once it is whole. Both writers close when their `with` is left, by an
+error or by Ctrl-C as well: what was written until then is kept. SIGTERM ends a Python process without leaving
+anything; utils.stopping turns it into a request.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+SPACE_CHECK_EVERY = 8  # frames
+SPACE_RESERVE = (
+    16 << 20
+)  # bytes that must stay free: the index of an mp4 is written when it is closed
+
+
+class VideoWriter:
+    """An mp4 (MPEG-4 part 2) of frames in their order; the file opens with the first frame and takes its size.
+
+    An odd side is made even by repeating its last row or column, as many players need. When the size of the frames
+    changes, a new file begins: NAME.mp4, NAME_2.mp4, ... `paths` lists the files that are finished. OSError where
+    frames do not arrive on the disk, RuntimeError where the video cannot be opened.
+    """
+
+    def __init__(self, path: Path | str, fps: float):
+        self.path = Path(path)
+        if self.path.suffix.lower() != ".mp4":
+            raise ValueError(f"videos are written as .mp4, got {self.path}")
+        if not (math.isfinite(fps) and 0 < fps < 1000):
+            raise ValueError(f"frames a second must be above 0 and below 1000, got {fps}")
+        self.fps = fps
+        self.paths: list[Path] = []
+        self._writer = None
+        self._size: tuple[int, int] | None = None
+        self._parts = self._written = 0
+        self._closed = False
+
+    def write(self, image: np.ndarray) -> None:
+        """image (H, W, 3) uint8 RGB."""
+        import cv2
+
+        if self._closed:
+            raise ValueError(f"{self.path} is closed: no frame can be added")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ValueError(
+                f"a video takes frames (H, W, 3) of uint8, got {image.shape} of {image.dtype}"
+            )
+        height, width = image.shape[:2]
+        if self._size != (height, width):
+            self._finish()
+        if self._written % SPACE_CHECK_EVERY == 0:
+            self._check_space()
+        if self._writer is None:
+            self._open(height, width)
+        even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if (
+            self._writer.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR)) is False
+        ):  # OpenCV 4 returns None
+            raise OSError(
+                errno.EIO, f"a frame cannot be written to {self._partial}: is the disk full?"
+            )
+        self._written += 1
+
+    def close(self) -> None:
+        """Finish the file; OSError if not all frames are in it."""
+        self._closed = True
+        self._finish()
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+    @property
+    def _target(self) -> Path:
+        return (
+            self.path
+            if self._parts <= 1
+            else self.path.with_stem(f"{self.path.stem}_{self._parts}")
+        )
+
+    @property
+    def _partial(self) -> Path:
+        return self._target.with_stem(f"{self._target.stem}.partial")
+
+    def _open(self, height: int, width: int) -> None:
+        cv2 = _opencv()
+        self._parts += 1
+        name = os.path.abspath(self._partial)  # FFmpeg would take "a:b.mp4" for a protocol
+        size = width + width % 2, height + height % 2
+        writer = cv2.VideoWriter(
+            name, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), _codec_fps(self.fps), size
+        )
+        if not writer.isOpened():
+            self._partial.unlink(missing_ok=True)
+            raise RuntimeError(
+                f"no mp4 of {height}x{width} (HxW) at {self.fps:g} frames a second can be opened as "
+                f"{self._partial}: sides go up to 8190, and the folder must be writable"
+            )
+        self._writer, self._size = writer, (height, width)
+
+    def _check_space(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.path.parent).free
+        if free < SPACE_RESERVE:
+            raise OSError(
+                errno.ENOSPC,
+                f"{free >> 20} MiB are left on the disk of {self.path.parent}, a video needs "
+                f"at least {SPACE_RESERVE >> 20} MiB: free some space",
+            )
+
+    def _finish(self) -> None:
+        """Close the file that is open, if any, and give it its name once it proves readable."""
+        if self._writer is None:
+            return
+        writer, written = self._writer, self._written
+        self._writer, self._size, self._written = None, None, 0
+        writer.release()
+        if not written:
+            self._partial.unlink(missing_ok=True)
+            return
+        found = _frames_by_header(self._partial)
+        if not found:
+            self._partial.unlink(missing_ok=True)
+            raise OSError(
+                errno.EIO,
+                f"{self._target} was lost: it could not be finished after {written} frames, "
+                "is the disk full?",
+            )
+        self._partial.replace(self._target)
+        self.paths.append(self._target)
+        if found < written:
+            raise OSError(
+                errno.EIO, f"{self._target} holds {found} of {written} frames: is the disk full?"
+            )
+
+
+class LabelWriter:
+    """One PNG of class ids per frame, FOLDER/NAME.png.
+
+    ids: what is written for each class, (K,) or (256,) of 0..255, such as Cityscapes' official ids; a label without
+    an entry is an error. Without ids the labels are written as they are.
+    """
+
+    def __init__(self, folder: Path | str, ids: np.ndarray | None = None):
+        self.folder = Path(folder)
+        self._ids = None if ids is None else np.asarray(ids)
+        if self._ids is not None and (
+            self._ids.ndim != 1 or not ((self._ids >= 0) & (self._ids <= 255)).all()
+        ):
+            raise ValueError(
+                f"ids must be one number from 0 to 255 for each class, got {self._ids.tolist()}"
+            )
+
+    def write(self, name: str, labels: np.ndarray) -> Path:
+        """name: the file's stem; labels (H, W) uint8 -> the file's path."""
+        from PIL import Image
+
+        if labels.dtype != np.uint8 or labels.ndim != 2 or not labels.size:
+            raise ValueError(
+                f"labels must be (H, W) of uint8, got {labels.shape} of {labels.dtype}"
+            )
+        if not name or Path(name).name != name:
+            raise ValueError(f"a label image needs a name without folders, got {name!r}")
+        if self._ids is not None:
+            if labels.max() >= len(self._ids):
+                raise ValueError(
+                    f"frame {name} has the class {labels.max()}, but there are ids for 0 to "
+                    f"{len(self._ids) - 1} only"
+                )
+            labels = self._ids.astype(np.uint8)[labels]
+        path = self.folder / f"{name}.png"
+        temporary = self.folder / f".{name}.png.tmp"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            Image.fromarray(labels).save(temporary, format="PNG")
+            temporary.replace(path)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{path} cannot be written ({error.strerror or error}): is the disk full?",
+            ) from error
+        finally:
+            with suppress(OSError):  # nothing can be removed where nothing may be written
+                temporary.unlink(missing_ok=True)
+        return path
+
+
+def probe(path: Path | str) -> dict:
+    """Decode a whole video -> {"frames": n, "fps": frames a second, "size": (H, W)}; ValueError if it has none."""
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no video {path}")
+    cv2 = _opencv()
+    capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
+    try:
+        frames = 0
+        while capture.grab():
+            frames += 1
+        if not frames:
+            raise ValueError(f"{path} gives no frame: it is damaged, cut short or no video")
+        height, width = (
+            round(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
+        )
+        return {"frames": frames, "fps": capture.get(cv2.CAP_PROP_FPS), "size": (height, width)}
+    finally:
+        capture.release()
+
+
+def _frames_by_header(path: Path) -> int:
+    """How many frames the index of an mp4 lists; 0 if it cannot be opened. It is written last, so it is there only
+    if the rest is."""
+    cv2 = _opencv()
+    capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
+    try:
+        return max(round(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0) if capture.isOpened() else 0
+    finally:
+        capture.release()
+
+
+def _codec_fps(fps: float) -> float:
+    """The nearest rate MPEG-4 can hold: OpenCV writes it as n / 10^k, and n may have 16 bits."""
+    return round(fps, 3 if fps < 65 else 2 if fps < 655 else 1)
+
+
+def _opencv():
+    """cv2 without messages of its own on stderr: what matters of them is in our errors."""
+    os.environ.setdefault(
+        "OPENCV_FFMPEG_LOGLEVEL", "-8"
+    )  # AV_LOG_QUIET; read when FFmpeg is first used
+    import cv2
+
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2

@@ -1,0 +1,126 @@
+"""From a data set of clips to batches: collation and the two loaders."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import multiprocessing
+import signal
+import sys
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader
+
+from ..training.sampler import EpochBatches
+
+
+def begin_worker(worker: int) -> None:
+    """A loader worker leaves stopping to the process that started it, which may first want the rest of its batch."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def collate(clips: list) -> tuple:
+    """Clips (named tuples) to one with a leading B; flows stay None, names become a list.
+
+    ValueError names the clip whose frames have another size than the first's.
+    """
+    first = clips[0]
+    for clip in clips:
+        if clip.frames.shape != first.frames.shape:
+            raise ValueError(
+                f"the frames of {clip.name} are {tuple(clip.frames.shape[-2:])}, those of {first.name} "
+                f"{tuple(first.frames.shape[-2:])}: add --random-crop H W or --batch-size 1"
+            )
+    fields = {}
+    for name, value in first._asdict().items():
+        values = [getattr(clip, name) for clip in clips]
+        if isinstance(value, torch.Tensor):
+            fields[name] = torch.stack(values)
+        elif isinstance(value, int):
+            fields[name] = torch.tensor(values)
+        else:
+            fields[name] = None if value is None else values
+    return type(first)(**fields)
+
+
+class Loader(DataLoader):
+    """Tells of a worker that died while it handed over a batch, as torch does of others: RuntimeError."""
+
+    def __iter__(self) -> Iterator[tuple]:
+        try:
+            yield from super().__iter__()
+        except (ConnectionError, EOFError, FileNotFoundError) as error:
+            if not self.num_workers or "in DataLoader worker process" in str(
+                error
+            ):  # its own, whole
+                raise
+            raise RuntimeError(f"DataLoader worker (pid unknown) is gone: {error}") from error
+
+
+def training_loader(dataset, batches: EpochBatches, workers: int, device: str) -> DataLoader:
+    """A loader that follows `batches`, epoch after epoch."""
+    return Loader(
+        dataset,
+        batch_sampler=batches,
+        pin_memory=device == "cuda",
+        persistent_workers=workers > 0,
+        **common(workers),
+    )
+
+
+def evaluation_loader(
+    dataset, workers: int, rank: int = 0, ranks: int = 1, start: int = 0
+) -> DataLoader:
+    """This rank's share, in order, one clip at a time: whole videos where the data set steps, else every ranks-th.
+
+    start: how many of its clips are done already.
+    """
+    if dataset.step:
+        mine = [i for i, (video, _) in enumerate(dataset.samples) if video % ranks == rank]
+    else:
+        mine = list(range(rank, len(dataset), ranks))
+    return Loader(dataset, sampler=InOrder(mine[start:]), batch_size=1, **common(workers))
+
+
+@functools.cache
+def end_workers_at_exit() -> None:
+    """Once: multiprocessing ends its children by SIGTERM, which ours ignore, and would wait for them for ever."""
+    atexit.register(end_workers)
+
+
+def end_workers() -> None:
+    """Kill the loader workers that still live: an error left their loader in the middle of an epoch."""
+    children = multiprocessing.active_children()
+    if children:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call this a failure
+    for child in children:
+        child.kill()
+
+
+def common(workers: int) -> dict:
+    """What both loaders have. The generator is their own: they must not draw from the run's random state. Workers are
+    forked where that is safe, since a data set may hold a method's `training_offsets` and with it the network."""
+    if workers:
+        end_workers_at_exit()
+    return {
+        "num_workers": workers,
+        "collate_fn": collate,
+        "worker_init_fn": begin_worker,
+        "generator": torch.Generator(),
+        "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
+    }
+
+
+class InOrder:
+    """A sampler of given indices."""
+
+    def __init__(self, indices: list[int]):
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)

@@ -1,0 +1,159 @@
+"""The folder a run writes into: one run at a time, what it must not hold yet, and the record of what was run."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from ..log import LOG_NAME, get_logger, write_text
+from ..training.training_state import CHECKPOINT
+from .dist import barrier, rank
+
+OF_A_TRAINING = (
+    f"{CHECKPOINT}*",
+    "model_best.pth*",
+    "model-*.pth",
+    LOG_NAME,
+    "best.txt",
+    "curves.png",
+    "tensorboard",
+    "graphs *.json",
+    "images *.json",
+)
+LOCK = ".lock"
+held: list[
+    tuple[Path, int]
+] = []  # locks of this process and their descriptors; it has one at a time
+TEMPORARY = re.compile(
+    r"\..+\.(?:(\d+)\.(?:new|old)|tmp)"
+)  # a checkpoint's with the process that writes it
+
+
+def acquire(folder: Path, args) -> None:
+    """Judge and make --savedir, once for all ranks. ValueError / OSError say what to do; then nothing has changed.
+
+    It belongs to this run until `release`. What a killed run left half-written is cleared, and with --overwrite what
+    an earlier training left.
+    """
+    if rank() == 0:
+        validate(folder, training=args.training, resume=args.resume, overwrite=args.overwrite)
+        lock(folder)
+        clear(folder, args.training and args.overwrite)
+    barrier()
+
+
+def lock(folder: Path) -> None:
+    """Take the folder for this process. ValueError where another run has it.
+
+    A record lock ends with its process however that ends, and loader workers do not inherit it.
+    """
+    path = folder / LOCK
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(descriptor, 20).decode(errors="replace")
+            os.close(descriptor)
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise ValueError(
+                    f"--savedir {folder} is in use by another run (process {owner or 'unknown'}): wait "
+                    "for its end, or give another folder"
+                ) from error
+            get_logger().warning(
+                f"{folder} cannot be locked ({error.strerror}): start no second run there"
+            )
+            return
+        with suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                break
+        os.close(descriptor)  # the run before has removed the file in between
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    held.append((path, descriptor))
+
+
+def release() -> None:
+    """The run is over: others may have its folder."""
+    while held:
+        path, descriptor = held.pop()
+        with suppress(OSError):  # the disk may have become read-only
+            path.unlink()
+        os.close(descriptor)
+
+
+def validate(folder: Path, *, training: bool, resume: bool, overwrite: bool) -> None:
+    """Make the folder, if the run may write there and loses nothing by it."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--savedir {folder} is a file: give a folder")
+    held = holds_training(folder)
+    if training and held and not (resume or overwrite):
+        raise ValueError(
+            f"{folder} holds a checkpoint: --resume goes on from it, --overwrite starts anew"
+        )
+    if training and resume and not held:
+        raise FileNotFoundError(
+            f"--resume: there is no {CHECKPOINT} in {folder}; leave --resume out to start"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".write-test"
+        probe.write_bytes(b"0")
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"cannot write into --savedir {folder}: {error.strerror or error}") from error
+
+
+def holds_training(folder: Path) -> bool:
+    return any(path.exists() for path in (folder / CHECKPOINT, folder / f"{CHECKPOINT}.previous"))
+
+
+def clear(folder: Path, everything: bool) -> None:
+    """Remove temporary files of processes that are gone; with `everything`, an earlier training's files too."""
+    for path in folder.glob(".*"):
+        match = TEMPORARY.fullmatch(path.name)
+        if match and not (match[1] and alive(int(match[1]))):
+            path.unlink()
+    if everything:
+        for path in (path for pattern in OF_A_TRAINING for path in folder.glob(pattern)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def remove_results(folder: Path) -> None:
+    """An evaluation that is stopped must not leave an earlier one's results beside its own record."""
+    if rank() == 0:
+        for name in ("results.json", "results.txt"):
+            (folder / name).unlink(missing_ok=True)
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this number exists."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def record(folder: Path, job: str, recipe: str, model) -> None:
+    """args.txt (itself a recipe), model.txt and a copy of the method's source file, by rank 0.
+
+    Beside a training these are the training's; another job there leaves args_JOB.txt alone.
+    """
+    if rank():
+        return
+    if job != "training" and holds_training(folder):
+        write_text(folder / f"args_{job}.txt", recipe)
+        return
+    write_text(folder / "args.txt", recipe)
+    write_text(folder / "model.txt", f"{model}\n")
+    source = Path(sys.modules[type(model).__module__].__file__)
+    shutil.copyfile(source, folder / source.name)

@@ -1,0 +1,79 @@
+"""What options say about the machine and the way a network is run: threads, seeds, device, ranks, precision, views."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from ..views import Views
+from .dist import join
+
+PRECISIONS = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+
+def begin(args) -> torch.device:
+    """Seed, choose the device and join the other ranks. ValueError if the device asked for is not there."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = check_device(args)
+    if args.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+    if device.type == "cuda":
+        allow_tf32(args.precision == "tf32")
+    device = join(device)
+    torch.manual_seed(args.seed)
+    return device
+
+
+def check_device(args) -> torch.device:
+    """The device the options name. ValueError if it is not there or cannot do what they ask."""
+    device = choose_device(args.device)
+    if args.precision in ("fp16", "tf32") and device.type == "cpu":
+        raise ValueError(f"--precision {args.precision} needs a GPU: use bf16 or fp32 on a CPU")
+    if device.type == "cuda" and args.gpus > torch.cuda.device_count():
+        raise ValueError(f"--gpus {args.gpus}: this machine has {torch.cuda.device_count()}")
+    return device
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether products of float32 numbers on a GPU may be rounded to tf32; exact otherwise.
+
+    PyTorch's own default rounds in convolutions: to three of the seven digits that float32 promises.
+    """
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def choose_device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch sees no GPU here; use --device cpu")
+    return torch.device(
+        "cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu"
+    )
+
+
+def autocast(args, device: torch.device) -> AbstractContextManager:
+    """--precision of a training, as a context that may be entered again and again."""
+    dtype = PRECISIONS[args.precision]
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def views_of(args, model: torch.nn.Module) -> Views:
+    """--flip, --scales, --eval-crop for this network; windows that average logits take small frames whole (TMANet)."""
+    return Views(
+        model.size_rule,
+        scales=args.scales,
+        flip=args.flip,
+        crop=args.eval_crop and tuple(args.eval_crop),
+        stride=args.eval_stride and tuple(args.eval_stride),
+        average=args.average,
+        small="whole" if args.average == "logits" else "pad",
+        align_corners=model.backbone.align_corners,
+    )
