@@ -1,7 +1,8 @@
 """Three loops: train one epoch, evaluate a data set, stream a video.
 
-They know clips, logits, losses and metrics; not methods, backbones or data sets. What they meet on the way
-is handed to callbacks and consumers (log, pictures, dashboard), which main.py chooses.
+They know clips, logits, losses and metrics as such; not methods, backbones or data sets, nor what a
+metric measures. What they meet on the way goes to callbacks and consumers (log, pictures,
+dashboard), which the job chooses.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from copy import copy
 from functools import partial
 from typing import NamedTuple
 
@@ -17,29 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils.metrics import ConfusionMatrix, VideoConsistency
+from utils.keyframes import Decision, Policy
+from utils.metrics.scoring import EvaluationMetric, ScoredFrame, merged_over_ranks
 from utils.padding import pad_batch
-from utils.run.dist import all_reduce_sum, gather, world_size
+from utils.run.dist import all_reduce_sum, world_size
 from utils.run.evaluation_state import EvaluationProgress
+from utils.stepper import Flow, Stepper
 from utils.training.nonfinite import restore, take_step
 from utils.training.progress import Progress
 from utils.views import Views, resize_labels, resize_scores
 
-Flow = Callable[
-    [Tensor, Tensor], Tensor
-]  # (frame, previous), both (B, 3, h, w) -> (B, 2, h, w): frame's grid, pixels
-
-
-class LabelledFrame(NamedTuple):
-    """One labelled frame on its way to metrics, pictures and files."""
-
-    name: str
-    frame: Tensor  # (3, H, W) in [0, 1] at working size
-    prediction: Tensor  # (H', W') uint8 at the size it is scored or written at
-    labels: Tensor | None  # (H', W') int64, where there are any
-    clip: Tensor | None = (
-        None  # (T, 3, H, W): the frame and those before it that came with it, oldest first
-    )
+# Training
 
 
 class LossModule(nn.Module):
@@ -51,59 +39,6 @@ class LossModule(nn.Module):
 
     def forward(self, clip: Tensor, labels: Tensor, flows: Tensor | None) -> dict[str, Tensor]:
         return self.model.losses(clip, labels, flows)
-
-
-class Stepper:
-    """Labels a video frame by frame: one state per pass of `views`, reset by a new video or a new frame size."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        views: Views,
-        autocast: AbstractContextManager,
-        flow: Flow | None = None,
-        policy=None,
-    ):
-        """flow: a provider, for methods that want flow from outside; policy: which frames are keys, utils.keyframes."""
-        self.model, self.views, self.autocast = model, views, autocast
-        self.flow, self.policy = flow, policy
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin a new video."""
-        self.states: list | None = None
-        self.previous: list[Tensor | None] = []
-        self.size, self.age = None, None
-
-    @torch.inference_mode()
-    def __call__(self, frame: Tensor) -> Tensor:
-        """frame (B, 3, H, W) -> scores (B, K, H, W)."""
-        if self.size != frame.shape[-2:]:
-            self.reset()
-        plan = self.views.plan(tuple(frame.shape[-2:]))
-        if self.states is None:
-            self.states = [self.model.start() for _ in range(plan.passes)]
-            self.previous = [None] * plan.passes
-        key = self.is_key(frame)
-        self.size = frame.shape[-2:]
-        return plan.run(lambda i, view: self.step(i, view[:, -1], key), frame[:, None])
-
-    def is_key(self, frame: Tensor) -> bool | None:
-        if self.policy is None:
-            return None
-        decision = self.policy.decide(frame, self.age)
-        self.age = 0 if decision.key else self.age + 1
-        return decision.key
-
-    def step(self, i: int, frame: Tensor, key: bool | None) -> Tensor:
-        """Pass i: frame (B, 3, h, w) -> logits (B, K, h, w)."""
-        flow = None
-        if self.flow is not None and self.previous[i] is not None:
-            flow = self.flow(frame, self.previous[i])
-        with self.autocast:
-            logits, self.states[i] = self.model.step(frame, self.states[i], flow, key)
-        self.previous[i] = frame if self.flow is not None else None
-        return self.model.upsample(logits.float(), frame.shape[-2:])
 
 
 def train_one_epoch(
@@ -123,41 +58,53 @@ def train_one_epoch(
 ) -> None:
     """The rest of an epoch: `loader` begins at progress.step.
 
-    network: LossModule or its DDP wrapper. on_step gets the named losses, as the mean over ranks, after each step.
-    Where loss or gradients are not finite, on all ranks at once, network and optimizer stay as before the step:
-    on_skip, if there is one, is told and the epoch goes on; else FloatingPointError names all terms, as it does
-    where a whole epoch was left out. flow: a provider for methods that want flow, asked where clips bring none.
+    network: LossModule or its DDP wrapper. on_step gets the named losses after each step, as the
+    mean over ranks. Where loss or gradients are not finite, on all ranks at once, network and
+    optimizer stay as before the step: on_skip, if there is one, is told and the epoch goes on;
+    else FloatingPointError names all terms, as it does where a whole epoch was left out.
+    flow: a provider for methods that want flow, asked where clips bring none.
     """
     network.train()
     for clip in loader:
         schedule.before_step(progress.epoch + 1, progress.step)
-        frames, labels = (
-            clip.frames.to(device, non_blocking=True),
-            clip.labels.to(device, non_blocking=True),
-        )
+        frames = clip.frames.to(device, non_blocking=True)
+        labels = clip.labels.to(device, non_blocking=True)
         flows = clip_flows(flow, frames) if clip.flows is None else clip.flows.to(device)
+        # A step that is skipped must not leave its batch norm statistics behind.
         buffers = [buffer.clone() for buffer in network.buffers()] if on_skip else ()
         with autocast:
             losses = network(*pad_batch(size_rule, frames, labels, flows))
         terms = mean_over_ranks(losses)
-        if fault := take_step(optimizer, scaler, sum(losses.values()), terms):
-            message = (
-                f"the {fault} not finite in epoch {progress.epoch + 1}, step {progress.step + 1}: "
-                + ", ".join(f"{name} {value:.6g}" for name, value in terms.items())
-            )
+        fault = take_step(optimizer, scaler, sum(losses.values()), terms)
+        if fault:
+            message = nonfinite_message(fault, progress, terms)
             if on_skip is None or progress.skipped + 1 == schedule.steps_per_epoch:
-                raise FloatingPointError(
-                    f"{message}; lower --lr-start or use --precision fp32"
-                    + ("" if on_skip else ", or leave such steps out: --on-nonfinite skip")
-                )
+                raise FloatingPointError(message + advice(on_skip is not None))
             restore(network, buffers)
             on_skip(message)
         progress.add(None if fault else terms)
         on_step(terms)
 
 
+def nonfinite_message(fault: str, progress: Progress, terms: dict[str, float]) -> str:
+    named = ", ".join(f"{name} {value:.6g}" for name, value in terms.items())
+    return (
+        f"the {fault} not finite in epoch {progress.epoch + 1}, step {progress.step + 1}: {named}"
+    )
+
+
+def advice(skipping: bool) -> str:
+    text = "; lower --lr-start or use --precision fp32"
+    if not skipping:
+        text += ", or leave such steps out: --on-nonfinite skip"
+    return text
+
+
 def clip_flows(flow: Flow | None, clip: Tensor) -> Tensor | None:
-    """clip (B, T, 3, H, W) -> (B, T-1, 2, H, W) by the provider, frame by frame; None without one or with one frame."""
+    """clip (B, T, 3, H, W) -> (B, T-1, 2, H, W) by the provider, frame by frame.
+
+    None without a provider, and for a single frame.
+    """
     if flow is None or clip.shape[1] < 2:
         return None
     return torch.stack([flow(clip[:, t], clip[:, t - 1]) for t in range(1, clip.shape[1])], 1)
@@ -165,80 +112,125 @@ def clip_flows(flow: Flow | None, clip: Tensor) -> Tensor | None:
 
 def mean_over_ranks(losses: dict[str, Tensor]) -> dict[str, float]:
     """The named losses as every rank sees them."""
-    values = (
-        all_reduce_sum(torch.stack([loss.detach().double() for loss in losses.values()]))
-        / world_size()
-    )
+    local = torch.stack([loss.detach().double() for loss in losses.values()])
+    values = all_reduce_sum(local) / world_size()
     return dict(zip(losses, values.tolist(), strict=True))
+
+
+# Evaluation
+
+
+class LabelledFrame(NamedTuple):
+    """One labelled frame on its way to pictures, files and the dashboard."""
+
+    name: str
+    frame: Tensor  # (3, H, W) in [0, 1] at working size
+    prediction: Tensor  # (H', W') uint8 at the size it is scored or written at
+    labels: Tensor | None  # (H', W') int64, where there are any
+    clip: Tensor | None = None  # (T, 3, H, W): the frame and those that came with it, oldest first
+    decision: Decision | None = None  # what the key frame policy answered, where there is one
+
+
+def ignore(labelled: LabelledFrame) -> None:
+    """A consumer that wants nothing."""
 
 
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
     clips: Iterable,
+    metrics: list[EvaluationMetric],
     *,
-    num_classes: int,
     device: torch.device,
     views: Views,
     autocast: AbstractContextManager,
     stepping: bool,
-    consistency: bool | None = None,
     flow: Flow | None = None,
-    policy=None,
-    original: bool = False,
-    degraded: Callable[[int, int], bool] | None = None,
+    policy: Policy | None = None,
+    score_at_work_size: bool = False,
     progress: EvaluationProgress | None = None,
-    consume: Callable[[LabelledFrame], None] = lambda labelled: None,
+    consume: Callable[[LabelledFrame], None] = ignore,
 ) -> dict:
-    """Score every labelled frame, one clip of batch 1 at a time, and add up over ranks.
+    """Score every labelled frame, one clip of batch 1 at a time -> what the metrics computed.
 
-    stepping: the clips are single frames of whole videos, in order, and are labelled by `step`; consistency: such
-    videos are scored over time too (default: if stepping). original: labels come at their own size and predictions are
-    scored at working size, and once more enlarged to the labels by nearest neighbour. degraded(video, index): which
-    frames are scored apart from the clean ones too. progress: `clips` begin at progress.done, and it is told where the
-    evaluation could go on. Returns ConfusionMatrix.compute(), with consistency VideoConsistency.compute() under each
-    metric's name, "original_size", "clean" and "degraded" as asked for, "loss" (mean cross entropy per frame; None
-    where scores are no logits) and "frames".
+    stepping: the clips are single frames of whole videos, in order, and are labelled by `step`.
+    score_at_work_size: labels come at their own size and are brought to the frames' for scoring.
+    progress: `clips` begin at progress.done, and it is told where the evaluation could go on.
+    The result is over all ranks.
     """
     model.eval()
-    stepper = Stepper(model, views, autocast, flow, policy)
-    scores_of = stepper if stepping else partial(forward_clip, model, views, autocast, flow)
-    tally = Tally(
-        model,
-        num_classes,
-        consistency=stepping if consistency is None else consistency,
-        with_loss=views.single_pass,
-        original=original,
-        degraded=degraded,
-    )
-    if progress and progress.sums:
-        tally.restore(progress.sums)
-    for done, clip in enumerate(clips, progress.done if progress else 0):
-        frames = clip.frames.to(device)
+    stepper = Stepper(model, views, autocast, flow=flow, policy=policy)
+    label = stepper if stepping else partial(forward_clip, model, views, autocast, flow)
+    start = 0
+    if progress:
+        start = progress.done
+        restore_metrics(metrics, progress.sums)
+    current = None
+    for done, clip in enumerate(clips, start):
         video = int(clip.video)
-        begins = tally.begins(video)
+        begins = video != current
         if begins:
+            end_video(metrics)
             stepper.reset()
+            current = video
         if progress and (begins or not stepping):
-            progress.mark(done, tally.sums)
-        scores = scores_of(frames[:, -1] if stepping else frames)
-        labels = full = clip.labels[:, -1].to(device)
-        if original:
-            labels = resize_labels(full, frames.shape[-2:])
-        scores = resize_scores(scores, tuple(labels.shape[-2:]), model.backbone.align_corners)
-        prediction = classes(scores)
-        try:
-            tally.add(scores, prediction, labels, video, int(clip.index))
-        except ValueError as error:  # the size of the frames has changed
-            raise ValueError(f"{clip.name[0]}: {error}") from error
-        if original:
-            tally.original.update(full, resize_labels(prediction, full.shape[-2:]))
-        consume(
-            LabelledFrame(
-                clip.name[0], frames[0, -1], prediction[0].to(torch.uint8), labels[0], frames[0]
-            )
-        )
-    return tally.result()
+            progress.mark(done, lambda: [metric.sums() for metric in metrics])
+        frames = clip.frames.to(device)
+        scores = label(frames[:, -1] if stepping else frames)
+        scored = scored_frame(model, clip, scores, score_at_work_size)
+        count(metrics, scored, clip.name[0])
+        consume(labelled_frame(clip.name[0], frames, scored, stepper.decision))
+    end_video(metrics)
+    return computed(metrics)
+
+
+def scored_frame(model: nn.Module, clip, scores: Tensor, at_work_size: bool) -> ScoredFrame:
+    """scores (1, K, h, w) of a clip's last frame, brought to the size that is scored."""
+    full_labels = clip.labels[:, -1].to(scores.device)
+    labels = full_labels
+    if at_work_size:
+        labels = resize_labels(full_labels, clip.frames.shape[-2:])
+    size = tuple(labels.shape[-2:])
+    scores = resize_scores(scores, size, model.backbone.align_corners)
+    prediction = best_class(scores)
+    return ScoredFrame(scores, prediction, labels, full_labels, int(clip.video), int(clip.index))
+
+
+def labelled_frame(
+    name: str, frames: Tensor, scored: ScoredFrame, decision: Decision | None
+) -> LabelledFrame:
+    """What consumers get of a frame; frames (1, T, 3, H, W)."""
+    prediction = scored.prediction[0].to(torch.uint8)
+    return LabelledFrame(name, frames[0, -1], prediction, scored.labels[0], frames[0], decision)
+
+
+def count(metrics: list[EvaluationMetric], scored: ScoredFrame, name: str) -> None:
+    """Hand a frame to all metrics. ValueError names the frame, say where the size has changed."""
+    try:
+        for metric in metrics:
+            metric.update(scored)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def restore_metrics(metrics: list[EvaluationMetric], sums: list | None) -> None:
+    """Go on from sums that were stored."""
+    if sums:
+        for metric, stored in zip(metrics, sums, strict=True):
+            metric.restore(stored)
+
+
+def end_video(metrics: list[EvaluationMetric]) -> None:
+    for metric in metrics:
+        metric.end_video()
+
+
+def computed(metrics: list[EvaluationMetric]) -> dict:
+    """The results of all metrics, over all ranks."""
+    results = {}
+    for metric in metrics:
+        results |= merged_over_ranks(metric).compute()
+    return results
 
 
 def forward_clip(
@@ -258,109 +250,7 @@ def forward_clip(
     return views.plan(tuple(clip.shape[-2:])).run(network, clip)
 
 
-class Tally:
-    """The running sums of an evaluation."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        num_classes: int,
-        *,
-        consistency: bool,
-        with_loss: bool,
-        original: bool,
-        degraded: Callable[[int, int], bool] | None,
-    ):
-        self.model, self.with_loss, self.degraded = model, with_loss, degraded
-        self.confusion = ConfusionMatrix(num_classes)
-        self.original = ConfusionMatrix(num_classes) if original else None
-        self.groups = (
-            {name: ConfusionMatrix(num_classes) for name in ("clean", "degraded")}
-            if degraded
-            else {}
-        )
-        self.consistency = (
-            [VideoConsistency(length, mode) for mode in ("correct", "vspw") for length in (8, 16)]
-            if consistency
-            else []
-        )
-        self.loss, self.frames, self.video = 0.0, 0, None
-
-    def begins(self, video: int) -> bool:
-        """Whether this frame is of another video than the last one's."""
-        if self.video == video:
-            return False
-        self.end_video()
-        self.video = video
-        return True
-
-    def end_video(self) -> None:
-        if self.video is not None:
-            for metric in self.consistency:
-                metric.end_video()
-
-    def add(
-        self, scores: Tensor, prediction: Tensor, labels: Tensor, video: int, index: int
-    ) -> None:
-        """scores (1, K, H, W), prediction and labels (1, H, W) of frame `index` of a video."""
-        self.confusion.update(labels, prediction)
-        if self.groups:
-            self.groups["degraded" if self.degraded(video, index) else "clean"].update(
-                labels, prediction
-            )
-        self.frames += 1
-        if self.with_loss:
-            self.loss += self.model.cross_entropy(scores, labels).item()
-        for metric in self.consistency:
-            metric.update_frame(labels[0], prediction[0])
-
-    def matrices(self) -> list[ConfusionMatrix]:
-        return [self.confusion, *filter(None, [self.original]), *self.groups.values()]
-
-    def sums(self) -> dict:
-        """All that is counted, as plain values; between two videos."""
-        return {
-            "counts": [matrix.counts.clone() for matrix in self.matrices()],
-            "loss": self.loss,
-            "frames": self.frames,
-            "consistency": [metric.sums() for metric in self.consistency],
-        }
-
-    def restore(self, sums: dict) -> None:
-        """The reverse of `sums`."""
-        for matrix, counts in zip(self.matrices(), sums["counts"], strict=True):
-            matrix.counts = counts
-        self.loss, self.frames = sums["loss"], sums["frames"]
-        for metric, stored in zip(self.consistency, sums["consistency"], strict=True):
-            metric.restore(stored)
-
-    def result(self) -> dict:
-        """Over all ranks; losses are means over frames."""
-        self.end_video()
-        loss, frames = all_reduce_sum(
-            torch.tensor([self.loss, float(self.frames)], dtype=torch.float64)
-        ).tolist()
-        values = over_ranks(self.confusion)
-        if self.original:
-            enlarged = over_ranks(self.original)
-            values["original_size"] = {name: enlarged[name] for name in ("mIoU", "IoU")}
-        values |= {name: over_ranks(group)["mIoU"] for name, group in self.groups.items()}
-        for metric in self.consistency:
-            whole, *others = gather(metric)
-            for other in others:
-                whole.merge(other)
-            values[whole.name] = whole.compute()
-        return values | {
-            "loss": loss / max(frames, 1) if self.with_loss else None,
-            "frames": int(frames),
-        }
-
-
-def over_ranks(confusion: ConfusionMatrix) -> dict:
-    """compute() of the counts of all ranks."""
-    total = copy(confusion)
-    total.counts = all_reduce_sum(confusion.counts)
-    return total.compute()
+# Streams
 
 
 def stream(
@@ -368,14 +258,16 @@ def stream(
 ) -> Iterator[tuple[object, Tensor, float]]:
     """Label a video as it comes: frames -> (frame, prediction (H, W) uint8, seconds).
 
-    A frame has `.image` (H, W, 3) uint8, and in `.work` the same at working size, or None where that is its own. The
-    state is that of one video; another frame size begins a new one. The seconds are the network's, with what comes
-    before and after it here.
+    A frame has `.image` (H, W, 3) uint8, and in `.work` the same at working size, or None where
+    that is its own. The state is that of one video; another frame size begins a new one. The
+    seconds are the network's, with what comes before and after it here.
     """
+    align_corners = stepper.model.backbone.align_corners
     for frame in frames:
         started = time.perf_counter()
-        scores = stepper(frame_tensor(frame.image if frame.work is None else frame.work, device))
-        prediction = label_map(scores, frame.image.shape[:2], stepper.model.backbone.align_corners)
+        image = frame.image if frame.work is None else frame.work
+        scores = stepper(frame_tensor(image, device))
+        prediction = label_map(scores, frame.image.shape[:2], align_corners)
         yield frame, prediction, time.perf_counter() - started
 
 
@@ -386,9 +278,12 @@ def frame_tensor(image: np.ndarray, device: torch.device) -> Tensor:
 
 def label_map(scores: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
     """scores (1, K, h, w) -> the best class of each pixel, (H, W) uint8 on the CPU."""
-    return classes(resize_scores(scores, size, align_corners))[0].to("cpu", torch.uint8)
+    return best_class(resize_scores(scores, size, align_corners))[0].to("cpu", torch.uint8)
 
 
-def classes(scores: Tensor) -> Tensor:
-    """scores (B, K, H, W) -> (B, H, W) int64: argmax(1), which on a CPU takes up to seven times as long."""
+def best_class(scores: Tensor) -> Tensor:
+    """scores (B, K, H, W) -> (B, H, W) int64.
+
+    As argmax(1), which on a CPU takes up to seven times as long.
+    """
     return scores.max(1).indices

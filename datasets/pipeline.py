@@ -19,14 +19,15 @@ from .transforms import (
 def training_transform(args) -> Transform:
     """Resize, then one geometric draw per clip, then colours: the order of the published recipes.
 
-    A warped past comes first: all else treats it as a true one. Scale, rotation, blur, flip and crop come as in
-    ETC, colours after them as in TMANet and MRCFA, the shift of LMANet after the flip.
+    A synthetic past comes first: all else treats it as a true one. Scale, rotation, blur, flip and
+    crop come as in ETC, colours after them as in TMANet and MRCFA, the shift of LMANet after the
+    flip.
     """
     steps = []
     if args.synthetic_past:
         steps.append(SyntheticPast(args.synthetic_past))
     if args.work_size:
-        steps.append(Resize(tuple(args.work_size), args.interpolation))
+        steps.append(Resize(args.work_size, args.interpolation))
     if args.random_scale:
         steps.append(RandomScale(*args.random_scale, args.interpolation))
     if args.random_rotate:
@@ -39,7 +40,7 @@ def training_transform(args) -> Transform:
         steps.append(RandomShift(args.random_shift, args.shift_border))
     if args.random_crop:
         ratio = args.crop_max_ratio if args.crop_max_ratio < 1 else None
-        steps.append(RandomCrop(tuple(args.random_crop), max_ratio=ratio))
+        steps.append(RandomCrop(args.random_crop, max_ratio=ratio))
     if args.photometric != "none":
         steps.append(Photometric(shared=args.photometric == "clip"))
     return Compose(steps)
@@ -49,5 +50,6 @@ def evaluation_transform(args) -> Transform:
     """Frames at working size; labels too if predictions are scored there."""
     if not args.work_size:
         return Compose([])
-    resize_labels = args.score_size == "work" and not args.use_orig_res  # which needs both sizes
-    return Compose([Resize(tuple(args.work_size), args.interpolation, labels=resize_labels)])
+    # --use-orig-res needs the labels at their own size too.
+    resize_labels = args.score_size == "work" and not args.use_orig_res
+    return Compose([Resize(args.work_size, args.interpolation, labels=resize_labels)])

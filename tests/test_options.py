@@ -11,6 +11,8 @@ import pytest
 import main
 import options
 from command import ROOT
+from options.methods.lma import FUSIONS
+from options.training import CLASS_WEIGHTS, SCHEDULES
 from utils.training import schedules
 
 BASE = ["--training", "--method", "single", "--dataset", "synthetic", "--savedir", "unused"]
@@ -27,10 +29,7 @@ def refused(argv, capsys) -> str:
 @pytest.mark.parametrize(
     "words, message",
     [
-        (
-            ["--savedir", "s"],
-            "one of the arguments --training --eval-mode --inference --check-data",
-        ),
+        (["--savedir", "s"], "one of the arguments --training --eval-mode --inference"),
         (["--training"], "--savedir"),
         (["--training", "--eval-mode", "--savedir", "s"], "not allowed with"),
         ([*BASE, "--bogus"], "unrecognized arguments: --bogus"),
@@ -38,9 +37,12 @@ def refused(argv, capsys) -> str:
         ([*BASE, "--method", "swin"], "invalid choice: 'swin'"),
         (
             [*BASE, "--backbone", "psp18", "--shallow-dec"],
-            "--shallow-dec belongs to --backbone erf",
+            "--shallow-dec acts with --backbone erf only, not with psp18",
         ),
         ([*BASE, "--aux-weight", "0.4"], "has no auxiliary head"),
+        ([*BASE, "--corr-size", "9"], "--corr-size acts with --method lma only, not with single"),
+        ([*BASE, "--method", "lma", "--corr-size", "8"], "expected an odd number"),
+        ([*BASE, "--method", "lma", "--win-size", "1"], "(2), got 1"),
         ([*BASE, "--momentum", "0.9"], "--momentum acts with --optimizer sgd only, not with adam"),
         ([*BASE, "--lr-power", "2"], "--lr-power acts with --lr-strategy poly only"),
         (
@@ -57,16 +59,18 @@ def refused(argv, capsys) -> str:
         ([*BASE, "--lr-start", "nan"], "at least 0"),
         ([*BASE, "--random-flip", "2"], "from 0 to 1"),
         ([*BASE, "--random-scale", "2", "1"], "LOW <= HIGH"),
+        ([*BASE, "--random-scale", "0", "1"], "above 0"),
         ([*BASE, "--random-scale", "0.5", "2"], "add --random-crop"),
         ([*BASE, "--random-scale", "0.5", "2", "--work-size", "64", "64"], "add --random-crop"),
         ([*BASE, "--ohem", "0.7", "10.5"], "number of pixels"),
         ([*BASE, "--ohem", "0.7", "inf"], "at least 0"),
-        ([*BASE, "--scales", "inf"], "at least 0"),
+        ([*BASE, "--scales", "inf"], "positive number"),
         ([*BASE, "--seed", "20000000000000"], "from 0 to"),
         ([*BASE, "--ohem", "2", "10"], "threshold"),
         ([*BASE, "--eval-stride", "10", "10"], "--eval-stride needs --eval-crop"),
         ([*BASE, "--scales", "0"], "positive"),
-        ([*BASE, "--num-workers", "-1"], "negative"),
+        ([*BASE, "--num-workers", "-1"], "at least 0, got -1"),
+        ([*BASE, "--num-workers", "1000"], "from 0 to 256, got 1000"),
         (["--inference", "--savedir", "s", "--source", "-", "--gpus", "2"], "drop --gpus"),
         (["@missing.txt", *BASE], "missing.txt"),
     ],
@@ -80,9 +84,8 @@ def test_defaults_follow_backbone_and_data_set_and_words_win():
     psp = main.parse_args([*BASE, "--backbone", "psp18"])
     assert (psp.optimizer, psp.lr_start, psp.aux_weight, psp.head_lr) == ("sgd", 0.01, 0.4, 10.0)
     assert main.parse_args([*BASE, "--backbone", "psp18", "--lr-start", "0.5"]).lr_start == 0.5
-    assert main.parse_args([*BASE, "--dataset", "camvid"]).iouVal is False, (
-        "CamVid's val part selects nothing"
-    )
+    camvid = main.parse_args([*BASE, "--dataset", "camvid"])
+    assert camvid.iouVal is False, "CamVid's val part selects nothing"
     assert main.parse_args([*BASE, "--dataset", "camvid", "--iouVal"]).iouVal is True
 
 
@@ -111,17 +114,17 @@ def test_a_recipe_that_cannot_be_read_is_told(tmp_path, capsys, content, message
     assert message in refused([f"@{recipe}", *BASE], capsys)
 
 
-def test_words_after_a_recipe_may_make_its_options_idle(tmp_path):
+def test_words_after_a_recipe_may_leave_its_options_without_effect(tmp_path):
     recipe = tmp_path / "args.txt"
-    recipe.write_text(options.to_recipe(main.parse_args([*BASE, "--backbone", "psp18"])))
-    args = main.parse_args(
-        [f"@{recipe}", "--savedir", "s", "--dataset", "camvid", "--optimizer", "adam"]
-    )
-    assert args.dataset == "camvid" and {"--synthetic-size", "--momentum"} <= set(args.idle)
+    recipe.write_text(options.recipe(main.parse_args([*BASE, "--backbone", "psp18"])))
+    words = [f"@{recipe}", "--savedir", "s", "--dataset", "camvid", "--optimizer", "adam"]
+    args = main.parse_args(words)
+    assert args.dataset == "camvid"
+    assert {"--synthetic-size", "--momentum"} <= set(args.without_effect)
 
 
 @pytest.mark.parametrize(
-    "words, idle",
+    "words, named",
     [
         (
             ["--inference", "--save-labels", "--num-epochs", "3", "--score-size", "work"],
@@ -146,109 +149,87 @@ def test_words_after_a_recipe_may_make_its_options_idle(tmp_path):
             ["--corr-size", "--win-size"],
         ),
         (
-            [
-                "--training",
-                "--method",
-                "single",
-                "--synthetic-past",
-                "0.5",
-                "--shift-border",
-                "road",
-            ],
+            "--training --method single --synthetic-past 0.5 --shift-border road".split(),
             ["--shift-border", "--synthetic-past"],
         ),
     ],
 )
-def test_options_that_change_nothing_in_a_job_are_named(words, idle):
-    assert main.parse_args([*words, "--savedir", "s"]).idle == idle
+def test_options_that_change_nothing_in_a_job_are_named(words, named):
+    assert main.parse_args([*words, "--savedir", "s"]).without_effect == named
 
 
 @pytest.mark.parametrize(
     "words",
     [
         BASE,
-        [*BASE, "--backbone", "r50v1c", "--random-scale", "0.5", "2", "--random-crop", "64", "64"],
-        [
-            *BASE,
-            "--dataset",
-            "camvid",
-            "--data-root",
-            "a folder/with blanks",
-            "--no-train-encoder",
-            "--iouTrain",
-        ],
-        [
-            "--eval-mode",
-            "--savedir",
-            "s",
-            "--weights",
-            "a b.pth",
-            "c.pth",
-            "--scales",
-            "0.5",
-            "1",
-            "--flip",
-        ],
-        [
-            "--inference",
-            "--savedir",
-            "s",
-            "--weights",
-            "w",
-            "--source",
-            "x*.png",
-            "0",
-            "--output",
-            "labels",
-        ],
+        [*BASE, *"--backbone r50v1c --random-scale 0.5 2 --random-crop 64 64".split()],
+        [*BASE, *"--dataset camvid --no-train-encoder --iouTrain --data-root".split(), "a b/c"],
+        "--eval-mode --savedir s --weights a.pth c.pth --scales 0.5 1 --flip".split(),
+        "--inference --savedir s --weights w --source x*.png 0 --output labels".split(),
     ],
 )
 def test_args_txt_is_a_recipe_of_the_same_run(words, tmp_path):
     args = main.parse_args(words)
     recipe = tmp_path / "args.txt"
-    recipe.write_text(options.to_recipe(args))
+    recipe.write_text(options.recipe(args))
     again = main.parse_args([f"@{recipe}", "--savedir", "s"])
-    one, two = (
-        {
-            k: list(v) if isinstance(v, (list, tuple)) else v
-            for k, v in vars(a).items()
-            if k != "savedir"
-        }
-        for a in (args, again)
-    )
-    assert one == two
+    assert vars(args) | {"savedir": "s"} == vars(again)
 
 
-def test_every_option_has_help_and_a_default_somewhere():
+def test_every_option_has_help_and_rows_set_only_options_that_are_declared():
+    declared = options.all_options()
     args = main.parse_args(BASE)
-    for action in options.make_parser()._actions:
-        assert action.help, action.dest
-        assert action.dest == "help" or hasattr(args, action.dest)
-    assert set(options.COMMON) <= {action.dest for action in options.make_parser()._actions}
-    for row in (*options.METHODS.values(), *options.BACKBONES.values(), *options.DATASETS.values()):
-        assert set(row.defaults) <= set(options.COMMON), "a row's option needs a common default"
+    for dest, option in declared.items():
+        assert option.help and hasattr(args, dest), dest
+    for table in (options.METHODS, options.BACKBONES, options.DATASETS):
+        for row in table.values():
+            assert row.defaults.keys() <= declared.keys()
+    for row in options.METHODS.values():
+        for published in row.published.values():
+            assert published.keys() <= declared.keys()
 
 
 def test_names_in_options_are_those_of_the_rooms():
-    from datasets.class_weights import CLASS_WEIGHTS
-    from models import BACKBONES, METHODS
-    from models.parts.fusion import FUSIONS
+    from datasets.class_weights import CLASS_WEIGHTS as PUBLISHED
+    from models import find
+    from models.parts.fusion import FUSIONS as BUILT
 
-    assert set(options.FUSIONS) == set(FUSIONS)
-    assert options.METHODS.keys() == METHODS.keys() and options.BACKBONES.keys() == BACKBONES.keys()
-    assert set(options.SCHEDULES) == set(schedules.NAMES)
-    assert set(options.CLASS_WEIGHTS) == {"none", "balanced", *CLASS_WEIGHTS}
+    assert set(FUSIONS) == set(BUILT)
+    assert set(SCHEDULES) == set(schedules.NAMES)
+    assert set(CLASS_WEIGHTS) == {"none", "balanced", *PUBLISHED}
+    for row in (*options.METHODS.values(), *options.BACKBONES.values()):
+        assert hasattr(find(row.network), "from_args"), row.name
 
 
-def test_help_is_instant_and_needs_no_torch():
+def help_text(*words) -> str:
+    """What --help prints, in a process that has neither torch nor numpy."""
     code = (
         "import sys; sys.modules['torch'] = sys.modules['numpy'] = None; import main\n"
-        "try: main.parse_args(['--help'])\nexcept SystemExit as stop: sys.exit(stop.code)"
+        f"try: main.main({list(words)!r})\n"
+        "except SystemExit as stop: sys.exit(stop.code)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "--corr-size" not in done.stdout or "lma" in options.METHODS
-    assert "--lr-strategy" in done.stdout
+    return done.stdout
+
+
+def test_help_needs_no_torch_and_shows_what_acts_in_the_chosen_job():
+    short = help_text("--help")
+    assert "--training" in short and "--savedir" in short and "LMANet" in short
+    assert "--lr-strategy" not in short, "not of everyday use"
+    training = help_text("--training", "--method", "tma", "--help")
+    assert "--lr-strategy" in training and "--key-channels" in training
+    assert "--corr-size" not in training and "--alpha" not in training
+    assert "(default: 215)" in training, "the defaults are those of the chosen method"
+    inference = help_text("--inference", "-h")
+    assert "--alpha" in inference and "--corr-size" in inference
+    assert "--lr-strategy" not in inference
+
+
+def test_help_all_shows_every_option():
+    text = help_text("--help-all")
+    for option in options.all_options().values():
+        assert option.flag in text
 
 
 @pytest.mark.parametrize(
@@ -257,7 +238,6 @@ def test_help_is_instant_and_needs_no_torch():
 def test_every_recipe_parses_and_says_what_it_is(recipe):
     args = main.parse_args([f"@{recipe}", "--savedir", "unused"])
     text = recipe.read_text()
-    assert text.startswith("# ") and not args.idle
-    assert args.training or args.weights or "add --weights" in text.lower(), (
-        "what an evaluation needs is told"
-    )
+    assert text.startswith("# ") and not args.without_effect
+    told = "add --weights" in text.lower()
+    assert args.training or args.weights or told, "what an evaluation needs is told"

@@ -1,9 +1,10 @@
-"""All that training changes: weights, optimizer, schedule, gradient scaler, random states, progress."""
+"""All that training changes: weights, optimizer, schedule, scaler, random states, progress."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,35 +14,7 @@ from .progress import Progress
 from .schedules import Schedule
 
 CHECKPOINT = "checkpoint.pth.tar"
-FIXED = (
-    "method",
-    "backbone",
-    "dataset",
-    "train_split",
-    "batch_size",
-    "seed",
-    "optimizer",
-    "lr_start",
-    "lr_strategy",
-    "head_lr",
-    "momentum",
-    "weight_decay",
-    "precision",
-)  # options that a resumed run may not change
-
-
-def make_optimizer(model: torch.nn.Module, args) -> torch.optim.Optimizer:
-    """Adam, AdamW or SGD over the model's own parameter groups. ValueError if nothing is left to train."""
-    groups = model.parameter_groups(args.lr_start, args.weight_decay)
-    if not any(group["params"] for group in groups):
-        raise ValueError(
-            "nothing to train: --no-train-encoder and --no-train-decoder leave no parameter"
-        )
-    if args.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=args.lr_start, momentum=args.momentum)
-    return (torch.optim.AdamW if args.optimizer == "adamw" else torch.optim.Adam)(
-        groups, lr=args.lr_start
-    )
+CLIPS = "clips in the training set:"
 
 
 class TrainingState:
@@ -51,14 +24,18 @@ class TrainingState:
         self,
         model: torch.nn.Module,
         args,
+        *,
         classes: Sequence[str],
         clips: int,
         steps_per_epoch: int,
         device: torch.device,
     ):
         """classes: their names; clips: how many the training set has."""
-        self.model, self.args, self.classes = model, args, list(classes)
-        self.fixed = {name: getattr(args, name) for name in FIXED} | {"clips": clips}
+        self.model = model
+        self.args = args
+        self.classes = list(classes)
+        # What a resumed run may not change: its options say so where they are declared.
+        self.fixed = {**args.resume_same, CLIPS: clips}
         self.optimizer = make_optimizer(model, args)
         self.schedule = Schedule(
             self.optimizer,
@@ -71,56 +48,43 @@ class TrainingState:
             gamma=args.lr_gamma,
             every=args.lr_step,
         )
-        self.scaler = torch.amp.GradScaler(
-            device.type, enabled=args.precision == "fp16" and device.type == "cuda"
-        )
+        scales = args.precision == "fp16" and device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scales)
         self.progress = Progress()
 
     def save(self, folder: Path) -> None:
         """Write folder/checkpoint.pth.tar; every rank must call."""
         random = gather(random_state())
         if rank() == 0:
-            checkpoint.save(
-                folder / CHECKPOINT,
-                {
-                    "progress": self.progress.state(),
-                    "state_dict": self.model.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "schedule": self.schedule.state_dict(),
-                    "scaler": self.scaler.state_dict(),
-                    "random": random,
-                    "fixed": self.fixed,
-                    "classes": self.classes,
-                    "network": self.args.network,
-                },
-            )
+            content = {
+                "progress": self.progress.state(),
+                "state_dict": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "random": random,
+                "fixed": self.fixed,
+                "classes": self.classes,
+                "network": self.args.network,
+            }
+            checkpoint.save(folder / CHECKPOINT, content)
         barrier()
 
     def load(self, folder: Path) -> str | None:
         """Continue from folder/checkpoint.pth.tar; a note if an older one had to serve.
 
-        ValueError if it is of another run: another network, data, optimizer or number of ranks.
+        ValueError if it is of another run: other options, data or number of ranks.
         """
-        content, note = checkpoint.read_latest(folder / CHECKPOINT)
+        path = folder / CHECKPOINT
+        content, note = checkpoint.read_latest(path)
         if "fixed" not in content:
+            raise ValueError(f"{path} is no checkpoint of a training of ours: give it to --weights")
+        require_same_run(path, content["fixed"], self.fixed)
+        ranks = len(content["random"])
+        if ranks != world_size():
             raise ValueError(
-                f"{folder / CHECKPOINT} is no checkpoint of a training of ours: give it to --weights"
-            )
-        for name, value in self.fixed.items():
-            if content["fixed"].get(name) != value:
-                option = (
-                    "clips in the training set:"
-                    if name == "clips"
-                    else f"--{name.replace('_', '-')}"
-                )
-                raise ValueError(
-                    f"{folder / CHECKPOINT} was trained with {option} {content['fixed'].get(name)}, not "
-                    f"{value}: resume with the options in {folder / 'args.txt'}"
-                )
-        if len(content["random"]) != world_size():
-            raise ValueError(
-                f"{folder / CHECKPOINT} was saved by {len(content['random'])} ranks, this run has "
-                f"{world_size()}: resume with --gpus {len(content['random'])}"
+                f"{path} was saved by {ranks} ranks, this run has {world_size()}: resume with "
+                f"--gpus {ranks}"
             )
         self.model.load_state_dict(content["state_dict"])
         self.optimizer.load_state_dict(content["optimizer"])
@@ -129,6 +93,43 @@ class TrainingState:
         self.progress = Progress(**content["progress"])
         set_random_state(content["random"][rank()])
         return note
+
+
+def require_same_run(path: Path, stored: dict[str, Any], now: dict[str, Any]) -> None:
+    """ValueError names the first option whose value differs from the one of the stored run.
+
+    An option that one of the two does not know had no effect there; where that matters, another
+    option differs as well.
+    """
+    for option, value in now.items():
+        if option in stored and stored[option] != value:
+            raise ValueError(
+                f"{path} was trained with {option} {in_words(stored[option])}, not "
+                f"{in_words(value)}: resume with the options in {path.parent / 'args.txt'}"
+            )
+
+
+def in_words(value: Any) -> str:
+    """A value as it would be typed."""
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value))
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "by default" if value is None else str(value)
+
+
+def make_optimizer(model: torch.nn.Module, args) -> torch.optim.Optimizer:
+    """Adam, AdamW or SGD over the model's parameter groups. ValueError if nothing is trained."""
+    groups = model.parameter_groups(args.lr_start, args.weight_decay)
+    if not any(group["params"] for group in groups):
+        raise ValueError(
+            "nothing to train: --no-train-encoder and --no-train-decoder leave no parameter"
+        )
+    if args.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=args.lr_start, momentum=args.momentum)
+    if args.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=args.lr_start)
+    return torch.optim.Adam(groups, lr=args.lr_start)
 
 
 def random_state() -> dict[str, torch.Tensor]:

@@ -1,0 +1,1 @@
+"""One file per job. main.py imports the one that was chosen."""

@@ -1,0 +1,142 @@
+"""--benchmark: time every stage of an inference: benchmark.json, benchmark.txt."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+import options
+from datasets import label_set
+from datasets.source import open_source
+from datasets.source.read_ahead import ReadAhead
+from engine import frame_tensor, label_map, stream
+from utils.output.outputs import InferenceOutput
+from utils.run import benchmark as speed
+from utils.run import savedir
+from utils.run.setup import views_of
+from utils.stepper import Stepper
+from utils.views import pad_edges
+
+from .common import make_model, prepare, resizing, start
+
+SIZE = (512, 1024)  # of the video that is made where none is given
+
+
+def run(args) -> None:
+    device, console = start(args)
+    folder = Path(args.savedir)
+    labels = label_set(args)
+    model = make_model(args, labels, device, console, complete=True).eval()
+    savedir.acquire(folder, args)
+    savedir.record(folder, args.job, options.recipe(args), model)
+    args.max_frames = args.max_frames or speed.FRAMES
+    parameters = sum(p.numel() for p in model.parameters())
+    with TemporaryDirectory() as temporary:
+        spec = source_to_time(args, Path(temporary))
+        size, frame = first_image(args, spec)
+        # Counted before preparation, which folds layers away.
+        flops = speed.step_flops(model, model_input(model, frame_tensor(frame, device)))
+        bench = Bench(args, prepare(args, model), labels, device, Path(temporary))
+        result = bench.measure(spec)
+    result |= {
+        "size": size,
+        "work_size": frame.shape[:2],
+        "parameters": parameters,
+        "flops": flops,
+        "peak_memory": speed.peak_memory(device),
+        "options": options.values(args),
+        "environment": speed.machine(),
+    }
+    speed.write(folder, result)
+    console.note(speed.table(result))
+
+
+def source_to_time(args, folder: Path) -> str:
+    """--source, or a video that is made for it."""
+    if args.source:
+        return args.source[0]
+    path = folder / "video.mp4"
+    speed.write_test_video(path, args.work_size or SIZE, args.max_frames)
+    return str(path)
+
+
+def first_image(args, spec: str):
+    """(H, W) of a source's frames, and its first image at working size."""
+    resize = resizing(args)
+    with open_source(spec, step=args.frame_step) as source:
+        image = next(iter(source)).image
+    return image.shape[:2], image if resize is None else resize(image)
+
+
+def model_input(model, frame: torch.Tensor) -> torch.Tensor:
+    """frame (1, 3, H, W) padded to a size the network takes."""
+    return pad_edges(frame, model.size_rule)
+
+
+class Bench:
+    """Times one network on one source, twice: stage by stage, and as --inference runs."""
+
+    def __init__(self, args, model, labels, device: torch.device, folder: Path):
+        self.args = args
+        self.model = model
+        self.labels = labels
+        self.device = device
+        self.folder = folder
+        self.stepper = Stepper(model, views_of(args, model), nullcontext())
+        self.resize = resizing(args)
+
+    def measure(self, spec: str) -> dict:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        # A memory fills before its steps take their full time.
+        filled = 1 - min(self.model.offsets, default=0)
+        warm_up = max(speed.WARM_UP, filled)
+        result = speed.summary(self.one_after_another(spec), warm_up)
+        self.stepper.reset()
+        result["overlapped_fps"] = speed.throughput(self.overlapping(spec), warm_up)
+        return result
+
+    def one_after_another(self, spec: str) -> dict[str, list[float]]:
+        """Seconds of each stage on each frame of a source."""
+        with (
+            open_source(spec, step=self.args.frame_step) as source,
+            self.output("stages", source) as output,
+        ):
+            stages = {
+                "pre-process": self.preprocess,
+                "network": lambda pair: (pair[0], self.stepper(pair[1])),
+                "post-process": self.postprocess,
+                "write": lambda pair: output.write(pair[0].image, pair[0].name, pair[1].numpy()),
+            }
+            return speed.measure(islice(source, self.args.max_frames), stages, self.device)
+
+    def preprocess(self, frame):
+        image = frame.image if self.resize is None else self.resize(frame.image)
+        return frame, frame_tensor(image, self.device)
+
+    def postprocess(self, pair):
+        frame, scores = pair
+        align_corners = self.model.backbone.align_corners
+        return frame, label_map(scores, frame.image.shape[:2], align_corners)
+
+    def overlapping(self, spec: str):
+        """The same frames as --inference labels them; yields after each."""
+        with (
+            open_source(spec, step=self.args.frame_step) as source,
+            ReadAhead(source, latest=source.live, resize=self.resize) as frames,
+            self.output("overlapped", source) as output,
+        ):
+            limited = islice(frames, self.args.max_frames)
+            for frame, prediction, _ in stream(self.stepper, limited, device=self.device):
+                output.write(frame.image, frame.name, prediction.numpy())
+                yield frame.name
+
+    def output(self, name: str, source) -> InferenceOutput:
+        args = self.args
+        return InferenceOutput(
+            self.folder, name, args.output, source.fps, self.labels.palette, args.alpha
+        )

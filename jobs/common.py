@@ -1,0 +1,130 @@
+"""What several jobs do: the network with its weights, data to score, the savedir, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+import datasets
+import options
+from datasets import build_dataset
+from datasets.transforms import resample
+from models import build_model
+from models.deploy import for_inference
+from utils.checkpoint import load_weights
+from utils.log import Console
+from utils.run.allocator import keep_freed_memory
+from utils.run.dist import fingerprint, rank, require_same_on_all_ranks
+from utils.run.setup import PRECISIONS, begin
+from utils.run.stopping import StopRequest
+
+ROOT = Path(__file__).resolve().parents[1]
+ON_STOP = "; --resume goes on from here"
+NEED_WEIGHTS = {"evaluation": "--eval-mode", "inference": "--inference"}
+
+
+def require(args) -> None:
+    """What a run cannot do without. ValueError says which option is missing.
+
+    RuntimeError where a package of another project hides one of our folders.
+    """
+    if args.inference and not args.source:
+        raise ValueError(
+            "--inference needs --source: a video file, folder, glob, camera index, stream address "
+            "or -"
+        )
+    if args.job in NEED_WEIGHTS and not args.weights:
+        raise ValueError(f"{NEED_WEIGHTS[args.job]} needs --weights: the checkpoint to run")
+    if Path(datasets.__file__).resolve().parents[1] != ROOT:
+        raise RuntimeError(
+            f"the folder datasets of StreamSeg is hidden by {datasets.__file__}: "
+            f"run `python {ROOT / 'main.py'}` without -P and without PYTHONSAFEPATH"
+        )
+
+
+def start(args) -> tuple[torch.device, Console]:
+    """What every run begins with: memory, device, ranks that agree, notes about the options."""
+    require(args)
+    keep_freed_memory()
+    device = begin(args)
+    console = Console(rank())
+    require_same_on_all_ranks("options", options.same_on_all_ranks(args))
+    if args.of_weights:
+        console.note(f"the weights say {' '.join(args.of_weights)}")
+    if args.without_effect:
+        console.warn(f"without effect in this run: {', '.join(args.without_effect)}")
+    return device, console
+
+
+def listen() -> StopRequest:
+    """From now on a signal ends the run at the next frame or step."""
+    return StopRequest(ON_STOP).listen()
+
+
+def make_model(args, labels, device: torch.device, console: Console, *, complete: bool):
+    """The network with its weights, on the device; channels last, which convolutions run faster in.
+
+    complete: all weights must be there. ValueError where they are for other classes.
+    """
+    model = build_model(args, len(labels.names))
+    resumes = args.training and args.resume  # its checkpoint holds the weights
+    if args.weights and not resumes:
+        report = load_weights(model, args.weights, complete=complete, new_classes=args.new_classes)
+        console.note(str(report))
+        if complete and report.classes and report.classes != labels.names:
+            raise ValueError(
+                f"the weights were trained for {', '.join(report.classes)}, not for "
+                f"{', '.join(labels.names)}: choose another --dataset"
+            )
+    elif args.training and not args.train_encoder and not resumes:
+        console.note(
+            "neither --weights nor --train-encoder: the encoder stays as it was drawn, at random"
+        )
+    require_same_on_all_ranks("weights", [fingerprint(model)])
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def prepare(args, model):
+    """The network for labelling alone: --precision and --compile, batch norm folded."""
+    return for_inference(model, dtype=PRECISIONS[args.precision], compiled=args.compile)
+
+
+def scoring_data(args, split: str, model):
+    """A split without augmentation.
+
+    Densely labelled videos are labelled by `step`, others by clips.
+    """
+    data = build_dataset(args, split, augment=False, startup=model.startup)
+    require_same_on_all_ranks(f"data to score ({split})", [data.summary()])
+    return data.stepping() if data.dense else data
+
+
+def note_gaps(args, data, console: Console) -> None:
+    """Say how often memory sees the labelled frame before a gap instead of missing frames."""
+    gaps = sum(getattr(video, "gaps", 0) for video in data.videos)
+    if args.offsets and gaps:
+        console.note(
+            f"{gaps} gaps in the {args.dataset} frames are bridged by the labelled frame before "
+            "them"
+        )
+
+
+def consumers(stop: StopRequest, *consume: Callable) -> Callable:
+    """A consumer of labelled frames: looks for a signal, then hands the frame to all."""
+
+    def take(labelled) -> None:
+        stop.check()
+        for one in consume:
+            one(labelled)
+
+    return take
+
+
+def resizing(args) -> Callable | None:
+    """How an image comes to --work-size; None where it stays as it is."""
+    if not args.work_size:
+        return None
+    return partial(resample, size=args.work_size, interpolation=args.interpolation)

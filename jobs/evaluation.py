@@ -1,0 +1,95 @@
+"""--eval-mode: score the weights on --val-split: results.json, results.txt, pictures."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import options
+from datasets import label_set
+from utils.dashboard import Dashboard
+from utils.metrics import DEFINITIONS
+from utils.output.outputs import EvaluationOutput
+from utils.output.report import class_table, environment, write_results
+from utils.run import savedir
+from utils.run.dist import barrier, rank, world_size
+from utils.run.evaluation_state import EvaluationProgress
+from utils.run.setup import views_of
+
+from .common import consumers, listen, make_model, note_gaps, prepare, scoring_data, start
+from .scoring import score
+
+RATE = 10.0  # frames a second of a video whose data set has no rate
+
+
+def run(args) -> None:
+    device, console = start(args)
+    stop = listen()
+    folder = Path(args.savedir)
+    labels = label_set(args)
+    model = make_model(args, labels, device, console, complete=True)
+    data = scoring_data(args, args.val_split, model)
+    note_gaps(args, data, console)
+    savedir.acquire(folder, args)
+    recipe = options.recipe(args)
+    progress = EvaluationProgress(folder, recipe, args.weights, resume=args.resume)
+    savedir.record(folder, args.job, recipe, model)
+    savedir.remove_results(folder)
+    model = prepare(args, model)
+    output = evaluation_output(args, folder, labels, data, progress.done)
+    with progress, output, Dashboard.of(args, labels) as dashboard:
+        consume = consumers(stop, output, dashboard.watch("eval", len(data), progress.done))
+        results = score(
+            args,
+            model,
+            data,
+            console,
+            views_of(args, model),
+            consume,
+            device=device,
+            autocast=nullcontext(),
+            progress=progress,
+        )
+        dashboard.results(results)
+    if rank() == 0:
+        report(args, folder, labels, results, console)
+    barrier()
+    progress.remove()  # only now: until the results are written, there is something to resume
+
+
+def evaluation_output(args, folder: Path, labels, data, start: int) -> EvaluationOutput:
+    """What is drawn and written of the frames, shared among ranks."""
+    ranks = world_size()
+    pictures = len(data) if args.save_images else args.pictures
+    rate = None
+    if args.save_video and data.step:
+        rate = data.videos[0].fps or RATE
+    return EvaluationOutput(
+        folder,
+        labels.names,
+        labels.palette,
+        frames=-(-len(data) // ranks),
+        pictures=-(-pictures // ranks),
+        labels=args.save_labels,
+        video_fps=rate,
+        ids=labels.ids,
+        start=start,
+    )
+
+
+def report(args, folder: Path, labels, results: dict, console) -> None:
+    """Write the results, and print the table of classes."""
+    run = {name: results.pop(name) for name in ("loss", "frames")}
+    content = {
+        "metrics": results,
+        **run,
+        "options": options.values(args),
+        "environment": environment(),
+    }
+    write_results(folder, content, labels.names, definitions=DEFINITIONS)
+    table = class_table(labels.names, results["IoU"], results["recall"], results["label_share"])
+    console.note(table)
+    places = str(folder / "results.txt")
+    if args.pictures:
+        places += f" and {folder / 'pictures'}"
+    console.note(f"mIoU {100 * results['mIoU']:.2f} on {run['frames']} frames; see {places}")

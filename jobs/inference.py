@@ -1,0 +1,156 @@
+"""--inference: label every source; one that fails does not stop the others."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+
+import options
+from datasets import label_set
+from datasets.source import open_source
+from datasets.source.names import expand_sources, unique_names
+from datasets.source.read_ahead import ReadAhead
+from engine import stream
+from utils.dashboard import Dashboard
+from utils.dashboard.explorer import LastFrames, explore
+from utils.output.outputs import InferenceOutput
+from utils.output.pictures import legend, save_png
+from utils.run import savedir
+from utils.run.dist import gather, rank, world_size
+from utils.run.errors import USER_ERRORS, one_line
+from utils.run.evaluation_state import FinishedSources
+from utils.run.setup import views_of
+from utils.stepper import Stepper
+
+from .common import listen, make_model, prepare, resizing, start
+
+
+def run(args) -> None:
+    """Label all sources. ValueError in the end if any failed."""
+    device, console = start(args)
+    stop = listen()
+    folder = Path(args.savedir)
+    labels = label_set(args)
+    sources, failures = usable_sources(args.source)
+    asked = len(sources) + len(failures)
+    if rank():
+        failures = []  # all ranks found the same; one tells them
+    model = make_model(args, labels, device, console, complete=True).eval()
+    if args.explore and not hasattr(model, "attention"):
+        raise ValueError(f"--explore: --method {args.method} has no attention to look at")
+    savedir.acquire(folder, args)
+    recipe = options.recipe(args)
+    finished = FinishedSources(folder, recipe, resume=args.resume)
+    savedir.record(folder, args.job, recipe, model)
+    model = prepare(args, model)
+    if rank() == 0:
+        save_png(folder / "legend.png", legend(labels.names, labels.palette))
+    notes = []
+    named = list(zip(sources, unique_names(sources), strict=True))
+    with Dashboard.of(args, labels) as dashboard:
+        for spec, name in named[rank() :: world_size()]:
+            if name in finished:
+                console.note(f"{name}: labelled before, left as it is")
+                continue
+            labelling = SourceLabelling(args, model, labels, device, console, stop, dashboard)
+            try:
+                notes += labelling.label(spec, name)
+                finished.add(name)
+            except USER_ERRORS as error:
+                stop.check()  # what failed may be what the signal has ended
+                failures.append(one_line(error))
+    tell_of_others(notes, console)
+    failures = sum(gather(failures), [])
+    if failures:
+        raise ValueError(f"{len(failures)} of {asked} sources failed: " + "; ".join(failures))
+
+
+def usable_sources(specs: list[str]) -> tuple[list[str], list[str]]:
+    """The sources that the words name, and why words name none. ValueError if there is none."""
+    good = []
+    failures = []
+    for spec in specs:
+        try:
+            expand_sources([spec])
+            good.append(spec)
+        except USER_ERRORS as error:
+            failures.append(one_line(error))
+    if not good:
+        raise ValueError("; ".join(failures))
+    return expand_sources(good), failures
+
+
+def tell_of_others(notes: list[str], console) -> None:
+    """What other ranks have noted about their sources; each warned of its own at once."""
+    for note in sum(gather(notes)[1:], []):
+        console.warn(note)
+
+
+class SourceLabelling:
+    """One source from its first frame to its last, or to a signal; what was labelled is kept."""
+
+    def __init__(self, args, model, labels, device, console, stop, dashboard):
+        self.args = args
+        self.model = model
+        self.labels = labels
+        self.device = device
+        self.console = console
+        self.stop = stop
+        self.dashboard = dashboard
+        self.notes: list[str] = []
+
+    def label(self, spec: str, name: str) -> list[str]:
+        """Label the source -> what was noted about it."""
+        args = self.args
+        stepper = Stepper(self.model, views_of(args, self.model), nullcontext())
+        if args.explore:
+            stepper = LastFrames(stepper)
+        with open_source(spec, step=args.frame_step) as source:
+            count, seconds = self.run(source, stepper, name)
+        self.tell(source.notes)
+        self.stop.check()
+        mean = 1000 * seconds / max(count, 1)
+        self.console.note(
+            f"{name}: {count} frames, the network took {mean:.0f} ms a frame on average; "
+            f"see {args.savedir}"
+        )
+        if args.explore and count:
+            self.explore(stepper)
+        return self.notes
+
+    def run(self, source, stepper, name: str) -> tuple[int, float]:
+        """Frames that were labelled, and the seconds the network took."""
+        args = self.args
+        count = 0
+        seconds = 0.0
+        with (
+            ReadAhead(source, latest=source.live, resize=resizing(args)) as frames,
+            InferenceOutput(
+                Path(args.savedir), name, args.output, source.fps, self.labels.palette, args.alpha
+            ) as output,
+        ):
+            self.stop.wake = source.stop
+            self.stop.check()
+            total = min(filter(None, (source.length, args.max_frames)), default=None)
+            labelled = stream(stepper, islice(frames, args.max_frames), device=self.device)
+            for frame, prediction, spent in self.console.progress(labelled, total, name):
+                count += 1
+                seconds += spent
+                output.write(frame.image, frame.name, prediction.numpy())
+                self.dashboard.live(frame.name, frame.image, prediction.numpy())
+                self.tell(source.notes)
+                self.stop.check()
+        return count, seconds
+
+    def tell(self, fresh: list[str]) -> None:
+        """Warn of what the source has noted since the last time."""
+        while fresh:
+            self.notes.append(fresh.pop(0))
+            self.console.warn(self.notes[-1])
+
+    def explore(self, stepper: LastFrames) -> None:
+        """Show where pixels of the last frame attend, until a signal."""
+        where = f"{self.args.server}:{self.args.port}"
+        self.console.note(f"where does the last frame look? {where} shows it; Ctrl-C ends this")
+        explore(self.dashboard, stepper, lambda: bool(self.stop))

@@ -1,0 +1,13 @@
+"""--replay: the record of a finished run, to a visdom server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from utils.dashboard.replay import replay
+from utils.log import Console
+
+
+def run(args) -> None:
+    shown = replay(Path(args.replay), args.server, args.port)
+    Console().note(f"{args.server}:{args.port} shows {', '.join(shown)}")

@@ -1,0 +1,73 @@
+"""Scoring a split: shared by the validation of a training and by an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+
+from engine import evaluate
+from utils.log import Console
+from utils.metrics.scoring import EvaluationMetric, standard_metrics
+from utils.run.dist import rank, world_size
+from utils.run.evaluation_state import EvaluationProgress
+from utils.run.loading import evaluation_loader
+from utils.views import Views
+
+SLOWEST = 5.0  # frames a second; below, frames are pictures of different things: no video metrics
+
+
+def metrics_for(args, model, data, views: Views) -> list[EvaluationMetric]:
+    """What is measured on this data set."""
+    return standard_metrics(
+        data.num_classes,
+        consistency=is_steady(data),
+        # Averaged probabilities are no logits: they have no loss.
+        cross_entropy=model.cross_entropy if views.single_pass else None,
+        original_size=args.use_orig_res,
+        degraded=degraded_of(data),
+    )
+
+
+def is_steady(data) -> bool:
+    """Whether frames follow each other closely enough to be scored over time."""
+    rates = [video.fps or SLOWEST for video in data.videos]
+    return data.step and min(rates) >= SLOWEST
+
+
+def degraded_of(data) -> Callable[[int, int], bool] | None:
+    """Which frames are known to be degraded: (video, index) -> bool; None where that is unknown."""
+    if not all(getattr(video, "degrade", False) for video in data.videos):
+        return None
+    return lambda video, index: data.videos[video].degraded(index)
+
+
+def score(
+    args,
+    model,
+    data,
+    console: Console,
+    views: Views,
+    consume: Callable,
+    *,
+    device: torch.device,
+    autocast: AbstractContextManager,
+    progress: EvaluationProgress | None = None,
+) -> dict:
+    """The results of this rank's share of the data, added up over ranks."""
+    done = progress.done if progress else 0
+    loader = evaluation_loader(data, args.num_workers, rank(), world_size(), done)
+    shown = console.progress(loader, done + len(loader), "scoring", done)
+    return evaluate(
+        model,
+        shown,
+        metrics_for(args, model, data, views),
+        device=device,
+        views=views,
+        autocast=autocast,
+        stepping=data.step,
+        score_at_work_size=args.use_orig_res,
+        progress=progress,
+        consume=consume,
+    )

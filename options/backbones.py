@@ -1,0 +1,107 @@
+"""The rows of the backbones, each with its own options."""
+
+from __future__ import annotations
+
+from .jobs import NETWORK
+from .option import Group, Option
+from .rows import Backbone
+
+# SGD with a poly schedule, as PSPNet, the FCN on ResNet-v1c and TMANet were trained.
+SGD = {
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "lr_start": 0.01,
+    "weight_decay": 1e-4,
+    "lr_strategy": "poly",
+}
+# How LMANet fuses on maps of many channels, as published for PSPNet101.
+WIDE = {"fusion_strategy": "sigmoid-down1"}
+# semseg's training of PSPNet: heads at ten times the encoder's rate.
+PSP = {**SGD, **WIDE, "head_lr": 10.0, "aux_weight": 0.4, "batch_size": 8, "num_epochs": 200}
+# mmsegmentation's schedule, on which TMANet builds.
+V1C = {
+    **SGD,
+    **WIDE,
+    "aux_weight": 0.4,
+    "weight_decay": 5e-4,
+    "lr_min": 1e-4,
+    "batch_size": 8,
+    "num_epochs": 240,
+    "align_corners": False,
+}
+STRIDES = (4, 8, 8, 8)
+
+ERF = Group(
+    "backbone (erf)",
+    (
+        Option("--backbone-nobn", "skip every batch norm", type=bool),
+        Option("--shallow-dec", "classify at 1/8, without the decoder", type=bool),
+    ),
+    jobs=NETWORK,
+)
+
+ALIGNMENT = Group(
+    "backbone (r50v1c, r101v1c)",
+    (
+        Option(
+            "--align-corners",
+            "how logits are enlarged (TMANet: on for Cityscapes)",
+            type=bool,
+            negatable=True,
+            default=None,
+        ),
+    ),
+    jobs=NETWORK,
+)
+
+ROWS = (
+    Backbone(
+        "erf",
+        "ERFNet (Romera et al., T-ITS 2018)",
+        "models.backbones.erfnet:ERFNet",
+        groups=(ERF,),
+        defaults={"lr_start": 5e-4},
+    ),
+    Backbone(
+        "psp18",
+        "PSPNet on ResNet-18, as ETC uses it",
+        "models.backbones.pspnet:PSPNet18",
+        defaults=PSP,
+        stage_strides=STRIDES,
+        auxiliary=True,
+    ),
+    Backbone(
+        "psp50",
+        "PSPNet on ResNet-50 (Zhao et al., CVPR 2017)",
+        "models.backbones.pspnet:PSPNet50",
+        defaults=PSP,
+        stage_strides=STRIDES,
+        auxiliary=True,
+    ),
+    Backbone(
+        "psp101",
+        "PSPNet on ResNet-101",
+        "models.backbones.pspnet:PSPNet101",
+        defaults=PSP,
+        stage_strides=STRIDES,
+        auxiliary=True,
+    ),
+    Backbone(
+        "r50v1c",
+        "dilated ResNet-50-v1c with an FCN head, the trunk of TMANet",
+        "models.backbones.fcn:ResNet50V1c",
+        groups=(ALIGNMENT,),
+        defaults=V1C,
+        stage_strides=STRIDES,
+        auxiliary=True,
+    ),
+    Backbone(
+        "r101v1c",
+        "the same on ResNet-101-v1c",
+        "models.backbones.fcn:ResNet101V1c",
+        groups=(ALIGNMENT,),
+        defaults=V1C,
+        stage_strides=STRIDES,
+        auxiliary=True,
+    ),
+)

@@ -1,0 +1,97 @@
+"""Options of the data: which set, where it is, at which size it is worked on and scored."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from .jobs import DATA, FILES, RUNS, SCORING, TRAINING
+from .option import FREE, Group, Option
+from .tables import DATASETS
+from .types import SIZE, path
+
+WITH_FILES = tuple(name for name, row in DATASETS.items() if row.variable)
+VARIABLES = ", ".join(DATASETS[name].variable for name in WITH_FILES)
+
+
+def validates(args: Namespace) -> bool:
+    """Whether a training scores anything; other jobs score always."""
+    return not args.training or args.iouVal or args.iouTrain
+
+
+def sizes_differ(args: Namespace) -> bool:
+    """Whether working size and label size may be two sizes."""
+    return bool(args.work_size) and validates(args)
+
+
+def refuse_unknown_split(args: Namespace) -> str | None:
+    splits = DATASETS[args.dataset].splits
+    for option, split in (("--train-split", args.train_split), ("--val-split", args.val_split)):
+        if split not in splits:
+            return f"{option} {split}: --dataset {args.dataset} has {', '.join(splits)}"
+    return None
+
+
+DATA_OPTIONS = Group(
+    "data",
+    (
+        Option(
+            "--dataset",
+            "the data and its classes (listed below)",
+            choices=tuple(DATASETS),
+            default="cityscapes",
+            network=True,
+            everyday=True,
+        ),
+        Option(
+            "--data-root",
+            f"the data set's folder (or its environment variable: {VARIABLES})",
+            type=path,
+            only_with={"dataset": WITH_FILES},
+            resume=FREE,
+            per_machine=True,
+            everyday=True,
+        ),
+        Option("--train-split", "split to train on", default="train", jobs=TRAINING),
+        Option(
+            "--val-split",
+            "split to validate on and to score",
+            default="val",
+            jobs=SCORING + FILES,
+            acts_if=validates,
+            everyday=True,
+        ),
+        Option(
+            "--work-size",
+            "size the network works at (default: the published size on the published data "
+            "set, else the frames' own)",
+            jobs=RUNS,
+            everyday=True,
+            **SIZE,
+        ),
+        Option(
+            "--interpolation",
+            "how frames are resized: pil averages when it shrinks, cv2 is faster",
+            choices=("pil", "cv2"),
+            default="pil",
+            jobs=RUNS,
+        ),
+        Option(
+            "--score-size",
+            "size at which predictions are scored: of the labels or of the network's work",
+            choices=("label", "work"),
+            default="label",
+            jobs=SCORING,
+            acts_if=lambda args: sizes_differ(args) and not args.use_orig_res,
+        ),
+        Option(
+            "--use-orig-res",
+            "score at working size, and a second time enlarged to the labels' own size by "
+            "nearest neighbour",
+            type=bool,
+            jobs=SCORING,
+            acts_if=sizes_differ,
+        ),
+    ),
+    jobs=DATA,
+    refusals=(refuse_unknown_split,),
+)

@@ -1,0 +1,79 @@
+"""The rows of the data sets, each with its own options."""
+
+from __future__ import annotations
+
+from .jobs import DATA
+from .option import Group, Option
+from .rows import Dataset
+from .types import SIZE, positive
+
+CAMVID = Group(
+    "data (camvid)",
+    (
+        Option(
+            "--void-class",
+            "12 classes, void being class 0, as TMANet scores",
+            type=bool,
+            network=True,
+        ),
+    ),
+    jobs=DATA,
+)
+
+SYNTHETIC = Group(
+    "data (synthetic)",
+    (
+        Option(
+            "--synthetic-videos",
+            "how many synthetic videos each split has",
+            type=positive,
+            nargs=3,
+            default=(200, 8, 8),
+            metavar=("TRAIN", "VAL", "TEST"),
+        ),
+        Option("--synthetic-size", "size of a synthetic frame", default=(256, 512), **SIZE),
+        Option("--synthetic-length", "frames of a synthetic video", type=positive, default=30),
+        Option(
+            "--synthetic-degrade",
+            "noise, blur, flicker and sensor dropouts",
+            type=bool,
+            negatable=True,
+            default=True,
+        ),
+    ),
+    jobs=DATA,
+)
+
+ROWS = (
+    Dataset(
+        "cityscapes",
+        "Cityscapes with its video snippets: 19 classes, labelIds or labelTrainIds",
+        "datasets.cityscapes",
+        ("train", "val", "test"),
+        variable="STREAMSEG_CITYSCAPES",
+    ),
+    Dataset(
+        "synthetic",
+        "street videos rendered from a seed, with exact labels and flow: no files needed",
+        "datasets.synthetic",
+        ("train", "val", "test"),
+        groups=(SYNTHETIC,),
+    ),
+    Dataset(
+        "camvid",
+        "CamVid: 480x360 with 11 classes, or 960x720",
+        "datasets.camvid",
+        ("train", "val", "test"),
+        groups=(CAMVID,),
+        # Its val part is the temporal test: no epoch is selected on it.
+        defaults={"iouVal": False},
+        variable="STREAMSEG_CAMVID",
+    ),
+    Dataset(
+        "folder",
+        "your own clips: CLIP/images and CLIP/labels",
+        "datasets.folder",
+        ("train", "val", "test", "all"),
+        variable="STREAMSEG_FOLDER",
+    ),
+)

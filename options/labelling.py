@@ -1,0 +1,113 @@
+"""Options of evaluation and inference: views of a frame, sources, what is written."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from .data import validates
+from .jobs import EVALUATION, LABELLING, RUNS
+from .option import FREE, Group, Option
+from .types import SIZE, natural, path, positive, scale, share
+
+
+def refuse_stride_alone(args: Namespace) -> str | None:
+    if args.eval_stride and not args.eval_crop:
+        return "--eval-stride needs --eval-crop"
+    return None
+
+
+def refuse_source_elsewhere(args: Namespace) -> str | None:
+    if args.source and args.job not in LABELLING:
+        return "--source goes with --inference or --benchmark"
+    return None
+
+
+def refuse_shared_pipe(args: Namespace) -> str | None:
+    if "-" in args.source and args.gpus > 1:
+        return "--source - cannot be shared by several processes: drop --gpus"
+    return None
+
+
+def refuse_wide_benchmark(args: Namespace) -> str | None:
+    if args.benchmark and (len(args.source) > 1 or args.gpus > 1):
+        return "--benchmark measures one --source in one process: drop --gpus and other sources"
+    return None
+
+
+VIEWS = Group(
+    "views of a frame at test time",
+    (
+        Option("--flip", "average with the mirrored frame", type=bool, acts_if=validates),
+        Option(
+            "--scales",
+            "average over scales",
+            type=scale,
+            nargs="+",
+            default=[1.0],
+            acts_if=validates,
+        ),
+        Option("--eval-crop", "slide a window of this size", acts_if=validates, **SIZE),
+        Option(
+            "--eval-stride", "of the window (default: two thirds of it)", acts_if=validates, **SIZE
+        ),
+        Option(
+            "--average",
+            "what overlapping windows average",
+            choices=("probabilities", "logits"),
+            default="probabilities",
+            acts_if=validates,
+        ),
+    ),
+    jobs=RUNS,
+    refusals=(refuse_stride_alone,),
+)
+RESULTS = Group(
+    "evaluation: what is written",
+    (
+        Option("--save-labels", "a PNG of class ids per frame", type=bool, everyday=True),
+        Option(
+            "--pictures",
+            "how many frames are drawn",
+            type=natural,
+            default=8,
+            acts_if=lambda args: not args.save_images,
+        ),
+        Option("--save-images", "draw all frames", type=bool),
+        Option(
+            "--save-video",
+            "a video of input, label, prediction and errors of each densely labelled video",
+            type=bool,
+        ),
+    ),
+    jobs=EVALUATION,
+    resume=FREE,
+)
+
+INFERENCE = Group(
+    "inference: what is labelled and written",
+    (
+        Option(
+            "--source",
+            "video files, folders, globs, camera indices, stream addresses, - (PPM on stdin)",
+            type=path,
+            nargs="+",
+            default=[],
+            metavar="SOURCE",
+            everyday=True,
+        ),
+        Option(
+            "--output",
+            "what inference writes",
+            choices=("overlay", "labels", "side-by-side"),
+            nargs="+",
+            default=["overlay"],
+            everyday=True,
+        ),
+        Option("--frame-step", "label every N-th frame", type=positive, default=1),
+        Option("--max-frames", "stop a source after N frames", type=positive),
+        Option("--alpha", "strength of the overlay, 0 to 1", type=share, default=0.5),
+    ),
+    jobs=LABELLING,
+    resume=FREE,
+    refusals=(refuse_source_elsewhere, refuse_shared_pipe, refuse_wide_benchmark),
+)

@@ -1,0 +1,65 @@
+"""Options of the network: which method on which backbone, from which weights."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from .jobs import NETWORK, TRAINING
+from .option import FREE, Group, Option
+from .tables import BACKBONES, METHODS
+from .types import path
+
+
+def refuse_unfit(args: Namespace) -> str | None:
+    method = METHODS[args.method]
+    reason = method.unfit(BACKBONES[args.backbone])
+    if not reason:
+        return None
+    fits = ", ".join(name for name, row in BACKBONES.items() if not method.unfit(row))
+    return (
+        f"--method {args.method} cannot run on --backbone {args.backbone}: {reason}; "
+        f"it runs on {fits}"
+    )
+
+
+NETWORK_OPTIONS = Group(
+    "network",
+    (
+        Option(
+            "--method",
+            "the network that labels video (listed below)",
+            choices=tuple(METHODS),
+            default="lma",
+            network=True,
+            everyday=True,
+        ),
+        Option(
+            "--backbone",
+            "the single-frame network in it (listed below)",
+            choices=tuple(BACKBONES),
+            default="erf",
+            network=True,
+            everyday=True,
+        ),
+        Option(
+            "--weights",
+            "checkpoints to start from or to run; published formats are recognised",
+            type=path,
+            default=[],
+            nargs="+",
+            metavar="FILE",
+            resume=FREE,
+            per_machine=True,
+            everyday=True,
+        ),
+        Option(
+            "--new-classes",
+            "start from weights for other classes: the classifier layers are re-initialised",
+            type=bool,
+            jobs=TRAINING,
+            resume=FREE,
+        ),
+    ),
+    jobs=NETWORK,
+    refusals=(refuse_unfit,),
+)

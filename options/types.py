@@ -1,0 +1,94 @@
+"""Types of options: text -> value. What is wrong is said by what was expected and what came."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentTypeError
+
+LARGEST = 2**31 - 1
+WORKERS = 256  # loader processes per rank, at most: thousands would take all memory of a machine
+
+
+def path(text: str) -> str:
+    """A path, with ~ as the home folder where no shell has seen it."""
+    return os.path.expanduser(text)
+
+
+def whole(text: str, least: int, most: int = LARGEST) -> int:
+    """A whole number in a range."""
+    value = int(text)
+    if value < least:
+        raise ArgumentTypeError(f"expected a whole number of at least {least}, got {text}")
+    if value > most:
+        raise ArgumentTypeError(f"expected a whole number from {least} to {most}, got {text}")
+    return value
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    return whole(text, 1)
+
+
+def natural(text: str) -> int:
+    """A whole number from 0 on."""
+    return whole(text, 0)
+
+
+def seed(text: str) -> int:
+    """A whole number that random generators take."""
+    value = int(text)
+    if not 0 <= value <= LARGEST:
+        raise ArgumentTypeError(f"expected a whole number from 0 to {LARGEST}, got {text}")
+    return value
+
+
+def workers(text: str) -> int:
+    """A number of loader processes."""
+    return whole(text, 0, WORKERS)
+
+
+def odd(text: str) -> int:
+    """The side of a window that has a centre."""
+    value = int(text)
+    if value < 1 or value % 2 == 0:
+        nearest = max(value, 0) + 1
+        raise ArgumentTypeError(f"expected an odd number from 1 on, got {text}: take {nearest}")
+    return value
+
+
+def window(text: str) -> int:
+    """Frames of a clip: -1 for "as many as fill the memory", or at least two."""
+    value = int(text)
+    if value != -1 and not 2 <= value <= LARGEST:
+        raise ArgumentTypeError(
+            f"expected -1, or the labelled frame and one before it at least (2), got {text}"
+        )
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
+    return value
+
+
+def rate(text: str) -> float:
+    """A finite number that is not negative."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ArgumentTypeError(f"expected a number of at least 0, got {text}")
+    return value
+
+
+def scale(text: str) -> float:
+    """A factor: finite and positive."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ArgumentTypeError(f"expected a positive number (above 0), got {text}")
+    return value
+
+
+# An option that takes a size, as keyword arguments of Option.
+SIZE = {"nargs": 2, "type": positive, "metavar": ("H", "W")}
