@@ -74,8 +74,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def launch_or_run(args: Namespace, argv: list[str]) -> int:
     """With --gpus N start N processes of this script, else do the job here."""
+    from jobs.installation import check_installation
     from utils.run import dist
 
+    check_installation()
     if args.gpus > 1 and not dist.launched():
         from jobs.common import require
         from utils.run.setup import check_device

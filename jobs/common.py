@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 
-import datasets
 import options
 from datasets import build_dataset
 from datasets.transforms import resample
@@ -21,16 +19,12 @@ from utils.run.dist import fingerprint, rank, require_same_on_all_ranks
 from utils.run.setup import PRECISIONS, begin
 from utils.run.stopping import StopRequest
 
-ROOT = Path(__file__).resolve().parents[1]
 ON_STOP = "; --resume goes on from here"
 NEED_WEIGHTS = {"evaluation": "--eval-mode", "inference": "--inference"}
 
 
 def require(args) -> None:
-    """What a run cannot do without. ValueError says which option is missing.
-
-    RuntimeError where a package of another project hides one of our folders.
-    """
+    """What a run cannot do without. ValueError says which option is missing."""
     if args.inference and not args.source:
         raise ValueError(
             "--inference needs --source: a video file, folder, glob, camera index, stream address "
@@ -38,11 +32,6 @@ def require(args) -> None:
         )
     if args.job in NEED_WEIGHTS and not args.weights:
         raise ValueError(f"{NEED_WEIGHTS[args.job]} needs --weights: the checkpoint to run")
-    if Path(datasets.__file__).resolve().parents[1] != ROOT:
-        raise RuntimeError(
-            f"the folder datasets of StreamSeg is hidden by {datasets.__file__}: "
-            f"run `python {ROOT / 'main.py'}` without -P and without PYTHONSAFEPATH"
-        )
 
 
 def start(args) -> tuple[torch.device, Console]:

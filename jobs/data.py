@@ -43,6 +43,5 @@ def list_files(args) -> None:
     """What scoring --val-split reads, one path a line: for `rsync --files-from` and its like."""
     model = build_model(args, len(label_set(args).names))
     data = build_dataset(args, args.val_split, augment=False, startup=model.startup)
-    root = data_root(args)
     for path in needed_files(data.videos, model.startup, data.dense):
-        print(path.relative_to(root))
+        print(path.relative_to(data_root(args)))

@@ -13,7 +13,6 @@ backbone and method; what the weights that are to run say of their network; the 
 
 from __future__ import annotations
 
-import sys
 from argparse import SUPPRESS, Namespace
 from dataclasses import replace
 from functools import cache
@@ -87,7 +86,7 @@ def parse(argv: list[str], of_weights: dict[str, Any] | None = None) -> Namespac
     groups = all_groups()
     if any(word in HELP_WORDS for word in argv):
         print_help(argv, groups, defaults(rows) | known)
-        sys.exit(0)
+        Parser().exit(0)
     parser = make_parser(groups)
     parser.set_defaults(**defaults(rows) | known)
     args = parser.parse_args(argv)

@@ -14,13 +14,15 @@ def path(text: str) -> str:
     return os.path.expanduser(text)
 
 
-def whole(text: str, least: int, most: int = LARGEST) -> int:
-    """A whole number in a range."""
+def whole(text: str, least: int) -> int:
+    """A whole number from `least` on that fits into 31 bits."""
     value = int(text)
     if value < least:
         raise ArgumentTypeError(f"expected a whole number of at least {least}, got {text}")
-    if value > most:
-        raise ArgumentTypeError(f"expected a whole number from {least} to {most}, got {text}")
+    if value > LARGEST:
+        raise ArgumentTypeError(
+            f"expected a whole number of at least {least}, below 2^31, got {text}"
+        )
     return value
 
 
@@ -44,7 +46,9 @@ def seed(text: str) -> int:
 
 def workers(text: str) -> int:
     """A number of loader processes."""
-    return whole(text, 0, WORKERS)
+    if int(text) > WORKERS:
+        raise ArgumentTypeError(f"{text} would start as many processes: {WORKERS} at most")
+    return whole(text, 0)
 
 
 def odd(text: str) -> int:

@@ -116,7 +116,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line(tmp_path):
 
 SPEND = """
 import resource, sys, torch
-from utils.allocator import keep_freed_memory
+from utils.run.allocator import keep_freed_memory
 done = keep_freed_memory() if sys.argv[1] == "keep" else None
 torch.set_num_threads(1)
 x = torch.ones(16_000_000)        # 64 MB: above what glibc ever learns to keep

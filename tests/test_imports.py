@@ -9,29 +9,24 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {
-    "main": {"options", "engine", "models", "datasets", "utils"},
+    "main": {"options", "jobs", "engine", "models", "datasets", "utils"},
+    "jobs": {"options", "engine", "models", "datasets", "utils"},
     "engine": {"utils"},
     "models": {"models"},
     "datasets": {"datasets"},
     "utils": {"utils"},
     "options": set(),
 }
-LATE = {
-    "cv2",
-    "tqdm",
-    "matplotlib",
-    "visdom",
-    "tensorboard",
-    "torchvision",
-    "cupy",
-}  # imported where they are used
+# Imported where they are used.
+LATE = {"cv2", "tqdm", "matplotlib", "visdom", "tensorboard", "torchvision", "cupy"}
 
 
 def files():
     for room in MAY_IMPORT:
-        yield from (
-            sorted((ROOT / room).rglob("*.py")) if (ROOT / room).is_dir() else [ROOT / f"{room}.py"]
-        )
+        if (ROOT / room).is_dir():
+            yield from sorted((ROOT / room).rglob("*.py"))
+        else:
+            yield ROOT / f"{room}.py"
 
 
 def imports(source: str):
@@ -70,10 +65,28 @@ def test_every_file_imports_only_what_its_room_may(path):
         ("engine", "from models import x"),
         ("utils", "import cv2"),
         ("options", "def f():\n    import torch"),
+        ("options", "from models import find"),
+        ("engine", "import jobs.common"),
+        ("utils", "from options import METHODS"),
     ],
 )
 def test_a_planted_import_is_found(room, source):
     assert faults(room, source)
+
+
+def test_every_folder_of_ours_is_a_package_or_it_would_lose_to_an_installed_one():
+    folders = {path.parent for path in files() if path.parent != ROOT}
+    assert all((folder / "__init__.py").is_file() for folder in folders)
+
+
+def test_jobs_and_rooms_import_their_own_at_the_top():
+    """Late imports hide what a file needs; main.py alone has them, so that --help needs no torch."""
+    for path in files():
+        if path.name == "main.py":
+            continue
+        late = [name for name, top in imports(path.read_text()) if not top]
+        ours = [name for name in late if name.split(".")[0] in MAY_IMPORT]
+        assert not ours, f"{path} imports {ours} inside a function"
 
 
 @pytest.mark.parametrize("path", list(files()), ids=lambda path: str(path.relative_to(ROOT)))
@@ -82,7 +95,7 @@ def test_library_code_neither_prints_shapes_nor_ends_the_process(path):
     assert ast.get_docstring(tree) or not path.read_text(), "every file says what it is"
     called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     assert not any(name.endswith(".cuda") for name in called - {"torch.version.cuda"})
-    if path.name not in ("main.py", "options.py"):
+    if path.name != "main.py":
         assert not called & {"exit", "sys.exit", "os._exit", "quit"}
 
 

@@ -12,13 +12,13 @@ from PIL import Image
 import main
 from command import SINGLE, call, perform, run, start, succeed
 from datasets import build_dataset
-from engine import evaluate
+from evaluations import evaluated
+from jobs.scoring import degraded_of
 from models.single import SingleFrame
 from toys import ToyBackbone
 from utils.run import evaluation_state
 from utils.run.evaluation_state import EvaluationProgress
 from utils.run.loading import evaluation_loader
-from utils.views import Views
 
 WORDS = [
     "--dataset",
@@ -68,15 +68,11 @@ def test_an_evaluation_killed_again_and_again_ends_with_the_same_numbers(
             if moment is not None and len(seen) >= moment:
                 raise Killed
 
-        values = evaluate(
+        values = evaluated(
             model,
-            evaluation_loader(data, 0, start=progress.done),
-            num_classes=11,
-            views=Views(model.size_rule),
-            device=torch.device("cpu"),
-            autocast=torch.autocast("cpu", enabled=False),
-            stepping=data.step,
-            degraded=main.degraded_of(data),
+            data,
+            loader=evaluation_loader(data, 0, start=progress.done),
+            degraded=degraded_of(data),
             progress=progress,
             consume=consume,
         )

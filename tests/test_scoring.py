@@ -7,12 +7,18 @@ from PIL import Image
 
 import main
 from datasets import build_dataset
-from engine import evaluate
+from evaluations import evaluated
+from jobs.scoring import degraded_of
 from models.single import SingleFrame
 from toys import ToyBackbone
 from utils.metrics import ConfusionMatrix
-from utils.run.loading import evaluation_loader
-from utils.views import Views, resize_labels
+from utils.views import resize_labels
+
+
+SMALL = (
+    "--eval-mode --method single --dataset synthetic --savedir unused --synthetic-size 32 64 "
+    "--synthetic-length 12 --synthetic-videos 1 3 1"
+).split()
 
 
 @pytest.fixture
@@ -22,46 +28,13 @@ def model():
 
 
 def data_of(*words):
-    args = main.parse_args(
-        [
-            "--eval-mode",
-            "--method",
-            "single",
-            "--dataset",
-            "synthetic",
-            "--savedir",
-            "unused",
-            "--synthetic-size",
-            "32",
-            "64",
-            "--synthetic-length",
-            "12",
-            "--synthetic-videos",
-            "1",
-            "3",
-            "1",
-            *words,
-        ]
-    )
+    args = main.parse_args([*SMALL, *words])
     return build_dataset(args, "val"), args
-
-
-def scores(model, data, **options):
-    return evaluate(
-        model,
-        evaluation_loader(data, 0),
-        num_classes=11,
-        device=torch.device("cpu"),
-        views=Views(model.size_rule),
-        autocast=torch.autocast("cpu", enabled=False),
-        stepping=data.step,
-        **options,
-    )
 
 
 def test_degraded_frames_are_scored_apart(model):
     data, _ = data_of()
-    degraded = main.degraded_of(data)
+    degraded = degraded_of(data)
     expected, seen = {True: ConfusionMatrix(11), False: ConfusionMatrix(11)}, {True: 0, False: 0}
     for i in range(len(data)):
         clip = data[i]
@@ -71,15 +44,15 @@ def test_degraded_frames_are_scored_apart(model):
         expected[hit].update(clip.labels[-1][None], logits.argmax(1))
         seen[hit] += 1
     assert seen[True] > 0 and seen[False] > 0, "the case has both"
-    found = scores(model, data.stepping(), degraded=degraded)
+    found = evaluated(model, data.stepping(), degraded=degraded)
     assert found["clean"] == expected[False].compute()["mIoU"]
     assert found["degraded"] == expected[True].compute()["mIoU"] != found["clean"]
-    assert "clean" not in scores(model, data)
+    assert "clean" not in evaluated(model, data)
 
 
 def test_a_data_set_that_does_not_know_its_degraded_frames_has_no_such_scores():
-    assert main.degraded_of(data_of("--no-synthetic-degrade")[0]) is None
-    assert main.degraded_of(data_of()[0]) is not None
+    assert degraded_of(data_of("--no-synthetic-degrade")[0]) is None
+    assert degraded_of(data_of()[0]) is not None
 
 
 def test_use_orig_res_scores_at_working_size_and_enlarged(model):
@@ -104,7 +77,7 @@ def test_use_orig_res_scores_at_working_size_and_enlarged(model):
             label,
             np.asarray(Image.fromarray(prediction).resize((64, 32), Image.Resampling.NEAREST)),
         )
-    found = scores(model, data, original=args.use_orig_res)
+    found = evaluated(model, data, original_size=args.use_orig_res)
     assert found["mIoU"] == small.compute()["mIoU"]
     assert found["original_size"]["mIoU"] == large.compute()["mIoU"] != found["mIoU"]
     assert len(found["original_size"]["IoU"]) == 11

@@ -13,19 +13,10 @@ from command import TINY, TRAIN, assert_one_line, call, perform, run
 from utils import checkpoint
 from utils.checkpoint import network_of
 
-LMA = [
-    "--method",
-    "lma",
-    "--dataset",
-    "synthetic",
-    "--fusion-strategy",
-    "sigmoid-down1",
-    "--corr-size",
-    "5",
-    "--stm-queue-size",
-    "2",
-    "--no-local-correlation",
-]
+LMA = (
+    "--method lma --dataset synthetic --fusion-strategy sigmoid-down1 --corr-size 5 "
+    "--stm-queue-size 2 --no-local-correlation"
+).split()
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +33,20 @@ def test_a_network_is_run_as_it_was_trained_without_a_word(trained, tmp_path, na
     data = [word for word in TINY if word not in ("--method", "single", "--dataset", "synthetic")]
     done = run("--eval-mode", *data, "--weights", trained / name, "--savedir", tmp_path / "short")
     assert done.returncode == 0, done.stderr
-    assert "the weights say --method=lma" in done.stdout and "--no-local-correlation" in done.stdout
-    perform(
-        "--eval-mode",
-        *TINY,
-        *LMA,
-        "--weights",
-        trained / "model_best.pth",
-        "--savedir",
-        tmp_path / "long",
-    )
+    assert "the weights say --method lma" in done.stdout and "--no-local-correlation" in done.stdout
+    words = ["--weights", trained / "model_best.pth", "--savedir", tmp_path / "long"]
+    perform("--eval-mode", *TINY, *LMA, *words)
     short, long = (
         json.loads((tmp_path / name / "results.json").read_text()) for name in ("short", "long")
     )
     assert short["metrics"] == long["metrics"]
-    assert short["options"]["network"] == long["options"]["network"]
-    assert "--fusion-strategy sigmoid-down1" in (tmp_path / "short" / "args.txt").read_text()
+    one, two = (recipe_without_weights(tmp_path / name) for name in ("short", "long"))
+    assert one == two and "--fusion-strategy sigmoid-down1" in one
+
+
+def recipe_without_weights(folder) -> list[str]:
+    lines = (folder / "args.txt").read_text().splitlines()
+    return [line for line in lines if not line.startswith("--weights")]
 
 
 def test_words_count_more_than_weights(trained):
@@ -100,28 +89,36 @@ def test_what_weights_say_is_what_a_run_with_the_same_words_would_say():
         )
 
 
-def test_a_file_of_strangers_sets_nothing_but_the_network(tmp_path):
-    """Not where the run writes, nor a recipe to read, nor what is not there."""
-    evil = {
-        "savedir": "elsewhere",
-        "overwrite": True,
-        "gpus": 8,
-        "backbone": "@secrets",
-        "corr_size": "7 --overwrite",
-    }
-    words = options.words_of(evil)
-    assert words == ["--backbone=@secrets", "--corr-size=7 --overwrite"]
+@pytest.mark.parametrize(
+    "network, message",
+    [
+        ({"backbone": "@secrets"}, "--backbone cannot be '@secrets'"),
+        ({"corr_size": "7 --overwrite"}, "--corr-size cannot be '7 --overwrite'"),
+        ({"corr_size": 8}, "--corr-size cannot be 8"),
+        ({"method": ["lma"]}, "--method cannot be ['lma']"),
+        ({"memorize_first": 1}, "--memorize-first is on or off, not 1"),
+    ],
+)
+def test_a_file_that_says_what_cannot_be_gets_one_line(tmp_path, network, message):
     path = tmp_path / "evil.pth"
-    checkpoint.save(path, {"state_dict": {"x": torch.zeros(1)}, "network": evil})
+    checkpoint.save(path, {"state_dict": {"x": torch.zeros(1)}, "network": network})
     done = call("--eval-mode", "--weights", path, "--savedir", tmp_path / "s")
-    assert_one_line(
-        done,
-        "what the weights say of their network cannot be: argument --backbone: invalid",
-        tmp_path / "s",
-    )
-    for network in ({"method": ["lma"]}, {3: "lma"}, ["--method", "lma"], "lma", None):
-        checkpoint.save(path, {"state_dict": {"x": torch.zeros(1)}, "network": network})
-        assert network_of([str(path)]) == {}
+    expected = f"what the weights say of their network cannot be: {message}"
+    assert_one_line(done, expected, tmp_path / "s")
+
+
+def test_a_file_of_strangers_sets_nothing_but_the_network():
+    """Not where the run writes, nor what is downloaded, started or removed."""
+    evil = {"savedir": "elsewhere", "overwrite": True, "gpus": 8, "weights": ["x"], "bogus": 1.5}
+    run = ["--eval-mode", "--savedir", "s"]
+    assert vars(main.parse_args(run, evil)) == vars(main.parse_args(run))
+
+
+@pytest.mark.parametrize("network", [["--method", "lma"], "lma", None, 3.5])
+def test_what_is_no_table_of_options_says_nothing(tmp_path, network):
+    path = tmp_path / "odd.pth"
+    checkpoint.save(path, {"state_dict": {"x": torch.zeros(1)}, "network": network})
+    assert network_of([str(path)]) == {}
 
 
 def test_files_that_say_nothing_change_nothing(tmp_path):

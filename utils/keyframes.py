@@ -64,7 +64,7 @@ class FixedInterval:
         self.interval = interval
 
     def decide(self, context: FrameContext) -> Decision:
-        if context.age is None:
+        if context.age is None or context.age < 0:
             return Decision(True, "first frame")
         if context.age + 1 >= self.interval:
             return Decision(True, f"interval of {self.interval}")

@@ -76,7 +76,7 @@ class Stepper:
             cost=self.cost,
         )
         self.decision = self.policy.decide(context)
-        if self.decision.key:
+        if self.decision.key or self.age is None:  # nothing can be propagated to a first frame
             self.age = 0
         else:
             self.age += 1
