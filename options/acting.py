@@ -54,6 +54,7 @@ def all_groups() -> tuple[Group, ...]:
 
 def owned_groups(kind: str, rows: dict) -> list[Group]:
     """The groups that stand in rows; their options act with these rows only."""
+    # A group that several rows share is one object: its identity tells who owns it.
     owners: dict[int, list[str]] = {}
     found: dict[int, Group] = {}
     for name, row in rows.items():
@@ -91,6 +92,7 @@ def parse(argv: list[str], of_weights: dict[str, Any] | None = None) -> Namespac
     parser.set_defaults(**defaults(rows) | known)
     args = parser.parse_args(argv)
     fix_sizes(args)
+    # What stands in a recipe may be left without effect by later words; what is typed must act.
     typed_words = [word for word in argv if not word.startswith("@")]
     derive(args, rows, typed(argv))
     reason = refusal(args, rows, typed(typed_words))
@@ -127,7 +129,9 @@ def chosen_rows(argv: list[str], known: dict[str, Any]) -> tuple[Dataset, Backbo
     tables = {"dataset": DATASETS, "backbone": BACKBONES, "method": METHODS}
     parser = Parser()
     for name in NAMES:
-        parser.add_argument(f"--{name}", default=known.get(name, all_options()[name].default))
+        option = all_options()[name]
+        default = known.get(name, option.default)
+        parser.add_argument(option.flag, type=option.type, default=default)
     found, _ = parser.parse_known_args(argv)
     return tuple(
         tables[name].get(getattr(found, name), tables[name][all_options()[name].default])
@@ -157,6 +161,7 @@ def derive(args: Namespace, rows: tuple[Dataset, Backbone, Method], given: set[s
     """What follows from the options and is not typed: the job, the networks' classes, offsets."""
     dataset, backbone, method = rows
     args.job = jobs.job_of(args)
+    # Rooms that may not import options find their classes and modules by these.
     args.method_class = method.network
     args.backbone_class = backbone.network
     args.dataset_module = dataset.module
@@ -266,6 +271,7 @@ def same_on_all_ranks(args: Namespace) -> list[str]:
         o for o in all_options().values() if o.recipe and not o.per_machine and acts(o, args)
     ]
     lines = [option.recipe_line(getattr(args, option.dest)) for option in options]
+    # It stands in no recipe, but one rank that starts anew would ruin the others' run.
     return [line for line in lines if line] + ["--resume"] * args.resume
 
 

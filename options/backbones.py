@@ -29,7 +29,7 @@ V1C = {
     "num_epochs": 240,
     "align_corners": False,
 }
-STRIDES = (4, 8, 8, 8)
+STRIDES = (4, 8, 8, 8)  # of the four stages of a ResNet that is dilated from the third on
 
 ERF = Group(
     "backbone (erf)",

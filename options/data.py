@@ -47,6 +47,7 @@ DATA_OPTIONS = Group(
             f"the data set's folder (or its environment variable: {VARIABLES})",
             type=path,
             only_with={"dataset": WITH_FILES},
+            # The folder may be moved between two runs; the number of clips is compared instead.
             resume=FREE,
             per_machine=True,
             everyday=True,

@@ -73,7 +73,7 @@ ROWS = (
         "folder",
         "your own clips: CLIP/images and CLIP/labels",
         "datasets.folder",
-        ("train", "val", "test", "all"),
+        ("train", "val", "test", "all"),  # folders without splits serve as any
         variable="STREAMSEG_FOLDER",
     ),
 )

@@ -34,6 +34,7 @@ def refuse_wide_benchmark(args: Namespace) -> str | None:
     return None
 
 
+# A training validates with the same views, so they decide which epoch counts as best.
 VIEWS = Group(
     "views of a frame at test time",
     (

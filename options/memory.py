@@ -32,6 +32,7 @@ def window_offsets(args: Namespace) -> tuple[int, ...]:
 
 def drawn_memory(args: Namespace, frames: int) -> tuple[int, int] | None:
     """(N, W) where a training clip has N frames in memory, drawn among the last W; else None."""
+    # Evaluation reads what the window names; only training draws.
     if args.memory_strategy != "random":
         return None
     return frames, memory_window(args)

@@ -9,6 +9,13 @@ from .option import FREE, Group, Option
 from .tables import BACKBONES, METHODS
 from .types import path
 
+ALIASES = {"psp": "psp101"}  # as LMANet's README calls it
+
+
+def backbone_name(text: str) -> str:
+    """The name that the table has."""
+    return ALIASES.get(text, text)
+
 
 def refuse_unfit(args: Namespace) -> str | None:
     method = METHODS[args.method]
@@ -36,6 +43,7 @@ NETWORK_OPTIONS = Group(
         Option(
             "--backbone",
             "the single-frame network in it (listed below)",
+            type=backbone_name,
             choices=tuple(BACKBONES),
             default="erf",
             network=True,

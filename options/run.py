@@ -74,12 +74,14 @@ RUN = Group(
             resume=SAME,
             everyday=True,
         ),
+        # Training runs uncompiled: nobody has measured it there.
         Option(
             "--compile",
             "torch.compile for encoder and decoder",
             type=bool,
             jobs=EVALUATION + LABELLING,
         ),
+        # A resume needs the same number of ranks too: the checkpoint itself tells (random states).
         Option(
             "--gpus",
             "processes, one per GPU (on a CPU: gloo ranks)",
@@ -101,6 +103,7 @@ RUN = Group(
             type=positive,
             per_machine=True,
         ),
+        # Every draw of a run follows from it: another seed is another run.
         Option("--seed", "of every random draw", type=seed, default=0, resume=SAME),
         Option(
             "--deterministic", "deterministic algorithms on the GPU too", type=bool, resume=SAME

@@ -30,7 +30,7 @@ STEP = {"lr_strategy": ("step",)}
 def refuse_impossible_ohem(args: Namespace) -> str | None:
     if not args.ohem:
         return None
-    threshold, kept = args.ohem
+    threshold, kept = args.ohem  # both come as numbers: argparse has one type for all values
     if 0 < threshold <= 1 and kept == int(kept):
         return None
     return f"--ohem needs a threshold in (0, 1] and a number of pixels, got {threshold} {kept}"
@@ -45,6 +45,8 @@ def refuse_missing_head(args: Namespace) -> str | None:
 OPTIMIZATION = Group(
     "training",
     (
+        # Free, since a finished run may be trained for longer. With the poly schedule, whose rate
+        # depends on it, the epochs before were trained at other rates than a longer run has.
         Option(
             "--num-epochs",
             "passes over the training split; a resumed run may go on for more",
@@ -116,6 +118,7 @@ LOSSES = Group(
             metavar=("THRESHOLD", "KEPT"),
         ),
         Option("--aux-weight", "of the auxiliary head's loss", type=rate, default=0.0),
+        # Free: whoever meets such a step wants to go on from the last checkpoint without it.
         Option(
             "--on-nonfinite",
             "a step whose loss or gradients are not finite ends the run, or is skipped and counted",
@@ -153,6 +156,7 @@ TRAINED = Group(
     jobs=TRAINING,
 )
 
+# None of these changes the weights, so a resumed run may choose anew.
 RECORD = Group(
     "training: what is scored, logged and kept",
     (

@@ -241,3 +241,9 @@ def test_every_recipe_parses_and_says_what_it_is(recipe):
     assert text.startswith("# ") and not args.without_effect
     told = "add --weights" in text.lower()
     assert args.training or args.weights or told, "what an evaluation needs is told"
+
+
+def test_psp_stands_for_psp101_with_its_defaults():
+    short = main.parse_args([*BASE, "--backbone", "psp"])
+    long = main.parse_args([*BASE, "--backbone", "psp101"])
+    assert vars(short) == vars(long) and short.backbone == "psp101"

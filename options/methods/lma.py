@@ -30,6 +30,7 @@ def offsets(args: Namespace) -> tuple[int, ...]:
     earlier = window_offsets(args)
     if args.model_struct == "original_kv_fusion":  # recurrent: a clip may be longer than its queue
         return earlier
+    # Of a longer window the newest frames are read, as many as the queue holds.
     # With --memorize-first the current frame takes one place of the queue.
     kept = args.stm_queue_size - args.memorize_first
     return earlier[max(len(earlier) - kept, 0) :]
@@ -134,6 +135,7 @@ MEMORY = Group(
 LEARNING = Group(
     "training (lma)",
     (
+        # Published behaviour: query and memory compare equal things from the first step on.
         Option(
             "--align-weights",
             "the key layers of query and memory begin with equal weights",
@@ -175,6 +177,7 @@ ROW = Method(
     "LMANet, local memory attention (Paul et al., IROS 2021)",
     "models.lma:LMANet",
     groups=(QUEUE, MEMORY, LEARNING),
+    # The published training: the memory alone learns, on top of a trained single-frame network.
     defaults={
         "optimizer": "adam",
         "lr_start": 5e-5,
@@ -189,6 +192,7 @@ ROW = Method(
         "random_shift": 2,
         "photometric": "none",
     },
+    # ERFNet worked at half of Cityscapes' size, PSPNet101 at a size of the form 8k + 1.
     published={
         ("erf", "cityscapes"): {"work_size": (512, 1024), "class_weights": "lma"},
         ("psp101", "cityscapes"): {"work_size": (1025, 2049), "class_weights": "lma"},

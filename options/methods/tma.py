@@ -39,6 +39,7 @@ CHANNELS = Group(
     jobs=NETWORK,
 )
 
+# Augmentation of the published configurations.
 SIZES = {"random_scale": (0.5, 2.0), "crop_max_ratio": 0.75, "interpolation": "cv2"}
 
 ROW = Method(
@@ -46,6 +47,7 @@ ROW = Method(
     "TMANet, temporal memory attention (Wang et al., ICIP 2021)",
     "models.tma:TMANet",
     groups=(QUEUE, CHANNELS),
+    # All is trained at one rate, and every pixel divides the loss, ignored ones too (published).
     defaults={
         **SGD,
         "weight_decay": 5e-4,
@@ -62,7 +64,7 @@ ROW = Method(
         ("r50v1c", "camvid"): {
             **SIZES,
             "random_crop": (640, 640),
-            "stm_queue_size": 4,
+            "stm_queue_size": 4,  # the published CamVid model reads four frames, Cityscapes two
             "num_epochs": 1750,
         },
     },
