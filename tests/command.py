@@ -14,7 +14,8 @@ from utils import log
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (
-    "--method single --dataset synthetic --synthetic-size 32 64 --synthetic-videos 2 1 1 --synthetic-length 8 "
+    "--method single --dataset synthetic --synthetic-size 32 64 --synthetic-videos 2 1 1 "
+    "--synthetic-length 8 "
     "--threads 1 --device cpu --num-workers 1"
 ).split()
 SINGLE = ["--method", "single", "--dataset", "synthetic"]
@@ -71,7 +72,8 @@ def perform(*words) -> subprocess.CompletedProcess:
 
 
 def assert_one_line(done: subprocess.CompletedProcess, message: str, *absent: Path) -> None:
-    """A mistake of the user's, told as it should be: exit code 2, one line, no traceback, and no file at `absent`."""
+    """A mistake of the user's, told as it should be: exit code 2, one line, no traceback, and no
+    file at `absent`."""
     assert done.returncode == 2, f"exit code {done.returncode}: {done.stderr[-2000:]}"
     lines = [
         line for line in done.stderr.replace("\r", "\n").splitlines() if "main.py: error:" in line

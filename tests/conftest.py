@@ -22,7 +22,8 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def shared():
-    """The folder of golden data, CamVid, weights and videos; skip (fail under CI) where it is absent."""
+    """The folder of golden data, CamVid, weights and videos; skip (fail under CI) where it is
+    absent."""
     import os
 
     if not SHARED.is_dir():
@@ -81,7 +82,8 @@ def host(tmp_path_factory):
 
 @pytest.fixture
 def on_cpu(host, monkeypatch):
-    """The backend "cupy" as it is, but for a CuPy that runs a build of its kernels on this CPU: -> list of launches."""
+    """The backend "cupy" as it is, but for a CuPy that runs a build of its kernels on this CPU: ->
+    list of launches."""
     import sys
 
     from kernels import fake_cupy

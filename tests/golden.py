@@ -1,4 +1,5 @@
-"""Reads golden cases: numbers that the original networks compute (see CONTRIBUTING.md, Golden data)."""
+"""Reads golden cases: numbers that the original networks compute (see CONTRIBUTING.md, Golden
+data)."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def needs_golden():
 
 
 def filling():
-    """The module golden/fill.py: value_for(key, shape, dtype), fill(module, rename), image(name, shape)."""
+    """The module golden/fill.py: value_for(key, shape, dtype), fill(module, rename), image(name,
+    shape)."""
     needs_golden()
     spec = importlib.util.spec_from_file_location("golden_fill", ROOT / "fill.py")
     module = importlib.util.module_from_spec(spec)
@@ -34,7 +36,8 @@ def filling():
 
 
 def case(name: str) -> SimpleNamespace:
-    """Case "lma/erfnet_64x128": `.info` the JSON, `.arrays` the npz as a dict (empty if there is none)."""
+    """Case "lma/erfnet_64x128": `.info` the JSON, `.arrays` the npz as a dict (empty if there is
+    none)."""
     needs_golden()
     info = json.loads((ROOT / f"{name}.json").read_text())
     path = ROOT / f"{name}.npz"
@@ -42,7 +45,7 @@ def case(name: str) -> SimpleNamespace:
 
 
 def weights(info: dict, prefix: str = "") -> dict[str, torch.Tensor]:
-    """The case's state dict under the reference's names, filled and conditioned as its JSON says."""
+    """The case's state dict under the reference's names, filled as its JSON says."""
     import re
 
     fill = filling()
@@ -73,7 +76,8 @@ def assert_close(ours, theirs, relative: float = 1e-4):
 
 
 def without_normalization(model: torch.nn.Module) -> torch.nn.Module:
-    """Golden inputs are already normalised: replace every submodule named `normalize` by the identity."""
+    """Golden inputs are already normalised: replace every submodule named `normalize` by the
+    identity."""
     for name, _ in list(model.named_modules()):
         if name.rsplit(".", 1)[-1] == "normalize":
             parent = model.get_submodule(name.rpartition(".")[0])

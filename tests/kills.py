@@ -1,6 +1,7 @@
 """Runs that are killed, and runs that must not differ from one that was not.
 
-A run here is `main.main` in a forked process: as the command, without the seconds of importing torch again.
+A run here is `main.main` in a forked process: as the command, without the seconds of importing
+torch again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from visdom_server import free_port
 
 
 class Forked:
-    """`main.main(words)` in a process (and process group) of its own; it writes to `folder`/NAME.out and NAME.err."""
+    """`main.main(words)` in a process (and process group) of its own; it writes to
+    `folder`/NAME.out and NAME.err."""
 
     def __init__(
         self,
@@ -123,7 +125,8 @@ class Ranks:
 
 
 def at_disk_operation(number: int) -> Callable[[], None]:
-    """For Forked's `first`: kill -9 just before the number-th time that a file is made last, linked or renamed."""
+    """For Forked's `first`: kill -9 just before the number-th time that a file is made last, linked
+    or renamed."""
 
     def arm() -> None:
         for name in ("fsync", "replace", "link"):

@@ -71,7 +71,7 @@ def test_the_validation_mIoU_of_the_best_epoch_is_that_of_an_evaluation(trained,
 
 
 def test_balanced_class_weights_are_counted_before_workers_start(tmp_path):
-    """Rendering in the main process must not leave threads behind that a forked worker waits for."""
+    """Rendering must leave no threads behind that a forked worker waits for."""
     done = succeed(
         *TRAIN,
         "--num-epochs",

@@ -1,7 +1,9 @@
-"""The fault table: what can go wrong, what is said, the exit code, what is left, and the tests that hold it.
+"""The fault table: what can go wrong, what is said, the exit code, what is left, and the tests that
+hold it.
 
-One line that begins `main.py: error:` goes with exit code 2 throughout; "-" where nothing is wrong in the end. Tests
-marked slow (`python -m pytest -m slow`) have a fast representative in the same row.
+One line that begins `main.py: error:` goes with exit code 2 throughout; "-" where nothing is wrong
+in the end. Tests marked slow (`python -m pytest -m slow`) have a fast representative in the same
+row.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ TABLE = [
         "faults_kills: a_training_killed_in_a_save_and_between_saves_ends_with_the_same_weights, "
         "a_training_killed_at_20_moments_and_20_disk_operations_ends_with_the_same_weights; "
         "resume: kill_9_at_random_moments_costs_nothing, kill_9_during_a_save_costs_nothing; "
-        "checkpoint: a_crash_at_any_step_costs_no_checkpoint; log: kill_9_at_any_moment_leaves_a_whole_log",
+        "checkpoint: a_crash_at_any_step_costs_no_checkpoint; log: "
+        "kill_9_at_any_moment_leaves_a_whole_log",
     ),
     Row(
         "kill -9 of two ranks",
@@ -79,7 +82,8 @@ TABLE = [
         "143, 130",
         "a checkpoint of this moment",
         "faults_runs: a_signal_saves_names_itself_and_costs_nothing, "
-        "a_signal_to_one_of_two_ranks_stops_both_with_one_line; resume: sigterm_saves_and_exits_143_and_resumes; "
+        "a_signal_to_one_of_two_ranks_stops_both_with_one_line; resume: "
+        "sigterm_saves_and_exits_143_and_resumes; "
         "resume_jobs: sigterm_and_resume_through_the_command_line; cli: "
         "inference_stopped_by_sigterm_keeps_what_it_has; "
         "video: a_killed_run_leaves_a_readable_video; visualize: exploring_goes_on_until_ctrl_c",
@@ -108,8 +112,10 @@ TABLE = [
         "0",
         "what the other steps made, on all ranks",
         "faults_runs: "
-        "a_step_that_is_left_out_changes_nothing_and_is_counted, what_was_left_out_is_still_counted_after_a_resume, "
-        "two_ranks_leave_a_step_out_together, in_half_precision_the_scaler_leaves_steps_out_by_itself, "
+        "a_step_that_is_left_out_changes_nothing_and_is_counted, "
+        "what_was_left_out_is_still_counted_after_a_resume, "
+        "two_ranks_leave_a_step_out_together, "
+        "in_half_precision_the_scaler_leaves_steps_out_by_itself, "
         "an_epoch_of_which_every_step_would_be_left_out_stops_the_run",
     ),
     Row(
@@ -127,7 +133,8 @@ TABLE = [
         "2",
         "nothing",
         "faults_runs: ranks_with_different_options_are_told, ranks_with_different_data_are_told, "
-        "ranks_with_different_weights_are_told; ranks: a_mistake_under_two_ranks_is_told_once_with_exit_code_2",
+        "ranks_with_different_weights_are_told; ranks: "
+        "a_mistake_under_two_ranks_is_told_once_with_exit_code_2",
     ),
     Row(
         "a batch larger than the data set",
@@ -139,10 +146,12 @@ TABLE = [
     ),
     Row(
         "numbers beyond any machine, or memory that does not suffice",
-        "--num-workers 100000 would start as many processes: 256 at most; there is not enough memory for this ...",
+        "--num-workers 100000 would start as many processes: 256 at most; there is not enough "
+        "memory for this ...",
         "2",
         "nothing",
-        "faults_settings: numbers_beyond_any_machine_are_refused, memory_that_does_not_suffice_is_one_line",
+        "faults_settings: numbers_beyond_any_machine_are_refused, "
+        "memory_that_does_not_suffice_is_one_line",
     ),
     # Weights and checkpoints
     Row(
@@ -169,7 +178,8 @@ TABLE = [
         "what the weights say of their network cannot be: argument --backbone: invalid choice: ...",
         "2",
         "nothing",
-        "weights_options: a_file_of_strangers_sets_nothing_but_the_network, files_that_say_nothing_change_nothing",
+        "weights_options: a_file_of_strangers_sets_nothing_but_the_network, "
+        "files_that_say_nothing_change_nothing",
     ),
     Row(
         "the newest checkpoint is truncated, at any offset",
@@ -228,15 +238,18 @@ TABLE = [
         "the last checkpoint; nothing half-written",
         "faults_files: "
         "a_training_whose_file_finds_no_room_says_which_and_goes_on_later, "
-        "an_evaluation_whose_file_finds_no_room_says_which, an_inference_whose_label_finds_no_room_says_which, "
+        "an_evaluation_whose_file_finds_no_room_says_which, "
+        "an_inference_whose_label_finds_no_room_says_which, "
         "a_limit_on_file_size_is_told_and_nothing_half_written_stays, "
-        "a_full_disk_is_told_and_the_checkpoint_before_stays; checkpoint: a_full_disk_at_any_step_costs_no_checkpoint; "
+        "a_full_disk_is_told_and_the_checkpoint_before_stays; checkpoint: "
+        "a_full_disk_at_any_step_costs_no_checkpoint; "
         "video: a_disk_that_is_filling_stops_the_run_and_keeps_the_video, "
         "frames_that_do_not_reach_the_disk_are_an_error",
     ),
     # Data sets
     Row(
-        "images of 16 bits, palette, alpha, CMYK; turned by EXIF: not applied, for labels have none",
+        "images of 16 bits, palette, alpha, CMYK; turned by EXIF: not applied, for labels have "
+        "none",
         "-",
         "0",
         "results",
@@ -244,12 +257,15 @@ TABLE = [
         "sixteen_bits_become_eight, the_exif_orientation_is_not_applied",
     ),
     Row(
-        "images or labels truncated, of zero bytes, missing, of another size, of floats; ids out of range",
-        "FILE cannot be read as an image ...; the label FILE holds the id 77, which is none of the 11 classes ...",
+        "images or labels truncated, of zero bytes, missing, of another size, of floats; ids out "
+        "of range",
+        "FILE cannot be read as an image ...; the label FILE holds the id 77, which is none of "
+        "the 11 classes ...",
         "2",
         "no results",
         "faults_data: an_image_that_cannot_serve_is_named, "
-        "training_data_broken_in_a_worker_is_named, frames_of_several_sizes_in_a_training_are_named; "
+        "training_data_broken_in_a_worker_is_named, "
+        "frames_of_several_sizes_in_a_training_are_named; "
         "files: a_file_cut_short_is_named, an_unknown_id_is_named_as_it_is_in_the_file; "
         "check_data: every_fault_is_named_and_the_rest_is_still_checked",
     ),
@@ -267,7 +283,8 @@ TABLE = [
         "no clips in FOLDER: expected <clip>/images/*.png or ...",
         "2",
         "nothing",
-        "faults_data: a_data_set_without_content_is_told, a_missing_validation_split_is_told_before_training",
+        "faults_data: a_data_set_without_content_is_told, "
+        "a_missing_validation_split_is_told_before_training",
     ),
     Row(
         "duplicate names",
@@ -276,7 +293,8 @@ TABLE = [
         "no results",
         "faults_data: an_image_that_cannot_serve_is_named; faults_video: "
         "a_source_named_twice_or_like_another_overwrites_nothing; cityscapes: "
-        "files_with_strange_names_are_told_or_left_alone; source_names: names_of_several_sources_differ",
+        "files_with_strange_names_are_told_or_left_alone; source_names: "
+        "names_of_several_sources_differ",
     ),
     # Sources
     Row(
@@ -293,14 +311,16 @@ TABLE = [
         "2.png cannot be read as an image (...)",
         "2",
         "the frames before it",
-        "source_images: a_damaged_image_is_an_error_that_names_it, an_image_that_vanishes_is_an_error_that_names_it",
+        "source_images: a_damaged_image_is_an_error_that_names_it, "
+        "an_image_that_vanishes_is_an_error_that_names_it",
     ),
     Row(
         "a video of odd sides, one frame, alpha, changing size, 0 frames a second",
         "FILE says 0 frames a second: 25 assumed",
         "0",
         "labels and overlay of every frame",
-        "faults_video: an_unusual_video_is_labelled_whole; source: an_impossible_rate_becomes_25_with_a_note",
+        "faults_video: an_unusual_video_is_labelled_whole; source: "
+        "an_impossible_rate_becomes_25_with_a_note",
     ),
     Row(
         "a truncated video",
@@ -308,7 +328,8 @@ TABLE = [
         "0, or 2 without any frame",
         "the frames there are",
         "faults_video: a_truncated_video_is_labelled_as_far_as_it_goes_and_said_to_be_cut; source: "
-        "a_video_cut_short_gives_what_there_is_and_a_note, a_video_of_which_no_frame_is_left_is_an_error",
+        "a_video_cut_short_gives_what_there_is_and_a_note, "
+        "a_video_of_which_no_frame_is_left_is_an_error",
     ),
     Row(
         "a stream that drops and comes back",
@@ -316,7 +337,8 @@ TABLE = [
         "0",
         "all frames that came",
         "faults_video: a_stream_that_drops_is_told_and_labelled_on; source_streams: "
-        "a_stream_reconnects_when_it_drops_and_gives_up_in_the_end, a_stream_that_drops_again_and_again_is_given_up",
+        "a_stream_reconnects_when_it_drops_and_gives_up_in_the_end, "
+        "a_stream_that_drops_again_and_again_is_given_up",
     ),
     Row(
         "a camera that is not there",
@@ -349,7 +371,8 @@ TABLE = [
         "2",
         "nothing",
         "faults_settings: a_setting_that_cannot_work_is_told, "
-        "a_job_without_weights_or_source_says_which_option_is_missing, a_foreign_package_named_datasets_is_noticed",
+        "a_job_without_weights_or_source_says_which_option_is_missing, "
+        "a_foreign_package_named_datasets_is_noticed",
     ),
     Row(
         "a visdom server that is absent, hangs or dies",
@@ -367,7 +390,8 @@ TABLE = [
         "the same",
         "local_attention_cpp: without_a_compiler_that_works_reads_take_the_slower_way_and_say_why, "
         "processes_that_begin_at_once_all_get_them_and_a_damaged_one_is_built_anew, "
-        "a_folder_that_cannot_be_written_does_not_matter, without_a_home_nothing_is_kept_and_nothing_is_missed, "
+        "a_folder_that_cannot_be_written_does_not_matter, "
+        "without_a_home_nothing_is_kept_and_nothing_is_missed, "
         "temporary_files_need_not_be_executable, without_openmp_they_have_threads_of_their_own",
     ),
 ]

@@ -1,4 +1,5 @@
-"""What is wrong with images, labels and data sets is told in one line that names the file, or is read right.
+"""What is wrong with images, labels and data sets is told in one line that names the file, or is
+read right.
 
 The table is in test_faults.py.
 """

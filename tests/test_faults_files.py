@@ -225,7 +225,7 @@ def test_a_savedir_that_may_not_be_written_is_told(world):
 
 @pytest.fixture
 def refuse(monkeypatch):
-    """A function: from now on the disk takes no file whose name holds `part`; None: it takes all."""
+    """A function: the disk now takes no file whose name holds `part`; None: it takes all."""
     sync = os.fsync
 
     def begin(part: str | None, number: int = 0) -> None:

@@ -1,4 +1,5 @@
-"""kill -9 at any moment: what is resumed ends as if nothing had happened. The table is in test_faults.py."""
+"""kill -9 at any moment: what is resumed ends as if nothing had happened. The table is in
+test_faults.py."""
 
 from __future__ import annotations
 
@@ -23,9 +24,11 @@ MOMENTS = 20
 
 
 def until_done(begin, folder: Path, moments, seconds: float, check) -> None:
-    """Run, kill -9 at moments[i] (a share of `seconds`, or a number of disk operations), resume, and so on.
+    """Run, kill -9 at moments[i] (a share of `seconds`, or a number of disk operations), resume,
+    and so on.
 
-    begin(words, first) starts a run into `folder`; one that ends before its moment is checked and done again.
+    begin(words, first) starts a run into `folder`; one that ends before its moment is checked and
+    done again.
     """
     for moment in moments:
         code = None

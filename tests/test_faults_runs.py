@@ -1,4 +1,5 @@
-"""What befalls a run: losses that are not finite, signals, clocks, workers that die, ranks that disagree.
+"""What befalls a run: losses that are not finite, signals, clocks, workers that die, ranks that
+disagree.
 
 The table is in test_faults.py.
 """
@@ -65,7 +66,8 @@ FORWARD = engine.LossModule.forward
 
 
 def poisoned(steps, value: float, where: str = "frames", rank: str = "0") -> Callable:
-    """LossModule.forward with `value` in the frames, the loss or its gradients at these steps of a rank, from 1."""
+    """LossModule.forward with `value` in the frames, the loss or its gradients at these steps of a
+    rank, from 1."""
     step = 0
 
     def forward(self, clip, labels, flows):
@@ -130,7 +132,7 @@ def test_all_terms_of_a_loss_that_is_not_finite_are_named(tmp_path, monkeypatch)
 def test_a_step_that_is_left_out_changes_nothing_and_is_counted(
     tmp_path, monkeypatch, value, where, message
 ):
-    """The last step: what is left is the state that a stop at it keeps, batch statistics included."""
+    """The last step: what is left is the state that a stop at it keeps, batch norm included."""
     for name, words in (("stop", []), ("skip", ["--on-nonfinite", "skip"])):
         monkeypatch.setattr(engine.LossModule, "forward", poisoned([8], value, where))
         done = call(
@@ -365,8 +367,8 @@ def test_ranks_with_different_options_are_told(tmp_path, monkeypatch):
     words = [*TRAIN, "--savedir", tmp_path / "run"]
     for line in disagreeing(tmp_path, monkeypatch, words, [*words, "--batch-size", "1"]):
         assert (
-            "the ranks have different options: rank 0 --batch-size 2, rank 1 --batch-size 1; start all"
-            in line
+            "the ranks have different options: rank 0 --batch-size 2, rank 1 --batch-size 1; "
+            "start all" in line
         )
     assert not (tmp_path / "run").exists()
 

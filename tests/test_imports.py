@@ -80,7 +80,7 @@ def test_every_folder_of_ours_is_a_package_or_it_would_lose_to_an_installed_one(
 
 
 def test_jobs_and_rooms_import_their_own_at_the_top():
-    """Late imports hide what a file needs; main.py alone has them, so that --help needs no torch."""
+    """Late imports hide what a file needs; main.py alone has them, for a --help without torch."""
     for path in files():
         if path.name == "main.py":
             continue

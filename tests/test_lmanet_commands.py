@@ -18,32 +18,33 @@ from trees import make_cityscapes
 from utils import checkpoint, log
 
 COMMANDS = {
-    "eval_lma_erf": "--eval-mode --weights trained_models/lmanet_erf_best.pth --backbone erf --corr-size 21 "
-    "--stm-queue-size 4 --savedir save/eval_lma_erf",
-    "eval_lma_psp101": "--eval-mode --weights trained_models/lmanet_psp101_best.pth --backbone psp101 --corr-size 21 "
-    "--stm-queue-size 3 --fusion-strategy sigmoid-down1 --savedir save/eval_lma_psp101",
-    "training_lma_erf": "--weights trained_models/erfnet_pretrained.pth --backbone erf --training --gpus 2 "
-    "--lr-start 2e-4 --lr-strategy plateau_08 --num-epochs 50 --batch-size 5 --corr-size 21 "
-    "--stm-queue-size 3 --fusion-strategy sigmoid-do1 --memory-strategy all "
-    "--savedir save/training_lma_erf",
-    "training_lma_psp101": "--weights trained_models/pspnet101/model/train_epoch_200.pth --backbone psp101 --training "
-    "--gpus 6 --lr-start 2e-4 --lr-strategy plateau_08 --num-epochs 50 --batch-size 1 "
-    "--corr-size 21 --stm-queue-size 3 --fusion-strategy sigmoid-down1 --memory-strategy all "
-    "--savedir save/training_lma_psp101",
-    "visualized": "--eval-mode --weights trained_models/lmanet_erf_best.pth --backbone erf --corr-size 21 "
-    "--stm-queue-size 4 --savedir save/eval_lma_erf --visualize",
+    "eval_lma_erf": (
+        "--eval-mode --weights trained_models/lmanet_erf_best.pth --backbone erf --corr-size 21 "
+        "--stm-queue-size 4 --savedir save/eval_lma_erf"
+    ),
+    "eval_lma_psp101": (
+        "--eval-mode --weights trained_models/lmanet_psp101_best.pth --backbone psp101 "
+        "--corr-size 21 --stm-queue-size 3 --fusion-strategy sigmoid-down1 "
+        "--savedir save/eval_lma_psp101"
+    ),
+    "training_lma_erf": (
+        "--weights trained_models/erfnet_pretrained.pth --backbone erf --training --gpus 2 "
+        "--lr-start 2e-4 --lr-strategy plateau_08 --num-epochs 50 --batch-size 5 --corr-size 21 "
+        "--stm-queue-size 3 --fusion-strategy sigmoid-do1 --memory-strategy all "
+        "--savedir save/training_lma_erf"
+    ),
+    "training_lma_psp101": (
+        "--weights trained_models/pspnet101/model/train_epoch_200.pth --backbone psp101 "
+        "--training --gpus 6 --lr-start 2e-4 --lr-strategy plateau_08 --num-epochs 50 "
+        "--batch-size 1 --corr-size 21 --stm-queue-size 3 --fusion-strategy sigmoid-down1 "
+        "--memory-strategy all --savedir save/training_lma_psp101"
+    ),
+    "visualized": (
+        "--eval-mode --weights trained_models/lmanet_erf_best.pth --backbone erf --corr-size 21 "
+        "--stm-queue-size 4 --savedir save/eval_lma_erf --visualize"
+    ),
 }
-SMALL = [
-    "--device",
-    "cpu",
-    "--threads",
-    "1",
-    "--num-workers",
-    "1",
-    "--num-epochs",
-    "1",
-    "--no-iouTrain",
-]
+SMALL = "--device cpu --threads 1 --num-workers 1 --num-epochs 1 --no-iouTrain".split()
 SIZES = {"erf": ["--work-size", "64", "128"], "psp101": ["--work-size", "65", "129", "--gpus", "2"]}
 
 

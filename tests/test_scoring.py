@@ -1,4 +1,5 @@
-"""What an evaluation scores apart: degraded frames, and predictions enlarged to the labels' own size."""
+"""What an evaluation scores apart: degraded frames, and predictions enlarged to the labels' own
+size."""
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from models.single import SingleFrame
 from toys import ToyBackbone
 from utils.metrics import ConfusionMatrix
 from utils.views import resize_labels
-
 
 SMALL = (
     "--eval-mode --method single --dataset synthetic --savedir unused --synthetic-size 32 64 "

@@ -1,4 +1,5 @@
-"""--visualize, --explore and --replay from the command line, with a real visdom server and without one."""
+"""--visualize, --explore and --replay from the command line, with a real visdom server and without
+one."""
 
 import json
 import signal
