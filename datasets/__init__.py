@@ -2,8 +2,8 @@
 
 The module of a data set (options/datasets.py names it) has two functions of parsed options:
 
-    from_args(args, split) -> list of videos, labelled or not
-    label_set(args) -> names and colours of its classes
+    videos_of(args, split) -> list of videos, labelled or not
+    labels_of(args) -> names and colours of its classes
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def always(offsets: tuple[int, ...], rng: Random) -> tuple[int, ...]:
 
 def list_videos(args, split: str) -> list[Video]:
     """The videos of a split, labelled or not."""
-    return import_module(args.dataset_module).from_args(args, split)
+    return import_module(args.dataset_module).videos_of(args, split)
 
 
 def label_set(args) -> LabelSet:
     """Names and colours of the classes of args.dataset."""
-    return import_module(args.dataset_module).label_set(args)
+    return import_module(args.dataset_module).labels_of(args)

@@ -1,20 +1,21 @@
-"""The parser: declared options to argparse, and recipes that are read as words."""
+"""The parser: declared options to argparse, recipes that are read as words, advice for typos."""
 
 from __future__ import annotations
 
 import argparse
-import shlex
+import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 
-from . import jobs
+from . import jobs, recipes
 from .option import Group, Option
 
 DESCRIPTION = "Train, evaluate and stream video semantic segmentation."
-DEEPEST = 20  # recipes that name each other
+ADVICE = "(--help shows what acts in a job, --help-all everything)"
 
 
 class Parser(argparse.ArgumentParser):
-    """Reads recipes too: `@file` holds words as on the command line, `#` starts a comment."""
+    """Reads recipes too, and formats every error as one line on stderr."""
 
     def __init__(self, **settings):
         super().__init__(
@@ -24,29 +25,31 @@ class Parser(argparse.ArgumentParser):
             add_help=False,
             **settings,
         )
-        self.depth = 0  # recipes that are being read, one named by the other
-
-    def convert_arg_line_to_args(self, line: str) -> list[str]:
-        try:
-            return shlex.split(line, comments=True)
-        except ValueError as error:
-            self.error(f"a recipe has the line {line.strip()!r}: {error}")
 
     def _read_args_from_files(self, arg_strings):
-        self.depth += 1
-        if self.depth > DEEPEST:
-            self.error("a recipe reads itself")
         try:
-            return super()._read_args_from_files(arg_strings)
-        except UnicodeDecodeError:
-            self.error("a recipe is no text file (UTF-8)")
-        finally:
-            self.depth -= 1
+            return recipes.expand(arg_strings)
+        except ValueError as error:
+            self.error(str(error))
 
     def error(self, message: str):
         """One line and exit code 2; argparse's own usage would be a screenful."""
-        advice = "(--help shows what acts in a job, --help-all everything)"
-        self.exit(2, f"{self.prog}: error: {message} {advice}\n")
+        self.exit(2, f"{self.prog}: error: {message}{self.near_names(message)} {ADVICE}\n")
+
+    def near_names(self, message: str) -> str:
+        """What was probably meant, where a word is close to one that exists."""
+        unknown = re.search(r"unrecognized arguments: .*?(--[\w-]+)", message)
+        if unknown:
+            return did_you_mean(unknown[1], self._option_string_actions)
+        choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if choice:
+            return did_you_mean(choice[1], re.findall(r"[\w-]+", choice[2]))
+        return ""
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    near = get_close_matches(word, list(names), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def make_parser(groups: Iterable[Group]) -> Parser:

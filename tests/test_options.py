@@ -34,7 +34,11 @@ def refused(argv, capsys) -> str:
         (["--training", "--eval-mode", "--savedir", "s"], "not allowed with"),
         ([*BASE, "--bogus"], "unrecognized arguments: --bogus"),
         ([*BASE, "--num-epoch", "3"], "unrecognized arguments"),
+        ([*BASE, "--num-epoch", "3"], "did you mean --num-epochs?"),
         ([*BASE, "--method", "swin"], "invalid choice: 'swin'"),
+        ([*BASE, "--method", "singel"], "did you mean single?"),
+        ([*BASE, "--photometric", "frames"], "did you mean frame?"),
+        (["@recipes/quikstart.txt", *BASE], "did you mean @recipes/quickstart.txt?"),
         (
             [*BASE, "--backbone", "psp18", "--shallow-dec"],
             "--shallow-dec acts with --backbone erf only, not with psp18",
@@ -103,8 +107,9 @@ def test_a_recipe_is_read_with_comments_quotes_and_later_words_win(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"--weights 'open\n", "No closing quotation"),
+        (b"--flip\n--weights 'open\n", 'line 2 ("--weights \'open"): No closing quotation'),
         (b"\xff\xfe--training\n", "no text file"),
+        (b"--flip\n--data-root M\xfcller\n", "line 2: this is no text file in UTF-8"),
         (b"@{self}\n", "reads itself"),
     ],
 )
@@ -112,6 +117,16 @@ def test_a_recipe_that_cannot_be_read_is_told(tmp_path, capsys, content, message
     recipe = tmp_path / "recipe.txt"
     recipe.write_bytes(content.replace(b"{self}", str(recipe).encode()))
     assert message in refused([f"@{recipe}", *BASE], capsys)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_recipe_from_another_system_is_read(tmp_path, encoding, newline):
+    recipe = tmp_path / "recipe.txt"
+    text = "# für alle\n--training --data-root Müller\n--dataset camvid\n"
+    recipe.write_bytes(text.replace("\n", newline).encode(encoding))
+    args = main.parse_args([f"@{recipe}", "--savedir", "s"])
+    assert (args.data_root, args.dataset) == ("Müller", "camvid")
 
 
 def test_words_after_a_recipe_may_leave_its_options_without_effect(tmp_path):
