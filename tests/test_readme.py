@@ -1,9 +1,6 @@
-"""The README's commands and every recipe run, on tiny data."""
+"""The commands of README.md and docs/*.md and every recipe run, on tiny data."""
 
 from __future__ import annotations
-
-import re
-import shlex
 
 import numpy as np
 import pytest
@@ -11,11 +8,13 @@ import pytest
 import main
 from command import ROOT, perform
 from models import build_model
+from pages import PAGES, README, commands, name_of, words_of
 from trees import make_camvid, make_cityscapes, make_folder
 from utils import checkpoint
 from utils.output.video import VideoWriter
 
-PUBLISHED = {  # random weights under the names of published files, and how many classes they are for
+# Random weights under the names of published files, and how many classes they are for.
+PUBLISHED = {
     "lmanet_erf_best.pth": ("--method lma --backbone erf", 19),
     "erfnet_pretrained.pth": ("--method single --backbone erf", 19),
     "lmanet_psp101_best.pth": ("--method lma --backbone psp101", 19),
@@ -23,34 +22,16 @@ PUBLISHED = {  # random weights under the names of published files, and how many
     "tmanet_cityscapes.pth": ("--method tma --backbone r50v1c", 19),
     "tmanet_camvid.pth": ("--method tma --backbone r50v1c --dataset camvid --void-class", 12),
 }
-QUICK = {  # words that make a command quick; later words win
-    "common": ["--device", "cpu", "--num-workers", "0", "--threads", "1"],
-    "synthetic": [
-        "--synthetic-size",
-        "32",
-        "64",
-        "--synthetic-videos",
-        "1",
-        "1",
-        "1",
-        "--synthetic-length",
-        "4",
-    ],
-    "training": ["--num-epochs", "1", "--batch-size", "2"],
+# Words that make a command quick; later words win.
+QUICK = {
+    "common": "--device cpu --num-workers 0 --threads 1".split(),
+    "synthetic": "--synthetic-size 32 64 --synthetic-videos 1 1 1 --synthetic-length 4".split(),
+    "training": "--num-epochs 1 --batch-size 2".split(),
 }
 
 
-def commands() -> list[str]:
-    """The lines of the README's code blocks that start main.py."""
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if "main.py " in line]
-
-
-def words_of(command: str) -> list[str]:
-    return shlex.split(command.split("main.py ", 1)[1])
-
-
 def quicken(words: list[str]) -> list[str]:
+    """The words of a command with others behind them that make it quick."""
     args = main.parse_args(words, main.options_of_weights(words))
     words = [*words, *QUICK["common"]]
     if args.dataset == "synthetic":
@@ -68,7 +49,7 @@ def quicken(words: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder in which the README's file names exist."""
+    """A folder in which the file names of the pages exist."""
     place = tmp_path_factory.mktemp("place")
     make_camvid(place / "CAMVID")
     make_folder(place / "MY_CLIPS")
@@ -88,34 +69,33 @@ def place(tmp_path_factory):
     return place
 
 
+@pytest.fixture
+def desk(place, tmp_path, monkeypatch):
+    """The working directory: what `place` holds, and nothing that another page has left."""
+    for path in place.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def test_the_readme_has_commands_of_every_job():
-    text = "\n".join(commands())
-    assert len(commands()) >= 7
-    assert all(
-        word in text
-        for word in ("--training", "--eval-mode", "--inference", "@recipes/quickstart.txt")
-    )
+    text = "\n".join(commands(README))
+    jobs = ("--training", "--eval-mode", "--inference", "@recipes/quickstart.txt")
+    assert len(commands(README)) >= 7
+    assert all(word in text for word in jobs)
 
 
-def test_every_command_of_the_readme_runs_in_its_order(place, monkeypatch):
-    monkeypatch.chdir(place)
-    for command in commands():
-        if "@save/" in command:  # a recipe that an earlier command has written
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_command_of_a_page_runs_in_its_order(page, desk):
+    for command in commands(page):
+        words = words_of(command)
+        if "@save/" in command:  # the recipe that a run of the reader's own has left
             continue
         if "--source -" in command or "--replay" in command:
-            main.parse_args(
-                words_of(command)
-            )  # frames come from ffmpeg, and a server is started before
+            # Frames come from ffmpeg, and a server is started before.
+            main.parse_args(words, main.options_of_weights(words))
             continue
-        perform(*quicken(words_of(command)))
-
-
-def test_the_readme_names_only_options_that_exist():
-    named = set(re.findall(r"--[a-z][A-Za-z-]+", (ROOT / "README.md").read_text()))
-    from options import make_parser
-
-    known = {flag for action in make_parser()._actions for flag in action.option_strings}
-    assert named <= known | {"--help", "--dist"}, named - known  # the latter is pytest-xdist's
+        perform(*quicken(words))
 
 
 @pytest.mark.parametrize(
@@ -131,8 +111,3 @@ def test_every_recipe_runs(recipe, place, tmp_path, monkeypatch):
         name = f"tmanet_{args.dataset}" if args.method == "tma" else f"lmanet_{args.backbone}_best"
         words += ["--weights", f"trained_models/{name}.pth"]
     perform(*quicken(words))
-
-
-def test_links_in_the_readme_point_to_files():
-    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / target).exists(), target
