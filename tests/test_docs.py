@@ -16,7 +16,7 @@ from pages import DOCS, OTHERS, PAGES, README, blocks, name_of
 from utils.metrics import DEFINITIONS
 from utils.output.video import VideoWriter
 
-# Options of programs other than main.py, and --help-all.
+# Options of programs other than main.py, and help.
 FOREIGN = {"--dist", "--files-from", "--help", "--help-all"}
 # Files that only a run, a user or a publisher has.
 ABSENT = re.compile(r"trained_models/(?:lmanet_\w+_best|erfnet_pretrained|tmanet_\w+|resnet\S+)")
@@ -37,7 +37,9 @@ def test_options_on_a_page_exist(page):
         assert named <= known, f"{script} has no {named - known}"
     text = re.sub(r"benchmarks/\w+\.py[^`\n]*", "", text)
     named = set(re.findall(r"--[a-z][A-Za-z-]+", text))
-    known = {flag for action in options.make_parser()._actions for flag in action.option_strings}
+    known = {"--help", "--help-all"}
+    for option in options.all_options().values():
+        known |= {option.flag, option.flag.replace("--", "--no-", 1)}
     assert named <= known | FOREIGN, named - known
 
 

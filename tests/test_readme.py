@@ -32,7 +32,7 @@ QUICK = {
 
 def quicken(words: list[str]) -> list[str]:
     """The words of a command with others behind them that make it quick."""
-    args = main.parse_args(words, main.options_of_weights(words))
+    args = main.parse_args(words, main.network_of_weights(words))
     words = [*words, *QUICK["common"]]
     if args.dataset == "synthetic":
         words += QUICK["synthetic"]
@@ -93,7 +93,7 @@ def test_every_command_of_a_page_runs_in_its_order(page, desk):
             continue
         if "--source -" in command or "--replay" in command:
             # Frames come from ffmpeg, and a server is started before.
-            main.parse_args(words, main.options_of_weights(words))
+            main.parse_args(words, main.network_of_weights(words))
             continue
         perform(*quicken(words))
 
