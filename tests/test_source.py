@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from datasets.source import open_source
-from datasets.source import source as module
+from datasets.source import image_files
 from datasets.source.names import expand_sources
 from frames import index_in, read, write_images, write_video
 from utils.output.video import VideoWriter
@@ -58,7 +58,7 @@ def test_a_step_keeps_every_nth_frame_and_the_speed_of_what_is_seen(tmp_path, st
 def test_frames_that_the_step_skips_are_not_decoded(tmp_path, monkeypatch):
     write_images(tmp_path / "f", [f"{i}.png" for i in range(7)])
     read_paths = []
-    monkeypatch.setattr(module, "read_image", lambda path: read_paths.append(path.name))
+    monkeypatch.setattr(image_files, "read_image", lambda path: read_paths.append(path.name))
     read(tmp_path / "f", step=3)
     assert read_paths == ["0.png", "3.png", "6.png"]
 
@@ -239,7 +239,7 @@ def test_importing_changes_nothing_outside():
     code = """
         import os, sys
         before = dict(os.environ)
-        import datasets.read_ahead, datasets.source
+        import datasets.source, datasets.source.read_ahead
         assert dict(os.environ) == before and "cv2" not in sys.modules
         """
     subprocess.run(
