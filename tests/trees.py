@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.cityscapes import CITYSCAPES, cityscapes_train_ids
+from datasets.cityscapes import LABELS, TRAIN_IDS
 from disk import write
 
 
@@ -59,16 +59,16 @@ def make_cityscapes(
     Labels are 16 x 16 blocks of ids 0-33 at random; frames show their classes' colours under noise of their own.
     numbers=(): without the sequences.
     """
-    rng, table = np.random.default_rng(2), cityscapes_train_ids()
+    rng = np.random.default_rng(2)
     colours = np.zeros((256, 3), np.uint8)
-    colours[: len(CITYSCAPES.palette)] = CITYSCAPES.palette
+    colours[: len(LABELS.palette)] = LABELS.palette
     for split in splits:
         for city in cities:
             label = rng.integers(0, 34, (-(-size[0] // 16), -(-size[1] // 16)), np.uint8)
             label = label.repeat(16, 0).repeat(16, 1)[: size[0], : size[1]]
             for number in sorted({*numbers, labelled}):
                 noise = rng.integers(-20, 21, (*size, 3))
-                image = (colours[table[label]] + noise).clip(0, 255).astype(np.uint8)
+                image = (colours[TRAIN_IDS[label]] + noise).clip(0, 255).astype(np.uint8)
                 name = f"{split}/{city}/{city}_000000_{number:06d}"
                 if number in numbers:
                     write(root / "leftImg8bit_sequence" / f"{name}_leftImg8bit.png", image)
