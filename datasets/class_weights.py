@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .clip import Video
 
-# Published weights of the 19 Cityscapes classes. lma: ERFNet's full decoder, LMANet and PSPNet;
-# lma-shallow: ERFNet's decoder of one 1x1 convolution; swnet: GSVNet and SwNet-seq; etc: ETC.
+# Published weights of the 19 Cityscapes classes. lma: ERFNet's full decoder and LMANet, with
+# PSPNet too; lma-shallow: ERFNet's 1x1 decoder; swnet: GSVNet and SwNet-seq; etc: ETC.
 CITYSCAPES_COLUMNS = ("lma", "lma-shallow", "swnet", "etc")
 CITYSCAPES_WEIGHTS = (
     (2.8149201869965, 2.3653597831726, 3.03871497, 0.8373),  # road

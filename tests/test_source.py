@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.source import open_source
-from datasets.source import image_files
+from datasets.source import image_files, open_source
 from datasets.source.names import expand_sources
 from frames import index_in, read, write_images, write_video
 from utils.output.video import VideoWriter
@@ -21,21 +20,18 @@ ROOT = Path(__file__).resolve().parents[1]
 # Video files
 
 
-def test_a_video_gives_its_frames_in_order_as_rgb(tmp_path):
+def test_a_video_gives_its_frames_in_order(tmp_path):
     frames, source = read(write_video(tmp_path / "clip.mp4", 12, fps=12.5))
     assert [index_in(frame.image) for frame in frames] == list(range(12))
     assert [(frame.name, frame.index) for frame in frames] == [(f"{i:06d}", i) for i in range(12)]
-    assert all(
-        frame.image.shape == (48, 64, 3) and frame.image.dtype == np.uint8 for frame in frames
-    )
-    assert (source.kind, source.name, source.fps, source.length, source.notes) == (
-        "video",
-        "clip",
-        12.5,
-        12,
-        [],
-    )
+    for frame in frames:
+        assert frame.image.shape == (48, 64, 3) and frame.image.dtype == np.uint8
+    assert (source.kind, source.name) == ("video", "clip")
+    assert (source.fps, source.length, source.notes) == (12.5, 12, [])
     assert not source.live
+
+
+def test_colours_are_rgb(tmp_path):
     with VideoWriter(tmp_path / "red.mp4", 25) as writer:
         writer.write(np.full((48, 64, 3), (220, 20, 60), np.uint8))
     assert np.abs(read(tmp_path / "red.mp4")[0][0].image.astype(int) - (220, 20, 60)).max() <= 12
@@ -46,11 +42,8 @@ def test_a_video_gives_its_frames_in_order_as_rgb(tmp_path):
 )
 def test_a_step_keeps_every_nth_frame_and_the_speed_of_what_is_seen(tmp_path, step, kept):
     frames, source = read(write_video(tmp_path / "clip.mp4"), step=step)
-    assert (
-        [index_in(frame.image) for frame in frames]
-        == [frame.index for frame in frames]
-        == list(kept)
-    )
+    assert [index_in(frame.image) for frame in frames] == list(kept)
+    assert [frame.index for frame in frames] == list(kept)
     assert [frame.name for frame in frames] == [f"{i:06d}" for i in kept]
     assert source.length == len(frames) and source.fps == 25 / step
 
@@ -117,9 +110,8 @@ def test_real_videos_open(shared, name, count, size):
 @pytest.mark.parametrize("cut", [300_000, 1_000_000, 2_600_000])
 def test_a_video_cut_short_gives_what_there_is_and_a_note(shared, tmp_path, cut, capfd):
     whole = (shared / "videos" / "solidWhiteRight.mp4").read_bytes()
-    assert whole.index(b"moov") < whole.index(b"mdat"), (
-        "this case is about a file whose index comes first"
-    )
+    # this test is about a file whose index comes first
+    assert whole.index(b"moov") < whole.index(b"mdat")
     (tmp_path / "cut.mp4").write_bytes(whole[:cut])
     frames, source = read(tmp_path / "cut.mp4", step=10)
     assert 0 < len(frames) < 23 and source.length == 23
@@ -132,9 +124,8 @@ def test_a_video_cut_short_gives_what_there_is_and_a_note(shared, tmp_path, cut,
 
 @pytest.mark.parametrize("cut", [0, 10, 3_000, 4_700, 20_000])
 def test_a_video_of_which_no_frame_is_left_is_an_error(shared, tmp_path, cut, capfd):
-    (tmp_path / "cut.mp4").write_bytes(
-        (shared / "videos" / "solidWhiteRight.mp4").read_bytes()[:cut]
-    )
+    whole = (shared / "videos" / "solidWhiteRight.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[:cut])
     with pytest.raises(ValueError, match="cut.mp4"):
         read(tmp_path / "cut.mp4")
     assert capfd.readouterr().err == ""
@@ -164,6 +155,7 @@ def test_a_video_filmed_upright_comes_upright(tmp_path):
     with VideoWriter(tmp_path / "clip.mp4", 25) as writer:
         writer.write(image)
     data = bytearray((tmp_path / "clip.mp4").read_bytes())
+    # the transformation in the header of the track: 3 x 3 fixed point numbers, row by row
     matrix = data.index(b"tkhd") + 44
     quarter_turn = [0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30]
     data[matrix : matrix + 36] = b"".join(n.to_bytes(4, "big", signed=True) for n in quarter_turn)
@@ -176,7 +168,10 @@ def test_names_that_mean_something_to_ffmpeg_are_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a:b.mp4", "100%d.mp4", "[x].mp4", "-", "ä ö.mp4"):
         write_video(tmp_path / "plain.mp4", 3).rename(name)
-        frames, source = read("./-" if name == "-" else name)
+        if name == "-":
+            # which alone means standard input
+            name = "./-"
+        frames, source = read(name)
         assert len(frames) == 3 and source.kind == "video"
 
 
@@ -190,10 +185,8 @@ def test_what_is_not_there_is_an_error_that_lists_what_could_be(spec):
             function(spec)
         text = str(caught.value)
         assert spec in text and "\n" not in text
-        assert all(
-            form in text
-            for form in ("video", "folder", "glob", "camera index", "rtsp://", "standard input")
-        )
+        for form in ("video", "folder", "glob", "camera index", "rtsp://", "standard input"):
+            assert form in text
 
 
 def test_a_source_is_read_once(tmp_path):
