@@ -1,4 +1,4 @@
-"""Frames that can be told apart, as videos, images and PPM, and the reading of them back."""
+"""Writes videos, images and PPM whose frames differ in grey value, and reads them."""
 
 import numpy as np
 from PIL import Image

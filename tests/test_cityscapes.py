@@ -1,4 +1,4 @@
-"""Cityscapes: snippets from file names, both kinds of labels, and what is missing is named."""
+"""Cityscapes: snippets from file names, both kinds of labels, and errors for missing files."""
 
 import random
 from functools import partial
@@ -23,7 +23,7 @@ CITY = "aachen"
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
-    """Read only."""
+    """One tree for several tests, which must not change it."""
     return make_cityscapes(tmp_path_factory.mktemp("cityscapes") / "root")
 
 
@@ -97,7 +97,7 @@ def test_labelled_frames_of_one_long_recording_have_windows_of_their_own(tmp_pat
     assert numbers(third) == list(range(81, 111))
     assert [video.name[-3:] for video in (first, second, third)] == ["019", "031", "100"]
     assert all(tuple(video.labelled) == (19,) for video in (first, second, third)), (
-        "of its own frame only"
+        "only the frame that the video is named after"
     )
 
 
@@ -105,7 +105,7 @@ def test_a_window_ends_where_the_recording_does(tmp_path):
     listing(tmp_path, (5, 40), [*range(8), 9, *range(21, 41)])
     early, late = cityscapes.videos(tmp_path, "val")
     assert numbers(early) == list(range(8)), (
-        "no number below 0, and nothing behind a gap in the future"
+        "numbers start at 0; nothing follows a gap after the labelled frame"
     )
     assert tuple(early.labelled) == (5,) and numbers(late) == list(range(21, 41))
 

@@ -1,4 +1,4 @@
-"""Images and labels on disk: how they are read, their faults, and the videos they make."""
+"""Images and labels on disk: reading, errors for damaged files, and videos of files."""
 
 from pathlib import Path
 

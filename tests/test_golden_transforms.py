@@ -1,4 +1,4 @@
-"""Published pipelines give the published numbers."""
+"""Our transforms compute what the published pipelines compute, from stored results of those."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Colours: distortions that are drawn as published, and blur."""
+"""Photometric distortion, drawn as published, and blur."""
 
 import random
 

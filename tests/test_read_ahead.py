@@ -33,7 +33,7 @@ def test_reading_ahead_gives_what_plain_reading_gives(tmp_path, depth):
 
 
 class Counting(Source):
-    """Frames of one pixel for as long as asked; says how many were decoded."""
+    """`total` frames of one pixel, then `error`; counts the decoded frames."""
 
     def __init__(self, total=10**9, error=None, live=False, pause=0.0):
         super().__init__("77", "camera", step=1)

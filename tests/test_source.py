@@ -1,4 +1,4 @@
-"""Sources in general and video files: every frame, every fault, and silence."""
+"""All kinds of sources, and video files: frames, errors, notes, and no output of FFmpeg."""
 
 import os
 import subprocess
@@ -119,7 +119,7 @@ def test_a_video_cut_short_gives_what_there_is_and_a_note(shared, tmp_path, cut,
     seen = int(source.notes[0].split("ended after ")[1].split()[0])
     assert (seen - 1) // 10 == frames[-1].index // 10
     assert abs(seen / 221 - cut / len(whole)) < 0.05
-    assert capfd.readouterr().err == "", "what FFmpeg says is for us to say in a note"
+    assert capfd.readouterr().err == "", "our note replaces the messages of FFmpeg"
 
 
 @pytest.mark.parametrize("cut", [0, 10, 3_000, 4_700, 20_000])
@@ -135,7 +135,8 @@ def test_a_video_of_which_no_frame_is_left_is_an_error(shared, tmp_path, cut, ca
 def test_a_video_cut_before_its_index_is_an_error(tmp_path, cut):
     whole = write_video(tmp_path / "clip.mp4").read_bytes()
     index = whole.index(b"moov")
-    assert whole.index(b"mdat") < index, "this case is about a file whose index comes last"
+    # this test is about a file whose index comes last
+    assert whole.index(b"mdat") < index
     (tmp_path / "cut.mp4").write_bytes(whole[: index + cut])
     with pytest.raises(ValueError, match="cut.mp4 cannot be read as a video"):
         open_source(str(tmp_path / "cut.mp4"))
@@ -201,7 +202,7 @@ def test_a_source_is_read_once(tmp_path):
 
 
 def test_opencv_and_ffmpeg_write_nothing_to_the_terminal(shared, tmp_path):
-    """In a process of its own: what FFmpeg may say is settled when it is first used."""
+    """In a new process, because FFmpeg reads its log level when it is first used."""
     whole = (shared / "videos" / "solidWhiteRight.mp4").read_bytes()
     (tmp_path / "short.mp4").write_bytes(whole[:300_000])
     (tmp_path / "shorter.mp4").write_bytes(whole[:20_000])

@@ -1,4 +1,4 @@
-"""Images as a source: folders, globs, every kind of pixel, and damage."""
+"""Images as a source: folders, globs, all pixel formats, and damaged files."""
 
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def test_what_is_no_image_kind_in_a_folder_is_an_error(tmp_path):
 
 
 def image_of(mode, **extra):
-    """(an image of one colour in this mode, the RGB it must come back as)."""
+    """An image of one colour in this mode, and the RGB that must be read from it."""
     if mode == "RGBA":
         return Image.new(mode, (3, 2), (200, 100, 50, 51)), (40, 20, 10)  # a fifth of it, on black
     if mode == "LA":

@@ -1,4 +1,4 @@
-"""Standard input as a source: PPM images of every style, cut short, and what is no PPM."""
+"""Standard input as a source: PPM headers, images cut short, and data that is no PPM."""
 
 import io
 import os
@@ -154,4 +154,4 @@ def test_closing_ends_a_reader_that_waits_for_a_pipe(pipe):
     frames.close()
     os.close(writing)
     assert time.monotonic() - begin < 5 and not frames._thread.is_alive()
-    assert frames.source.notes == [], "it was us who stopped"
+    assert frames.source.notes == [], "the reader was closed: nothing was lost"

@@ -1,4 +1,4 @@
-"""Cameras and streams as a source, against a camera of our own that drops."""
+"""Cameras and streams as a source, tested with an HTTP server that drops connections."""
 
 import functools
 import io

@@ -1,4 +1,4 @@
-"""Transforms: one draw moves frames, labels and flows alike."""
+"""Transforms: frames, labels and flows of a clip are moved by the same draw."""
 
 import pickle
 import random
@@ -111,7 +111,7 @@ def test_flows_still_point_to_the_same_world_point(name, seed):
 
 @pytest.mark.parametrize("name", GEOMETRY)
 def test_all_frames_share_one_draw(name):
-    """Every frame, and a label for each, of a clip of one repeated image comes out the same."""
+    """A clip of one repeated image and label is still one repeated image and label afterwards."""
     still = world_clip(1)
     clip = GEOMETRY[name](RawClip(still.frames * 3, still.labels * 3, None), random.Random(4))
     assert clip.flows is None and len(clip.frames) == len(clip.labels) == 3
