@@ -1,4 +1,4 @@
-"""CamVid (Brostow et al., 2008): four drives, labelled once a second, and one stretch at 15 Hz (val).
+"""CamVid (Brostow et al., 2008): four drives, labelled once a second, and one part at 15 Hz (val).
 
 The 480x360 layout of SegNet, 367 / 101 / 233 labels; ids 0-10, void 11:
 
@@ -12,162 +12,193 @@ The 960x720 layout of TMANet, 367 / 101 / 232 labels with all frames in between;
     ROOT/annotations/{train,val,test}.txt   one <frame> a line
     ROOT/images_sequence/<frame>.png        all frames (or ROOT/image_sequence)
 
-A <frame> is named drive_number: 0001TP_006690, 0006R0_f00930, 0016E5_07959, Seq05VD_f00030; the videos were taken
-at 30 Hz and numbers count in that. One video per drive; offsets count in the step of the split in the small layout
-(30, val 2) and in single frames in the large one.
+A <frame> is named drive_number: 0001TP_006690, 0006R0_f00930, 0016E5_07959, Seq05VD_f00030. The
+videos were taken at 30 Hz, and numbers count frames at that rate. There is one video per drive.
+Offsets count in the step of the split in the small layout (30, val 2) and in single frames in the
+large one.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 
 from .files import FileVideo, list_images
-from .labels import LabelSet, id_table
+from .labels import IGNORE, LabelSet, id_table
 
-CAMVID = LabelSet(
-    (
-        "sky",
-        "building",
-        "pole",
-        "road",
-        "pavement",
-        "tree",
-        "signsymbol",
-        "fence",
-        "car",
-        "pedestrian",
-        "bicyclist",
-    ),
-    (
-        (128, 128, 128),
-        (128, 0, 0),
-        (192, 192, 128),
-        (128, 64, 128),
-        (0, 0, 192),
-        (128, 128, 0),
-        (192, 128, 128),
-        (64, 64, 128),
-        (64, 0, 128),
-        (64, 64, 0),
-        (0, 128, 192),
-    ),
+LABELS = LabelSet.of(
+    {
+        "sky": (128, 128, 128),
+        "building": (128, 0, 0),
+        "pole": (192, 192, 128),
+        "road": (128, 64, 128),
+        "pavement": (0, 0, 192),
+        "tree": (128, 128, 0),
+        "signsymbol": (192, 128, 128),
+        "fence": (64, 64, 128),
+        "car": (64, 0, 128),
+        "pedestrian": (64, 64, 0),
+        "bicyclist": (0, 128, 192),
+    }
 )
 
-CAMVID12 = LabelSet(
-    ("void", *CAMVID.names), ((0, 0, 0), *CAMVID.palette)
-)  # TMANet's: void is class 0
+# TMANet counts void as a class, number 0
+CAMVID12 = LabelSet(("void", *LABELS.names), ((0, 0, 0), *LABELS.palette))
 
-LABELS = CAMVID
+STEPS = {"train": 30, "val": 2, "test": 30}  # between labelled frames, in frames at 30 Hz
+RATE = 30.0  # frames a second of the videos
+SEQUENCES = ("images_sequence", "image_sequence")  # both names are in use for the large layout
 
-STEPS = {"train": 30, "val": 2, "test": 30}  # of the labelled frames, at 30 Hz
-RATE = 30.0
-
-# Ids as stored -> as evaluated, by (layout, number of classes): 11 classes, or TMANet's 12 with void as class 0
+# Ids as stored -> as evaluated, by (layout, number of classes). Ids that a table does not name stay
+# as they are: an id above the classes is an error when the label is read.
 TABLES = {
-    ("small", 11): id_table({11: 255}, default=None),
+    ("small", 11): id_table({11: IGNORE}, default=None),
     ("small", 12): id_table({k: (k + 1) % 12 for k in range(12)}, default=None),
-    ("large", 11): id_table({0: 255} | {k: k - 1 for k in range(1, 12)}, default=None),
+    ("large", 11): id_table({0: IGNORE} | {k: k - 1 for k in range(1, 12)}, default=None),
     ("large", 12): id_table({}, default=None),
 }
 
 
 def videos(root: Path, split: str, num_classes: int = 11) -> list[FileVideo]:
-    """One video per drive of the split, by name. ValueError: unknown split; FileNotFoundError: not CamVid."""
+    """One video per drive of the split, sorted by name. No image is opened.
+
+    ValueError: unknown split or number of classes; FileNotFoundError: not CamVid, or a frame or a
+    label is missing.
+    """
     if split not in STEPS:
         raise ValueError(f"CamVid has the splits {', '.join(STEPS)}, not {split!r}")
     if num_classes not in (11, 12):
         raise ValueError(f"CamVid has 11 classes, or 12 with void as a class, not {num_classes}")
     root = Path(root)
     if (root / f"{split}annot").is_dir():
-        return small(root, split, num_classes)
+        return small_layout(root, split, num_classes)
     if (root / "annotations" / f"{split}.txt").is_file():
-        return large(root, split, num_classes)
+        return large_layout(root, split, num_classes)
     raise FileNotFoundError(
         f"no CamVid split {split} below {root}: expected {split}/*.png and {split}annot/*.png, or "
         f"images/*.png, labels/*_L.png and annotations/{split}.txt; is --data-root right?"
     )
 
 
-def small(root: Path, split: str, num_classes: int) -> list[FileVideo]:
-    """480x360: the labelled frames are all there is. A gap in their numbers is bridged by the frame before it."""
-    labels = list_images(root / f"{split}annot")
-    frames = list_images(root / split) if (root / split).is_dir() else {}
+def small_layout(root: Path, split: str, num_classes: int) -> list[FileVideo]:
+    """480x360: there are only labelled frames. A gap in their numbers is counted, not an error."""
+    frame_folder = root / split
+    label_folder = root / f"{split}annot"
+    labels = list_images(label_folder)
     if not labels:
-        raise FileNotFoundError(f"no labels in {root / f'{split}annot'}: expected <frame>.png")
-    for folder, missing in (
-        (root / split, labels.keys() - frames),
-        (root / f"{split}annot", frames.keys() - labels),
-    ):
-        if missing:
-            raise FileNotFoundError(
-                f"{folder} lacks {len(missing)} of {len(labels)} frames: {min(missing)}.png"
-            )
-    step = STEPS[split]
-    return [
-        FileVideo(
+        raise FileNotFoundError(f"no labels in {label_folder}: expected <frame>.png")
+    frames = {}
+    if frame_folder.is_dir():
+        frames = list_images(frame_folder)
+    require_none(frame_folder, labels.keys() - frames, len(labels))
+    require_none(label_folder, frames.keys() - labels, len(labels))
+    result = []
+    for drive, names in by_drive(labels):
+        video = FileVideo(
             drive,
             [frames[name] for name in names],
             [labels[name] for name in names],
-            RATE / step,
-            TABLES["small", num_classes],
+            fps=RATE / STEPS[split],
+            remap=TABLES["small", num_classes],
             num_classes=num_classes,
-            gaps=sum(number(b) - number(a) > step for a, b in pairwise(names)),
+            gaps=count_gaps(names, STEPS[split]),
         )
-        for drive, names in by_drive(labels)
-    ]
+        result.append(video)
+    return result
 
 
-def large(root: Path, split: str, num_classes: int) -> list[FileVideo]:
-    """960x720: every frame between the first and the last that exists; one that is missing fails when it is read."""
-    listed = (root / "annotations" / f"{split}.txt").read_text().split()
-    if not listed:
+def require_none(folder: Path, missing: set[str], total: int) -> None:
+    """FileNotFoundError where a folder lacks some frames."""
+    if missing:
         raise FileNotFoundError(
-            f"{root / 'annotations' / f'{split}.txt'} is empty: expected one frame name a line"
+            f"{folder} lacks {len(missing)} of {total} frames: {min(missing)}.png"
         )
-    sequence = next(
-        (root / name for name in ("images_sequence", "image_sequence") if (root / name).is_dir()),
-        root / "images_sequence",
-    )
-    existing = dict(by_drive(list_images(sequence))) if sequence.is_dir() else {}
+
+
+def count_gaps(names: Sequence[str], step: int) -> int:
+    """At how many places consecutive frames are further apart than `step`."""
+    # At a gap the frame before a labelled one is simply the labelled frame before it, further away
+    # in time. A smaller distance is a jitter of the published list, not a gap.
+    return sum(number(after) - number(before) > step for before, after in pairwise(names))
+
+
+def large_layout(root: Path, split: str, num_classes: int) -> list[FileVideo]:
+    """960x720: every frame between the first and the last that exists or is labelled.
+
+    A frame in between that does not exist is an error only when it is read.
+    """
+    list_file = root / "annotations" / f"{split}.txt"
+    listed = list_file.read_text().split()
+    if not listed:
+        raise FileNotFoundError(f"{list_file} is empty: expected one frame name a line")
+    sequence = sequence_folder(root)
+    existing = {}
+    if sequence.is_dir():
+        existing = dict(by_drive(list_images(sequence)))
     result = []
     for drive, names in by_drive(listed):
-        numbers = [number(name) for name in (*names, *existing.get(drive, ()))]
-        stems = [renumber(names[0], n) for n in range(min(numbers), max(numbers) + 1)]
-        wanted = set(names)
-        frames = [
-            (root / "images" if stem in wanted else sequence) / f"{stem}.png" for stem in stems
-        ]
-        labels = [root / "labels" / f"{stem}_L.png" if stem in wanted else None for stem in stems]
-        missing = next(
-            (p for p in (*frames, *labels) if p and p.parent != sequence and not p.exists()), None
-        )
+        stems = all_frames(names, existing.get(drive, ()))
+        frames, labels = large_paths(root, sequence, stems, set(names))
+        # the listed files only: the sequence may lack frames
+        needed = [path for path in (*frames, *labels) if path and path.parent != sequence]
+        missing = next((path for path in needed if not path.exists()), None)
         if missing:
             raise FileNotFoundError(
                 f"{missing} does not exist, but annotations/{split}.txt lists it"
             )
-        result.append(
-            FileVideo(
-                drive, frames, labels, RATE, TABLES["large", num_classes], num_classes=num_classes
-            )
-        )
+        table = TABLES["large", num_classes]
+        video = FileVideo(drive, frames, labels, RATE, table, num_classes=num_classes)
+        result.append(video)
     return result
 
 
-def by_drive(names) -> list[tuple[str, list[str]]]:
-    """(drive, its frames in order of their number) for each drive, by name."""
+def sequence_folder(root: Path) -> Path:
+    """The folder of all frames, whether it exists or not."""
+    for name in SEQUENCES:
+        if (root / name).is_dir():
+            return root / name
+    return root / SEQUENCES[0]
+
+
+def all_frames(labelled: Sequence[str], existing: Sequence[str]) -> list[str]:
+    """The names of all frames of a drive, from its first number to its last."""
+    numbers = [number(name) for name in (*labelled, *existing)]
+    return [renumber(labelled[0], n) for n in range(min(numbers), max(numbers) + 1)]
+
+
+def large_paths(
+    root: Path, sequence: Path, stems: Sequence[str], labelled: set[str]
+) -> tuple[list[Path], list[Path | None]]:
+    """The files of the frames, and of their labels where they have one."""
+    frames: list[Path] = []
+    labels: list[Path | None] = []
+    for stem in stems:
+        if stem in labelled:
+            frames.append(root / "images" / f"{stem}.png")
+            labels.append(root / "labels" / f"{stem}_L.png")
+        else:
+            frames.append(sequence / f"{stem}.png")
+            labels.append(None)
+    return frames, labels
+
+
+def by_drive(names: Iterable[str]) -> list[tuple[str, list[str]]]:
+    """(drive, its frames in the order of their numbers) for each drive, sorted by drive."""
     ordered = sorted(names, key=lambda name: (drive_of(name), number(name)))
     return [(drive, list(group)) for drive, group in groupby(ordered, key=drive_of)]
 
 
 def drive_of(name: str) -> str:
+    """0006R0 of 0006R0_f00930."""
     return name.split("_")[0]
 
 
 def number(name: str) -> int:
-    """The frame number: 930 of 0006R0_f00930."""
-    if not (match := re.fullmatch(r".+_f?(\d+)", name)):
+    """The frame number: 930 of 0006R0_f00930. ValueError where the name has none."""
+    match = re.fullmatch(r".+_f?(\d+)", name)
+    if not match:
         raise ValueError(
             f"{name} is no CamVid frame: expected a name like 0016E5_07959 or 0006R0_f00930"
         )
@@ -175,6 +206,6 @@ def number(name: str) -> int:
 
 
 def renumber(name: str, frame: int) -> str:
-    """The name of another frame of the same drive."""
+    """The name of another frame of the same drive, with as many digits."""
     digits = re.search(r"\d+$", name)[0]
-    return name[: -len(digits)] + f"{frame:0{len(digits)}d}"
+    return name.removesuffix(digits) + f"{frame:0{len(digits)}d}"

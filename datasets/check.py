@@ -1,4 +1,4 @@
-"""Walks a data set: what is missing or odd in it, and which of its files an evaluation reads."""
+"""Reads all of a data set and reports what is missing or odd; lists what an evaluation reads."""
 
 from __future__ import annotations
 
@@ -6,94 +6,125 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from .clip import Video
 from .labels import IGNORE
 
-UNREADABLE = (OSError, ValueError)
+READ_ERRORS = (OSError, ValueError)
+SIZES_SHOWN = 4  # the most frequent ones
+
+Size = tuple[int, int]
+Progress = Callable[[Iterable, int], Iterable]
+
+
+class FrameReport(NamedTuple):
+    """What was found out about one frame."""
+
+    size: Size | None  # (H, W), None where the frame cannot be read
+    counts: np.ndarray | None  # (256,) pixels by class id, None without a readable label
+    problems: list[str]
 
 
 @dataclass
 class Findings:
-    """Of the frames of a split that were looked at."""
+    """What was found in the frames of a split."""
 
     frames: int = 0
     labels: int = 0
-    sizes: dict[tuple[int, int], int] = field(default_factory=dict)  # (H, W) -> frames
-    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))  # by class
+    sizes: dict[Size, int] = field(default_factory=dict)  # (H, W) -> frames
+    # (256,) by class id
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     problems: list[str] = field(default_factory=list)
+
+    def add(self, report: FrameReport) -> None:
+        """Count one frame."""
+        self.frames += 1
+        self.problems += report.problems
+        if report.size:
+            self.sizes[report.size] = self.sizes.get(report.size, 0) + 1
+        if report.counts is not None:
+            self.labels += 1
+            self.pixels += report.counts
 
     def text(self, split: str, names: tuple[str, ...]) -> str:
         """One line for people."""
-        sizes = ", ".join(
-            f"{h}x{w}" for h, w in sorted(self.sizes, key=self.sizes.get, reverse=True)[:4]
-        )
+        frequent = sorted(self.sizes, key=self.sizes.get, reverse=True)[:SIZES_SHOWN]
+        sizes = ", ".join(f"{height}x{width}" for height, width in frequent) or "unknown"
+        # names may be fewer than the 256 possible ids
         never = [name for name, count in zip(names, self.pixels, strict=False) if not count]
-        missing = f"; never labelled: {', '.join(never)}" if self.labels and never else ""
+        missing = ""
+        if self.labels and never:
+            missing = f"; never labelled: {', '.join(never)}"
+        count = len(self.problems)
+        plural = "s" * (count != 1)
         return (
-            f"{split}: {self.frames} frames, {self.labels} labels, HxW {sizes or 'unknown'}{missing}; "
-            f"{len(self.problems) or 'no'} problem{'s' * (len(self.problems) != 1)}"
+            f"{split}: {self.frames} frames, {self.labels} labels, HxW {sizes}{missing}; "
+            f"{count or 'no'} problem{plural}"
         )
 
 
-def check(
-    videos: Iterable[Video],
-    workers: int,
-    progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
-) -> Findings:
-    """Read every frame and label of some videos. progress: wraps what comes of them, and their number."""
-    videos, found = list(videos), Findings()
-    frames = [(video, index) for video in videos for index in range(len(video))]
-    labelled = [set(video.labelled) for video in videos]
-    has_label = [
-        index in known
-        for video, known in zip(videos, labelled, strict=True)
-        for index in range(len(video))
-    ]
-    first_size: dict[str, tuple[int, int]] = {}
+def no_progress(items: Iterable, total: int) -> Iterable:
+    return items
+
+
+def check(videos: Iterable[Video], workers: int, progress: Progress = no_progress) -> Findings:
+    """Read every frame and label of some videos.
+
+    workers: number of threads. progress: wraps the iterable of reports; gets their number too.
+    """
+    frames = []
+    has_label = []
+    for video in videos:
+        labelled = set(video.labelled)
+        for index in range(len(video)):
+            frames.append((video, index))
+            has_label.append(index in labelled)
+    found = Findings()
+    first_size: dict[str, Size] = {}
+    # threads, not processes: Pillow releases the interpreter's lock while it decodes
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        seen = pool.map(look, frames, has_label)
-        for (video, index), (size, counts, problems) in zip(
-            frames, progress(seen, len(frames)), strict=True
-        ):
-            found.frames += 1
-            found.problems += problems
-            if size:
-                found.sizes[size] = found.sizes.get(size, 0) + 1
-                if (usual := first_size.setdefault(video.name, size)) != size:
-                    found.problems.append(
-                        f"{video.name}/{video.frame_name(index)} is {size[0]}x{size[1]} (HxW), the "
-                        f"frames before it are {usual[0]}x{usual[1]}"
-                    )
-            if counts is not None:
-                found.labels += 1
-                found.pixels += counts
+        reports = progress(pool.map(look, frames, has_label), len(frames))
+        for (video, index), report in zip(frames, reports, strict=True):
+            found.add(report)
+            if not report.size:
+                continue
+            height, width = report.size
+            usual = first_size.setdefault(video.name, report.size)
+            if report.size != usual:
+                found.problems.append(
+                    f"{video.name}/{video.frame_name(index)} is {height}x{width} (HxW), the "
+                    f"frames before it are {usual[0]}x{usual[1]}"
+                )
     return found
 
 
-def look(
-    frame: tuple[Video, int], has_label: bool
-) -> tuple[tuple[int, int] | None, np.ndarray | None, list[str]]:
-    """Size and class counts of one frame, as far as it can be read, and what is wrong with it."""
-    (video, index), size, counts, problems = frame, None, None, []
+def look(frame: tuple[Video, int], has_label: bool) -> FrameReport:
+    """Read one frame (a video and an index) and its label, as far as possible."""
+    video, index = frame
+    size = None
+    counts = None
+    problems = []
     try:
         size = video.frame(index).shape[:2]
-    except UNREADABLE as error:
+    except READ_ERRORS as error:
         problems.append(str(error))
-    if has_label:
-        try:
-            label = video.label(index)
-            counts = np.bincount(label.ravel(), minlength=256)
-            if (label == IGNORE).all():
-                problems.append(
-                    f"the label of {video.name}/{video.frame_name(index)} ignores every pixel"
-                )
-        except UNREADABLE as error:
-            if str(error) not in problems:
-                problems.append(str(error))
-    return size, counts, problems
+    if not has_label:
+        return FrameReport(size, counts, problems)
+    try:
+        label = video.label(index)
+        counts = np.bincount(label.ravel(), minlength=256)
+        if (label == IGNORE).all():
+            problems.append(
+                f"the label of {video.name}/{video.frame_name(index)} ignores every pixel"
+            )
+    except READ_ERRORS as error:
+        # reading the label looks at the frame's size: a damaged frame would be reported twice
+        if str(error) not in problems:
+            problems.append(str(error))
+    return FrameReport(size, counts, problems)
 
 
 def needed_files(
@@ -101,20 +132,21 @@ def needed_files(
 ) -> Iterator[Path]:
     """The files that scoring these videos reads, each once. ValueError where there are no files.
 
-    startup: which offsets a read uses after so many frames; stepping: all frames are read, from the first.
+    startup: number of past frames -> the offsets that a method uses then. stepping: all frames are
+    read, from the first.
     """
     for video in videos:
         if not hasattr(video, "frames"):
             raise ValueError(
                 f"the frames of {video.name} are no files: nothing needs to be fetched"
             )
-        known = set(video.labelled)
-        wanted = (
-            range(len(video))
-            if stepping
-            else sorted({index + offset for index in known for offset in (*startup(index), 0)})
-        )
+        labelled = set(video.labelled)
+        wanted = range(len(video))
+        if not stepping:
+            # clips overlap: a frame may be in the past of several labelled ones
+            read = {index + offset for index in labelled for offset in (*startup(index), 0)}
+            wanted = sorted(read)
         for index in wanted:
             yield video.frames[index]
-            if index in known:
+            if index in labelled:
                 yield video.labels[index]

@@ -2,7 +2,8 @@
 
     Video --frame(i), label(i), flow(i, j)--> ClipDataset --transform--> Clip
 
-A data set's own file lists its videos (datasets/camvid.py, cityscapes.py, folder.py, synthetic.py).
+Each data set lists its videos in its own file (datasets/camvid.py, cityscapes.py, folder.py,
+synthetic/).
 """
 
 from __future__ import annotations
@@ -37,10 +38,13 @@ class Video(Protocol):
         """(H, W, 3) uint8 RGB. FileNotFoundError / ValueError name the file."""
 
     def label(self, index: int) -> np.ndarray:
-        """(H, W) uint8 class ids, 255 = ignore; of a labelled frame."""
+        """(H, W) uint8 class ids, 255 = ignore; only for labelled frames."""
 
     def flow(self, index: int, other: int) -> np.ndarray | None:
-        """(2, H, W) float32: where each pixel of frame `index` lies in frame `other`, in pixels, x first; or None."""
+        """(2, H, W) float32: where each pixel of frame `index` lies in frame `other`, or None.
+
+        In pixels relative to its own position, x before y.
+        """
 
 
 class Clip(NamedTuple):
@@ -48,9 +52,8 @@ class Clip(NamedTuple):
 
     frames: Tensor  # (T, 3, H, W) float32 in [0, 1], oldest first in the order of the offsets
     labels: Tensor  # (T, H, W) int64, 255 = ignore; in evaluation at the label's own size
-    flows: (
-        Tensor | None
-    )  # (T-1, 2, H, W): entry t-1 on the grid of frame t, pointing into frame t-1
+    # (T-1, 2, H, W): entry t-1 lies on the grid of frame t and points into frame t-1
+    flows: Tensor | None
     name: str  # video/frame of the labelled frame
     video: int  # index of the video in the data set
     index: int  # of the labelled frame in its video
@@ -70,10 +73,13 @@ Transform = Callable[[RawClip, random.Random], RawClip]
 class ClipDataset(torch.utils.data.Dataset):
     """Clips around the labelled frames of some videos; `labels` names and colours their classes.
 
-    Frames of a clip before (or after) the labelled one: in evaluation `startup(past)` names their offsets, in training
-    `draw(rng)` draws them per sample, anew if they leave the video; where they always do, they stop at its first or
-    last frame. An item is asked for by index or by (index, epoch): every random draw
-    of a sample comes from `random.Random(f"{seed}/{epoch}/{index}")`, so it does not depend on workers or order.
+    Which frames a clip has beside the labelled one: in evaluation `startup(past)` gives their
+    offsets, past being the number of frames before the labelled one. In training `draw(rng)` draws
+    them for each sample, again if they leave the video; where every draw leaves it, they stop at
+    the first or last frame.
+
+    An item is asked for by index or by (index, epoch). Every random draw of a sample comes from
+    `random.Random(f"{seed}/{epoch}/{index}")`, so it does not depend on workers or order.
     """
 
     def __init__(
@@ -88,18 +94,22 @@ class ClipDataset(torch.utils.data.Dataset):
         seed: int = 0,
         step: bool = False,
     ):
-        """step: one frame per item, in order, for evaluation by `step`; unlabelled frames come too."""
+        """step: one frame per item, in order, for evaluation by `step`; unlabelled frames too."""
         if not videos:
             raise ValueError("a data set needs at least one video")
-        self.videos, self.labels, self.transform = list(videos), labels, transform
-        self.draw, self.startup = draw, startup
-        self.with_flows, self.seed = with_flows, seed
+        self.videos = list(videos)
+        self.labels = labels
+        self.transform = transform
+        self.draw = draw
+        self.startup = startup
+        self.with_flows = with_flows
+        self.seed = seed
         self.step = step
-        self.samples = [
-            (v, i)
-            for v, video in enumerate(self.videos)
-            for i in (range(len(video)) if step else video.labelled)
-        ]
+        # (index of the video, index of the frame in it)
+        self.samples: list[tuple[int, int]] = []
+        for v, video in enumerate(self.videos):
+            indices = range(len(video)) if step else video.labelled
+            self.samples += [(v, i) for i in indices]
 
     @property
     def num_classes(self) -> int:
@@ -115,45 +125,40 @@ class ClipDataset(torch.utils.data.Dataset):
         return all(len(video.labelled) == len(video) for video in self.videos)
 
     def summary(self) -> str:
-        """What tells this data set from another: how much there is, and a checksum of the names."""
+        """How much data there is, and a checksum of its names: differs for different data."""
         names = "\n".join(f"{video.name} {len(video)}" for video in self.videos)
-        return f"{len(self)} clips of {len(self.videos)} videos (names {zlib.crc32(names.encode()):08x})"
+        checksum = zlib.crc32(names.encode())
+        return f"{len(self)} clips of {len(self.videos)} videos (names {checksum:08x})"
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Clip:
-        index, epoch = key if isinstance(key, tuple) else (key, 0)
+        if not isinstance(key, tuple):
+            key = (key, 0)
+        index, epoch = key
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
         v, i = self.samples[index]
         video = self.videos[v]
-        if self.draw:
-            offsets = self.draw_inside(rng, i, len(video))
-        else:
-            offsets = self.startup(i) if self.startup else ()
-        indices = [min(max(i + offset, 0), len(video) - 1) for offset in (*offsets, 0)]
-        raw, name = self.read(video, indices), f"{video.name}/{video.frame_name(i)}"
+        last = len(video) - 1
+        offsets = self.offsets(rng, i, len(video))
+        indices = [min(max(i + offset, 0), last) for offset in (*offsets, 0)]
+        raw = self.read(video, indices)
+        name = f"{video.name}/{video.frame_name(i)}"
         try:
             return to_clip(self.transform(raw, rng), name, v, i)
         except ValueError as error:
-            odd = next(
-                (
-                    j
-                    for j, frame in zip(indices, raw.frames, strict=True)
-                    if frame.shape != raw.frames[-1].shape
-                ),
-                None,
-            )
-            if odd is None:
-                raise
-            (height, width), (own_height, own_width) = (
-                video.frame(odd).shape[:2],
-                raw.frames[-1].shape[:2],
-            )
-            raise ValueError(
-                f"{video.name}/{video.frame_name(odd)} is {height}x{width} (HxW), but {name} of the same "
-                f"clip {own_height}x{own_width}: give them one size, or choose a --work-size"
-            ) from error
+            # frames of different sizes fail in a transform or when stacked, without their names
+            require_one_size(video, indices, raw.frames, error)
+            raise
+
+    def offsets(self, rng: random.Random, index: int, length: int) -> tuple[int, ...]:
+        """The offsets of the frames beside the labelled frame `index` of a video."""
+        if self.draw:
+            return self.draw_inside(rng, index, length)
+        if self.startup:
+            return self.startup(index)
+        return ()
 
     def draw_inside(self, rng: random.Random, index: int, length: int) -> tuple[int, ...]:
         """Offsets that stay inside the video, if a few draws find such."""
@@ -164,34 +169,60 @@ class ClipDataset(torch.utils.data.Dataset):
         return offsets
 
     def read(self, video: Video, indices: Sequence[int]) -> RawClip:
-        frames = [video.frame(i) for i in indices]
+        """The frames with these indices, their labels, and the flows between neighbours."""
         labelled = set(video.labelled)
+        frames = [video.frame(i) for i in indices]
         labels = [video.label(i) if i in labelled else None for i in indices]
         flows = None
         if self.with_flows and len(indices) > 1:
-            flows = [
-                video.flow(i, before) for before, i in zip(indices[:-1], indices[1:], strict=True)
-            ]
+            pairs = zip(indices[1:], indices[:-1], strict=True)
+            flows = [video.flow(i, before) for i, before in pairs]
             if any(flow is None for flow in flows):
                 raise ValueError(f"{video.name} has no optical flow of its own")
         return RawClip(frames, labels, flows)
 
 
+def require_one_size(
+    video: Video, indices: Sequence[int], frames: Sequence[np.ndarray], cause: ValueError
+) -> None:
+    """ValueError that names a frame of another size than the labelled (last) one, if there is one.
+
+    cause: the error that made us look.
+    """
+    height, width = frames[-1].shape[:2]
+    for i, frame in zip(indices, frames, strict=True):
+        if frame.shape == frames[-1].shape:
+            continue
+        odd_height, odd_width = frame.shape[:2]
+        raise ValueError(
+            f"{video.name}/{video.frame_name(i)} is {odd_height}x{odd_width} (HxW), but "
+            f"{video.name}/{video.frame_name(indices[-1])} of the same clip {height}x{width}: "
+            "give them one size, or choose a --work-size"
+        ) from cause
+
+
 def to_clip(raw: RawClip, name: str, video: int, index: int) -> Clip:
     """Arrays to tensors; frames without a label get one of 255."""
     frames = np.stack([np.ascontiguousarray(frame.transpose(2, 0, 1)) for frame in raw.frames])
-    shape = next(
-        (label.shape for label in raw.labels[::-1] if label is not None), raw.frames[-1].shape[:2]
-    )
-    labels = np.stack(
-        [np.full(shape, IGNORE, np.uint8) if label is None else label for label in raw.labels]
-    )
-    flows = None if raw.flows is None else torch.from_numpy(np.stack(raw.flows))
+    flows = None
+    if raw.flows is not None:
+        flows = torch.from_numpy(np.stack(raw.flows))  # (T-1, 2, H, W)
     return Clip(
-        torch.from_numpy(frames).float().div_(255),
-        torch.from_numpy(labels).long(),
+        torch.from_numpy(frames).float().div_(255),  # (T, 3, H, W)
+        torch.from_numpy(stack_labels(raw)).long(),  # (T, H, W)
         flows,
         name,
         video,
         index,
     )
+
+
+def stack_labels(raw: RawClip) -> np.ndarray:
+    """(T, H, W) uint8, 255 for frames without a label."""
+    known = [label for label in raw.labels if label is not None]
+    # in evaluation labels keep their own size, which may not be that of the frames
+    size = raw.frames[-1].shape[:2]
+    if known:
+        size = known[-1].shape
+    ignored = np.full(size, IGNORE, np.uint8)
+    return np.stack([ignored if label is None else label for label in raw.labels])

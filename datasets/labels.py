@@ -1,4 +1,4 @@
-"""Label sets: class names, colours and id tables. Each data set's own stands in its file."""
+"""Label sets: class names, colours and id tables. Each data set defines its own in its file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-IGNORE = 255  # the label of a pixel, or of a whole frame, that counts for nothing
+IGNORE = 255  # the label of a pixel, or of a whole frame, that no loss and no metric counts
 
 Colour = tuple[int, int, int]
 
@@ -16,26 +16,46 @@ class LabelSet(NamedTuple):
 
     names: tuple[str, ...]
     palette: tuple[Colour, ...]
-    ids: np.ndarray | None = (
-        None  # (256,) class -> id in label PNGs, where a benchmark wants others
-    )
+    # (256,) uint8, class -> id in label PNGs; only where a benchmark expects other ids than ours
+    ids: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, classes: dict[str, Colour], ids: np.ndarray | None = None) -> LabelSet:
+        """The label set of {name: colour}, listed by class id."""
+        return cls(tuple(classes), tuple(classes.values()), ids)
 
 
 def default_palette(num_classes: int) -> tuple[Colour, ...]:
-    """Up to 255 distinct colours, none of them black: the bits of the class number dealt out to R, G and B in
-    turn, high bits first, as the PASCAL VOC colours are made."""
+    """Up to 255 distinct colours, none of them black, made as the PASCAL VOC colours are.
+
+    The bits of the class number are dealt to R, G and B in turn; the lowest bits of the number
+    become the highest bits of the colours. ValueError: not 1 to 255 classes.
+    """
     if not 1 <= num_classes <= 255:
         raise ValueError(f"a label set has 1 to 255 classes, got {num_classes}")
-
-    def channel(number: int, offset: int) -> int:
-        return sum((number >> (3 * bit + offset) & 1) << (7 - bit) for bit in range(8))
-
-    return tuple((channel(i, 0), channel(i, 1), channel(i, 2)) for i in range(1, num_classes + 1))
+    # from 1, because the colour of number 0 is black
+    return tuple(colour_of(number) for number in range(1, num_classes + 1))
 
 
-def id_table(mapping: dict[int, int], default: int | None = 255) -> np.ndarray:
-    """A (256,) uint8 table of old id -> new id; ids that are not named become `default`, or stay where it is None."""
-    table = np.arange(256, dtype=np.uint8) if default is None else np.full(256, default, np.uint8)
+def colour_of(number: int) -> Colour:
+    """The colour with this number in the palette of PASCAL VOC."""
+    colour = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            value = number >> (3 * bit + channel) & 1
+            colour[channel] |= value << (7 - bit)
+    return tuple(colour)
+
+
+def id_table(mapping: dict[int, int], default: int | None = IGNORE) -> np.ndarray:
+    """A (256,) uint8 table of old id -> new id.
+
+    Ids that `mapping` does not name become `default`, or stay as they are where it is None.
+    """
+    if default is None:
+        table = np.arange(256, dtype=np.uint8)
+    else:
+        table = np.full(256, default, np.uint8)
     for old, new in mapping.items():
         table[old] = new
     return table

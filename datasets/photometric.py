@@ -1,4 +1,4 @@
-"""Colour and sharpness of frames; labels and flows pass unchanged. All of it is OpenCV's arithmetic."""
+"""Colour and sharpness of frames; labels and flows pass unchanged. All arithmetic is OpenCV's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ import numpy as np
 from .clip import RawClip
 from .opencv import opencv
 
+# the ranges of TMANet and VSS-MRCFA
+BRIGHTNESS = 32  # the most that is added or subtracted, of 255
+FACTORS = (0.5, 1.5)  # of contrast and of saturation
+HUE = 18  # the most that is added or subtracted, in steps of 2 degrees
+
 
 @dataclass(frozen=True)
 class RandomBlur:
@@ -21,13 +26,14 @@ class RandomBlur:
     def __call__(self, clip: RawClip, rng: random.Random) -> RawClip:
         if rng.random() >= self.p:
             return clip
-        return clip._replace(
-            frames=[opencv().GaussianBlur(frame, (5, 5), 0) for frame in clip.frames]
-        )
+        cv2 = opencv()
+        # 0: OpenCV derives the standard deviation from the size
+        frames = [cv2.GaussianBlur(frame, (5, 5), 0) for frame in clip.frames]
+        return clip._replace(frames=frames)
 
 
 class Distortion(NamedTuple):
-    """What was drawn for a frame; None where the coin said no."""
+    """What was drawn for a frame; None for a part that is left out."""
 
     brightness: float | None = None  # added
     contrast: float | None = None  # factor
@@ -40,53 +46,79 @@ def draw_distortion(rng: random.Random) -> Distortion:
     """Each part with probability 1/2, drawn in the order of TMANet and VSS-MRCFA."""
 
     def maybe(draw, low, high):
-        return draw(low, high) if rng.random() < 0.5 else None
+        if rng.random() < 0.5:
+            return draw(low, high)
+        return None
 
-    brightness = maybe(rng.uniform, -32, 32)
+    brightness = maybe(rng.uniform, -BRIGHTNESS, BRIGHTNESS)
     contrast_first = rng.random() < 0.5
-    contrast = maybe(rng.uniform, 0.5, 1.5) if contrast_first else None
-    saturation = maybe(rng.uniform, 0.5, 1.5)
-    hue = maybe(rng.randrange, -18, 18)
+    contrast = None
+    if contrast_first:
+        contrast = maybe(rng.uniform, *FACTORS)
+    saturation = maybe(rng.uniform, *FACTORS)
+    # randrange never gives its upper end
+    hue = maybe(rng.randrange, -HUE, HUE)
     if not contrast_first:
-        contrast = maybe(rng.uniform, 0.5, 1.5)
+        contrast = maybe(rng.uniform, *FACTORS)
     return Distortion(brightness, contrast, contrast_first, saturation, hue)
 
 
 def distort(frame: np.ndarray, drawn: Distortion) -> np.ndarray:
-    """frame (H, W, 3) uint8 RGB -> the same; every step is clipped and truncated to whole numbers, as published."""
-    cv2 = opencv()
+    """frame (H, W, 3) uint8 RGB -> the same, distorted.
+
+    Every part is clipped and truncated to whole numbers, as published.
+    """
+    # fails here where OpenCV is missing, not only for those draws that need it
+    opencv()
     if drawn.brightness is not None:
         frame = linear(frame, 1, drawn.brightness)
     if drawn.contrast is not None and drawn.contrast_first:
         frame = linear(frame, drawn.contrast, 0)
     if drawn.saturation is not None:
-        hsv = cv2.cvtColor(frame, cv2.COLOR_RGB2HSV)
-        hsv[..., 1] = linear(hsv[..., 1], drawn.saturation, 0)
-        frame = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+        frame = saturate(frame, drawn.saturation)
     if drawn.hue is not None:
-        hsv = cv2.cvtColor(frame, cv2.COLOR_RGB2HSV)
-        hsv[..., 0] = (hsv[..., 0].astype(int) + drawn.hue) % 180
-        frame = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+        frame = turn_hue(frame, drawn.hue)
     if drawn.contrast is not None and not drawn.contrast_first:
         frame = linear(frame, drawn.contrast, 0)
     return frame
 
 
+def saturate(frame: np.ndarray, factor: float) -> np.ndarray:
+    """The saturation of frame (H, W, 3) uint8 RGB times a factor."""
+    cv2 = opencv()
+    hsv = cv2.cvtColor(frame, cv2.COLOR_RGB2HSV)
+    hsv[..., 1] = linear(hsv[..., 1], factor, 0)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+
+
+def turn_hue(frame: np.ndarray, steps: int) -> np.ndarray:
+    """The hue of frame (H, W, 3) uint8 RGB turned by some steps of 2 degrees."""
+    cv2 = opencv()
+    hsv = cv2.cvtColor(frame, cv2.COLOR_RGB2HSV)
+    # OpenCV stores 360 degrees as 0..179; int, because uint8 would wrap at 256
+    hsv[..., 0] = (hsv[..., 0].astype(int) + steps) % 180
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+
+
 def linear(array: np.ndarray, factor: float, offset: float) -> np.ndarray:
+    """uint8 array -> array * factor + offset, clipped and truncated to uint8."""
     return np.clip(array.astype(np.float32) * factor + offset, 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class Photometric:
-    """Random brightness, contrast, saturation and hue; each frame draws its own, as published, or all share one."""
+    """Random brightness, contrast, saturation and hue.
+
+    Each frame draws its own, as published; with `shared` all frames of a clip share one draw.
+    """
 
     shared: bool = False
 
     def __call__(self, clip: RawClip, rng: random.Random) -> RawClip:
         drawn = draw_distortion(rng)
         frames = [distort(clip.frames[0], drawn)]
-        frames += [
-            distort(frame, drawn if self.shared else draw_distortion(rng))
-            for frame in clip.frames[1:]
-        ]
+        for frame in clip.frames[1:]:
+            if not self.shared:
+                drawn = draw_distortion(rng)
+            frames.append(distort(frame, drawn))
         return clip._replace(frames=frames)

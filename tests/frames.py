@@ -1,4 +1,4 @@
-"""Frames that can be told apart, as videos, images and PPM, and the reading of them back."""
+"""Writes videos, images and PPM whose frames differ in grey value, and reads them."""
 
 import numpy as np
 from PIL import Image
@@ -8,6 +8,7 @@ from utils.output.video import VideoWriter
 
 
 def flat(value, size=(48, 64)):
+    """(H, W, 3) uint8 of one value."""
     return np.full((*size, 3), value, np.uint8)
 
 
@@ -33,10 +34,12 @@ def write_images(folder, names):
 
 
 def read(spec, **options):
+    """Frames of a source, and the source itself."""
     with open_source(str(spec), **options) as source:
         return list(source), source
 
 
 def ppm(image):
+    """The bytes of a P6 file."""
     height, width = image.shape[:2]
     return b"P6\n%d %d\n255\n" % (width, height) + image.tobytes()

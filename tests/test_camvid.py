@@ -9,7 +9,7 @@ import torch
 import main
 from command import perform
 from datasets import camvid
-from datasets.camvid import CAMVID
+from datasets.camvid import LABELS
 from datasets.class_weights import balanced, class_weights
 from datasets.clip import ClipDataset
 from disk import SIZE, ids, picture, write
@@ -31,9 +31,8 @@ def test_camvid_has_its_published_drives(shared, split, drives, gaps, fps):
     videos = camvid.videos(shared / "camvid", split)
     assert {video.name: len(video) for video in videos} == drives
     assert all(len(video.labelled) == len(video) and video.fps == fps for video in videos)
-    assert sum(video.gaps for video in videos) == gaps, (
-        "0016E5: a jitter of one frame, and two stretches left out"
-    )
+    # of 0016E5: a jitter of one frame, and two parts that were left out
+    assert sum(video.gaps for video in videos) == gaps
     for video in videos:
         numbers = [camvid.number(video.frame_name(i)) for i in range(len(video))]
         assert numbers == sorted(set(numbers))
@@ -51,11 +50,12 @@ def test_camvids_parts_share_no_frame(shared):
 
 
 def test_camvids_classes_lie_where_their_names_say(shared):
-    """Sky is up and bright, road is down and grey: names, ids and the remapping of void fit together."""
+    """Sky is up and bright, road is down and grey: names, ids and void's new id fit together."""
     video = camvid.videos(shared / "camvid", "val")[0]
-    frame, label = video.frame(0).astype(float), video.label(0)
+    frame = video.frame(0).astype(float)
+    label = video.label(0)
     rows = {
-        name: np.nonzero(label == CAMVID.names.index(name))[0].mean()
+        name: np.nonzero(label == LABELS.names.index(name))[0].mean()
         for name in ("sky", "building", "road")
     }
     assert rows["sky"] < rows["building"] < rows["road"]
@@ -63,25 +63,12 @@ def test_camvids_classes_lie_where_their_names_say(shared):
 
 
 def test_swnets_weights_for_camvid_are_in_this_order(shared):
-    """Their list names no classes; 1/ln(1.02 + share) of our order follows it, of ETC's order it does not."""
+    """Their list does not name its classes. 1/ln(1.02 + share) follows it in our order of the
+    classes, and does not in ETC's order."""
     ours = balanced(camvid.videos(shared / "camvid", "train"), 11, c=1.02)
     theirs = class_weights("swnet", 11)
-    etc = [
-        CAMVID.names.index(name)
-        for name in (
-            "building",
-            "tree",
-            "sky",
-            "car",
-            "signsymbol",
-            "road",
-            "pedestrian",
-            "fence",
-            "pole",
-            "pavement",
-            "bicyclist",
-        )
-    ]
+    names = "building tree sky car signsymbol road pedestrian fence pole pavement bicyclist"
+    etc = [LABELS.names.index(name) for name in names.split()]
 
     def correlation(order):
         return torch.corrcoef(torch.stack([ours[order], theirs]).log())[0, 1]
@@ -104,12 +91,11 @@ def test_gaps_are_bridged_by_the_labelled_frame_before_and_counted(tmp_path):
     a, b = camvid.videos(small_tree(tmp_path), "train")
     assert (a.name, b.name) == ("A", "B") and a.gaps == b.gaps == 2
     clips = ClipDataset(
-        [a, b], CAMVID, lambda clip, rng: clip, startup=lambda past: (-1,) if past else ()
+        [a, b], LABELS, lambda clip, rng: clip, startup=lambda past: (-1,) if past else ()
     )
     assert clips[2].name == "A/A_00150"
-    assert np.array_equal(clips[2].frames[0].permute(1, 2, 0) * 255, picture(60)), (
-        "A_00060 comes before A_00150"
-    )
+    # the frame before A_00150 is A_00060
+    assert np.array_equal(clips[2].frames[0].permute(1, 2, 0) * 255, picture(60))
     assert len(clips[4].frames) == 1, "B does not reach back into A"
 
 
@@ -121,7 +107,8 @@ def test_void_is_ignored_or_class_zero(tmp_path, num_classes, expected):
     root = small_tree(tmp_path)
     write(root / "trainannot" / "A_00030.png", np.full(SIZE, 11, np.uint8))
     video = camvid.videos(root, "train", num_classes)[0]
-    assert (video.label(0) == (255 if num_classes == 11 else 0)).all()
+    void = {11: 255, 12: 0}[num_classes]
+    assert (video.label(0) == void).all()
     assert [video.label(i)[0, 0] for i in (1, 2, 3)] == [expected[n] for n in (60, 150, 1020)]
     write(root / "trainannot" / "A_00030.png", np.full(SIZE, 12, np.uint8))
     with pytest.raises(ValueError, match="holds the id 12"):
@@ -139,9 +126,8 @@ def large_tree(root: Path, sequence="images_sequence") -> Path:
         write(root / sequence / f"A_f{number:05d}.png", picture(number))
     write(root / sequence / "B_000039.png", picture(39))
     (root / "annotations").mkdir()
-    (root / "annotations" / "val.txt").write_text(
-        "A_f00030\nA_f00060\nB_000040"
-    )  # no final newline, as published
+    # no final newline, as published
+    (root / "annotations" / "val.txt").write_text("A_f00030\nA_f00060\nB_000040")
     return root
 
 
@@ -203,21 +189,10 @@ def test_video_with_gaps_is_scored_with_a_word_about_them(tmp_path):
     for number in (*range(31, 51, 2), *range(61, 81, 2)):
         write(tmp_path / "data" / "val" / f"A_{number:05d}.png", picture(number))
         write(tmp_path / "data" / "valannot" / f"A_{number:05d}.png", np.full(SIZE, 3, np.uint8))
-    words = [
-        "--dataset",
-        "camvid",
-        "--data-root",
-        tmp_path / "data",
-        "--threads",
-        "1",
-        "--num-workers",
-        "0",
-    ]
-    args = main.parse_args(
-        ["--training", "--method", "lma", "--dataset", "camvid", "--savedir", "unused"]
-    )
-    checkpoint.save(tmp_path / "w.pth", build_model(args, 11).state_dict())
-    done = perform(
-        "--eval-mode", *words, "--weights", tmp_path / "w.pth", "--savedir", tmp_path / "s"
-    )
+    training = "--training --method lma --dataset camvid --savedir unused"
+    model = build_model(main.parse_args(training.split()), 11)
+    checkpoint.save(tmp_path / "w.pth", model.state_dict())
+    evaluation = "--eval-mode --dataset camvid --threads 1 --num-workers 0".split()
+    paths = ["--data-root", tmp_path / "data", "--weights", tmp_path / "w.pth"]
+    done = perform(*evaluation, *paths, "--savedir", tmp_path / "s")
     assert "1 gaps in the camvid frames" in done.stdout

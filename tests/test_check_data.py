@@ -1,4 +1,4 @@
-"""--check-data tells what is missing or odd in a data set, --needed-frames what an evaluation reads of it."""
+"""--check-data reports what is missing or odd in a data set; --needed-frames lists what is read."""
 
 import shutil
 
@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import main
 from command import call, perform, succeed
+from datasets import build_dataset
+from disk import write
 from trees import make_camvid, make_cityscapes
 
 
@@ -23,31 +26,35 @@ def test_a_sound_data_set_has_no_problems_and_is_described(camvid):
     done = checked(camvid)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if " videos in " in line]
-    assert [line.split(" videos in ")[1].split(":")[0] for line in lines] == [
-        "train",
-        "val",
-        "test",
-    ]
+    splits = [line.split(" videos in ")[1].split(":")[0] for line in lines]
+    assert splits == ["train", "val", "test"]
     assert all("no problems" in line for line in lines)
 
 
+def shrink(frame, label, array) -> None:
+    """A frame and its label of another size than the others."""
+    Image.open(frame).resize((20, 20)).save(frame)
+    write(label, array[:20, :20])
+
+
+# name -> what breaks the data set: called with the paths of a frame and its label, and the label
+FAULTS = {
+    "truncated frame": lambda frame, label, array: frame.write_bytes(frame.read_bytes()[:60]),
+    "empty label": lambda frame, label, array: label.write_bytes(b""),
+    "class out of range": lambda frame, label, array: write(label, np.full_like(array, 77)),
+    "label of another size": lambda frame, label, array: write(label, array[:-4]),
+    "label that ignores all": lambda frame, label, array: write(label, np.full_like(array, 11)),
+    "frame of another size": shrink,
+    "missing frame": lambda frame, label, array: frame.unlink(),
+    "missing split": lambda frame, label, array: shutil.rmtree(label.parent),
+}
+
+
 def broken(name: str, root) -> None:
+    """Break the second training frame of a CamVid tree."""
     frame = sorted((root / "train").iterdir())[1]
     label = root / "trainannot" / f"{frame.stem}.png"
-    array = np.asarray(Image.open(label))
-    {
-        "truncated frame": lambda: frame.write_bytes(frame.read_bytes()[:60]),
-        "empty label": lambda: label.write_bytes(b""),
-        "class out of range": lambda: Image.fromarray(np.full_like(array, 77)).save(label),
-        "label of another size": lambda: Image.fromarray(array[:-4]).save(label),
-        "label that ignores all": lambda: Image.fromarray(np.full_like(array, 11)).save(label),
-        "frame of another size": lambda: (
-            Image.open(frame).resize((20, 20)).save(frame),
-            Image.fromarray(array[:20, :20]).save(label),
-        ),
-        "missing frame": frame.unlink,
-        "missing split": lambda: shutil.rmtree(root / "trainannot"),
-    }[name]()
+    FAULTS[name](frame, label, np.asarray(Image.open(label)))
 
 
 @pytest.mark.parametrize(
@@ -66,11 +73,8 @@ def broken(name: str, root) -> None:
 def test_every_fault_is_named_and_the_rest_is_still_checked(camvid, name, message):
     broken(name, camvid)
     done = checked(camvid)
-    assert (
-        done.returncode == 2
-        and message in done.stderr
-        and "--check-data found 1 problem in camvid" in done.stderr
-    )
+    assert done.returncode == 2 and message in done.stderr
+    assert "--check-data found 1 problem in camvid" in done.stderr
     assert "videos in test" in done.stdout
 
 
@@ -84,54 +88,30 @@ def test_all_problems_are_told_not_the_first_alone(camvid):
 
 def test_needed_frames_are_exactly_the_files_an_evaluation_opens(tmp_path):
     root = make_cityscapes(tmp_path / "cityscapes", splits=("val",))
-    words = ["--dataset", "cityscapes", "--data-root", root, "--stm-queue-size", "4"]
-    listed = succeed("--needed-frames", *words).stdout.split()
-    assert len(listed) == 2 * (5 + 1), (
-        "two snippets of four past frames, one labelled frame and its label"
-    )
+    words = ["--dataset", "cityscapes", "--stm-queue-size", "4"]
+    listed = succeed("--needed-frames", *words, "--data-root", root).stdout.split()
+    # two snippets of four past frames, one labelled frame and its label
+    assert len(listed) == 2 * (5 + 1)
     sparse = tmp_path / "sparse"
     for path in listed:
         (sparse / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / path, sparse / path)
-    words[3] = sparse
-    assert perform("--needed-frames", *words).stdout.split() == listed, (
-        "the sparse copy needs no more"
-    )
-    import main
-    from datasets import build_dataset
+    again = perform("--needed-frames", *words, "--data-root", sparse).stdout.split()
+    assert again == listed, "the sparse copy needs no more"
 
-    args = main.parse_args(
-        ["--eval-mode", "--savedir", "unused", *map(str, words), "--work-size", "32", "64"]
-    )
-    whole, copy = (
-        build_dataset(
-            main.parse_args(
-                [
-                    *map(
-                        str,
-                        [
-                            "--eval-mode",
-                            "--savedir",
-                            "unused",
-                            *words[:3],
-                            where,
-                            *words[4:],
-                            "--work-size",
-                            "32",
-                            "64",
-                        ],
-                    )
-                ]
-            ),
-            "val",
-        )
-        for where in (root, sparse)
-    )
-    assert args.offsets == (-4, -3, -2, -1) and len(copy) == 2
+    evaluation = "--eval-mode --savedir unused --work-size 32 64".split()
+
+    def evaluated(where):
+        args = main.parse_args([*evaluation, *words, "--data-root", str(where)])
+        assert args.offsets == (-4, -3, -2, -1)
+        return build_dataset(args, "val")
+
+    whole = evaluated(root)
+    copy = evaluated(sparse)
+    assert len(copy) == 2
     for i in range(2):
-        assert (whole[i].frames == copy[i].frames).all() and (
-            whole[i].labels == copy[i].labels
-        ).all()
+        assert (whole[i].frames == copy[i].frames).all()
+        assert (whole[i].labels == copy[i].labels).all()
 
 
 def test_densely_labelled_videos_need_every_frame_and_rendered_ones_none(camvid):

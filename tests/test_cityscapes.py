@@ -1,4 +1,4 @@
-"""Cityscapes: snippets from file names, both kinds of labels, and what is missing is named."""
+"""Cityscapes: snippets from file names, both kinds of labels, and errors for missing files."""
 
 import random
 from functools import partial
@@ -23,7 +23,7 @@ CITY = "aachen"
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
-    """Read only."""
+    """One tree for several tests, which must not change it."""
     return make_cityscapes(tmp_path_factory.mktemp("cityscapes") / "root")
 
 
@@ -62,16 +62,17 @@ def test_a_snippet_is_a_video_of_30_frames_with_the_20th_labelled(tree, split):
     videos = cityscapes.videos(tree, split)
     assert [video.name for video in videos] == ["aachen_000000_000019", "bochum_000000_000019"]
     for video in videos:
-        assert (
-            numbers(video) == list(range(30)) and tuple(video.labelled) == (19,) and video.fps == 17
-        )
+        assert numbers(video) == list(range(30)) and video.fps == 17
+        assert tuple(video.labelled) == (19,)
         for i in (0, 19, 29):
             path = image(tree, f"{video.name[:-2]}{i:02d}", split=split)
             assert np.array_equal(video.frame(i), np.asarray(Image.open(path)))
     label = videos[0].label(19)
     official = np.asarray(Image.open(truth(tree, "aachen_000000_000019", split=split)))
     for label_id in range(34):
-        expected = CITYSCAPES_IDS.index(label_id) if label_id in CITYSCAPES_IDS else 255
+        expected = 255
+        if label_id in CITYSCAPES_IDS:
+            expected = CITYSCAPES_IDS.index(label_id)
         assert (label[official == label_id] == expected).all()
     assert len(np.unique(label)) > 5
 
@@ -83,13 +84,10 @@ def test_a_clip_ends_with_the_labelled_frame_oldest_first(tree):
     )
     assert [clip.name for clip in clips] == [f"{v.name}/{v.name}_leftImg8bit" for v in videos]
     frames = clips[1].frames.permute(0, 2, 3, 1).mul(255).round().byte().numpy()
-    assert all(
-        np.array_equal(frame, videos[1].frame(i))
-        for frame, i in zip(frames, range(16, 20), strict=True)
-    )
-    assert (clips[1].labels[:3] == 255).all() and np.array_equal(
-        clips[1].labels[3], videos[1].label(19)
-    )
+    for frame, i in zip(frames, range(16, 20), strict=True):
+        assert np.array_equal(frame, videos[1].frame(i))
+    assert (clips[1].labels[:3] == 255).all()
+    assert np.array_equal(clips[1].labels[3], videos[1].label(19))
 
 
 def test_labelled_frames_of_one_long_recording_have_windows_of_their_own(tmp_path):
@@ -99,7 +97,7 @@ def test_labelled_frames_of_one_long_recording_have_windows_of_their_own(tmp_pat
     assert numbers(third) == list(range(81, 111))
     assert [video.name[-3:] for video in (first, second, third)] == ["019", "031", "100"]
     assert all(tuple(video.labelled) == (19,) for video in (first, second, third)), (
-        "of its own frame only"
+        "only the frame that the video is named after"
     )
 
 
@@ -107,7 +105,7 @@ def test_a_window_ends_where_the_recording_does(tmp_path):
     listing(tmp_path, (5, 40), [*range(8), 9, *range(21, 41)])
     early, late = cityscapes.videos(tmp_path, "val")
     assert numbers(early) == list(range(8)), (
-        "no number below 0, and nothing behind a gap in the future"
+        "numbers start at 0; nothing follows a gap after the labelled frame"
     )
     assert tuple(early.labelled) == (5,) and numbers(late) == list(range(21, 41))
 
@@ -147,9 +145,8 @@ def test_without_the_sequences_a_video_is_its_labelled_frame(tmp_path, logged):
         (f"{city}_000000_000019", [19], (0,)) for city in ("aachen", "bochum")
     ]
     assert videos[0].frame(0).shape == (8, 8, 3) and videos[0].label(0).shape == (8, 8)
-    assert any(
-        "leftImg8bit_sequence/train" in line and "without a past" in line for line in logged()
-    )
+    warnings = [line for line in logged() if "leftImg8bit_sequence/train" in line]
+    assert any("without a past" in line for line in warnings)
 
 
 def test_without_leftimg8bit_the_labels_name_the_frames(tmp_path, logged):
@@ -158,11 +155,8 @@ def test_without_leftimg8bit_the_labels_name_the_frames(tmp_path, logged):
     for city in ("aachen", "bochum"):
         image(root, f"{city}_000000_000019", "leftImg8bit").unlink()
     after = cityscapes.videos(root, "val")
-    assert (
-        [video.frames for video in after] == before
-        and tuple(after[0].labelled) == (19,)
-        and not logged()
-    )
+    assert [video.frames for video in after] == before
+    assert tuple(after[0].labelled) == (19,) and not logged()
 
 
 # Labels
@@ -187,13 +181,10 @@ def test_label_ids_and_train_ids_give_the_same_labels(tmp_path):
     official[0, :3] = 0, 14, 255
     one(tmp_path / "a", {"labelIds": official})
     one(tmp_path / "b", {"labelTrainIds": trained})
-    assert np.array_equal(label_of(tmp_path / "a"), trained) and np.array_equal(
-        label_of(tmp_path / "b"), trained
-    )
-    one(
-        tmp_path / "a",
-        {"labelTrainIds": np.zeros(SIZE, np.uint8), "color": picture(1), "instanceIds": ids(1)},
-    )
+    assert np.array_equal(label_of(tmp_path / "a"), trained)
+    assert np.array_equal(label_of(tmp_path / "b"), trained)
+    black = np.zeros(SIZE, np.uint8)
+    one(tmp_path / "a", {"labelTrainIds": black, "color": picture(1), "instanceIds": ids(1)})
     one(tmp_path / "a", {"labelTrainIds": trained}, f"{CITY}_000001_000019")
     assert np.array_equal(label_of(tmp_path / "a", 0), trained), "label ids come first"
     assert np.array_equal(label_of(tmp_path / "a", 1), trained), "each frame has its own kind"
@@ -201,9 +192,8 @@ def test_label_ids_and_train_ids_give_the_same_labels(tmp_path):
 
 def test_train_ids_may_count_ignore_as_class_19_but_not_be_label_ids(tmp_path):
     label = ids(0, high=20)
-    assert np.array_equal(
-        label_of(one(tmp_path, {"labelTrainIds": label})), np.where(label == 19, 255, label)
-    )
+    one(tmp_path, {"labelTrainIds": label})
+    assert np.array_equal(label_of(tmp_path), np.where(label == 19, 255, label))
     one(tmp_path, {"labelTrainIds": np.full(SIZE, 33, np.uint8)})
     with pytest.raises(
         ValueError, match="labelTrainIds.png holds the id 33, which is none of the 19 classes"
@@ -212,9 +202,8 @@ def test_train_ids_may_count_ignore_as_class_19_but_not_be_label_ids(tmp_path):
 
 
 def test_labels_are_paired_by_name_not_position(tmp_path):
-    for i, name in enumerate(
-        ("zurich_000000_000019", "aachen_000001_000019", "aachen_000000_000019")
-    ):
+    names = ("zurich_000000_000019", "aachen_000001_000019", "aachen_000000_000019")
+    for i, name in enumerate(names):
         one(tmp_path, {"labelTrainIds": np.full(SIZE, i, np.uint8)}, name)
     videos = cityscapes.videos(tmp_path, "val")
     assert {video.name: video.label(0)[0, 0] for video in videos} == {
@@ -270,12 +259,9 @@ def test_a_label_without_its_image_is_named(tmp_path):
 def test_files_with_strange_names_are_told_or_left_alone(tmp_path):
     listing(tmp_path, (19,), range(30))
     city = tmp_path / "leftImg8bit" / "val" / CITY
-    for name in (
-        f"._{CITY}_000000_000049_leftImg8bit.png",
-        "Thumbs.db",
-        f"{CITY}_000000_000019_rightImg8bit.png",
-    ):
-        touch(city / name)
+    touch(city / f"._{CITY}_000000_000049_leftImg8bit.png")
+    touch(city / "Thumbs.db")
+    touch(city / f"{CITY}_000000_000019_rightImg8bit.png")
     touch(tmp_path / "leftImg8bit" / "val" / "notes.txt")
     assert len(cityscapes.videos(tmp_path, "val")) == 1
     touch(city / "sky_leftImg8bit.png")
@@ -291,22 +277,8 @@ def test_files_with_strange_names_are_told_or_left_alone(tmp_path):
 
 
 def parse(root, *words):
-    return main.parse_args(
-        [
-            *words,
-            "--method",
-            "single",
-            "--dataset",
-            "cityscapes",
-            "--data-root",
-            str(root),
-            "--work-size",
-            "512",
-            "1024",
-            "--savedir",
-            "unused",
-        ]
-    )
+    common = "--method single --dataset cityscapes --work-size 512 1024 --savedir unused"
+    return main.parse_args([*words, *common.split(), "--data-root", str(root)])
 
 
 def stride_8(array):
@@ -316,29 +288,18 @@ def stride_8(array):
 @pytest.fixture(scope="module")
 def town(tmp_path_factory) -> Path:
     """The tree that data_erf.json describes."""
-    draw, root = filling().image, tmp_path_factory.mktemp("town")
-    frames = {
-        n: (draw(f"cs_{n}", (3, 1024, 2048)) * 40 + 128)
-        .clamp(0, 255)
-        .byte()
-        .permute(1, 2, 0)
-        .numpy()
-        for n in range(16, 20)
-    }
-    for n, frame in frames.items():
+    root = tmp_path_factory.mktemp("town")
+    draw = filling().image
+    for n in range(16, 20):
+        frame = (draw(f"cs_{n}", (3, 1024, 2048)) * 40 + 128).clamp(0, 255).byte()
         path = image(root, f"town_000000_{n:06d}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(frame).save(path, compress_level=0)
-    label = (
-        np.random.Generator(np.random.PCG64(3))
-        .integers(0, 20, (64, 128))
-        .repeat(16, 0)
-        .repeat(16, 1)
-    )
-    write(
-        truth(root, "town_000000_000019", "labelTrainIds"),
-        np.where(label == 19, 255, label).astype(np.uint8),
-    )
+        # not compressed, which would take longer than the test
+        Image.fromarray(frame.permute(1, 2, 0).numpy()).save(path, compress_level=0)
+    rng = np.random.Generator(np.random.PCG64(3))
+    label = rng.integers(0, 20, (64, 128)).repeat(16, 0).repeat(16, 1)  # (1024, 2048)
+    label = np.where(label == 19, 255, label).astype(np.uint8)
+    write(truth(root, "town_000000_000019", "labelTrainIds"), label)
     return root
 
 
@@ -349,45 +310,32 @@ def test_a_clip_on_the_disk_equals_lmanets(town):
     (clip,) = data
     assert clip.frames.shape == (4, 3, 512, 1024) and clip.labels.shape == (4, 512, 1024)
     assert np.array_equal(stride_8(clip.frames), golden["images"])
-    assert np.array_equal(
-        np.where(stride_8(clip.labels[-1]) == 255, 19, stride_8(clip.labels[-1])),
-        golden["labels"][0, 0],
-    )
+    # LMANet's ignore is class 19
+    label = stride_8(clip.labels[-1])
+    assert np.array_equal(np.where(label == 255, 19, label), golden["labels"][0, 0])
     assert (clip.labels[:-1] == 255).all()
 
 
 def strips(array):
     """The four borders that data_erf.json stores, (..., H, W) -> flat."""
-    parts = array[..., :4, ::16], array[..., -4:, ::16], array[..., ::16, :4], array[..., ::16, -4:]
-    return np.concatenate([part.ravel() for part in parts])
+    rows = (array[..., :4, ::16], array[..., -4:, ::16])
+    columns = (array[..., ::16, :4], array[..., ::16, -4:])
+    return np.concatenate([part.ravel() for part in (*rows, *columns)])
 
 
 @pytest.mark.parametrize("seed", [0, 2])
 def test_a_training_clip_equals_lmanets(town, seed):
     golden = case("lma/data_erf").arrays
-    args = parse(
-        town,
-        "--training",
-        "--random-flip",
-        "0.5",
-        "--random-shift",
-        "2",
-        "--photometric",
-        "none",
-        "--shift-border",
-        "road",
-    )
+    words = "--training --random-flip 0.5 --random-shift 2 --photometric none --shift-border road"
+    args = parse(town, *words.split())
     video = datasets.list_videos(args, "val")[0]
     raw = RawClip([video.frame(19)], [video.label(19)], None)
     clip = training_transform(args)(raw, random.Random(seed))
-    assert np.array_equal(
-        strips(clip.frames[0].transpose(2, 0, 1) / np.float32(255)),
-        golden[f"aug{seed}_images_border"],
-    )
-    assert np.array_equal(
-        strips(np.where(clip.labels[0] == 255, 19, clip.labels[0])),
-        golden[f"aug{seed}_labels_border"],
-    )
+    frame = clip.frames[0].transpose(2, 0, 1) / np.float32(255)
+    assert np.array_equal(strips(frame), golden[f"aug{seed}_images_border"])
+    # LMANet's ignore is class 19
+    label = np.where(clip.labels[0] == 255, 19, clip.labels[0])
+    assert np.array_equal(strips(label), golden[f"aug{seed}_labels_border"])
     args.shift_border = "ignore"
     ours = training_transform(args)(raw, random.Random(seed))
     assert not np.array_equal(ours.labels[0], clip.labels[0]), "the strip is no road by default"
@@ -397,10 +345,8 @@ def test_the_folder_may_come_from_the_environment(tree, monkeypatch):
     args = parse("", "--training")
     args.data_root = None
     monkeypatch.setenv("STREAMSEG_CITYSCAPES", str(tree))
-    assert (
-        datasets.label_set(args) is cityscapes.LABELS
-        and len(datasets.list_videos(args, "train")) == 2
-    )
+    assert datasets.label_set(args) is cityscapes.LABELS
+    assert len(datasets.list_videos(args, "train")) == 2
 
 
 def test_a_split_without_labels_lists_its_videos_but_cannot_be_scored(tmp_path):

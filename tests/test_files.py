@@ -1,4 +1,4 @@
-"""Images and labels on disk: how they are read, their faults, and the videos they make."""
+"""Images and labels on disk: reading, errors for damaged files, and videos of files."""
 
 from pathlib import Path
 
@@ -16,22 +16,22 @@ from disk import SIZE, drive, ids, picture, write
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr"])
 def test_any_kind_of_image_is_read_as_rgb(tmp_path, mode):
     image = Image.fromarray(picture(0)).convert(mode)
-    image.save(path := tmp_path / ("a.png" if mode not in ("CMYK", "YCbCr") else "a.tif"))
+    path = tmp_path / "a.png"
+    if mode in ("CMYK", "YCbCr"):
+        # which PNG does not have
+        path = tmp_path / "a.tif"
+    image.save(path)
     frame = read_rgb(path)
-    assert (
-        frame.dtype == np.uint8
-        and frame.shape == (*SIZE, 3) == (*image_size(path), 3)
-        and frame.flags.writeable
-    )
+    assert frame.dtype == np.uint8 and frame.flags.writeable
+    assert frame.shape == (*SIZE, 3) == (*image_size(path), 3)
     assert np.array_equal(frame, np.array(image.convert("RGB")))
 
 
 def test_sixteen_bits_become_eight(tmp_path):
     grey = np.array([[0, 255, 256], [32768, 65279, 65535]], np.uint16)
     frame = read_rgb(write(tmp_path / "a.png", grey))
-    assert (
-        frame[..., 0].tolist() == [[0, 0, 1], [128, 254, 255]] and (frame == frame[..., :1]).all()
-    )
+    assert frame[..., 0].tolist() == [[0, 0, 1], [128, 254, 255]]
+    assert (frame == frame[..., :1]).all()
 
 
 def test_the_exif_orientation_is_not_applied(tmp_path):
@@ -51,9 +51,12 @@ def test_a_missing_file_is_named(tmp_path, read):
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 @pytest.mark.parametrize("keep", [0, 10, 60, 0.5, 0.9])
 def test_a_file_cut_short_is_named(tmp_path, suffix, keep):
+    """keep: bytes, or the share of them."""
     path = write(tmp_path / f"cut.{suffix}", picture(0, (64, 64)))
     data = path.read_bytes()
-    path.write_bytes(data[: int(keep if keep > 1 else keep * len(data))])
+    if keep < 1:
+        keep = int(keep * len(data))
+    path.write_bytes(data[:keep])
     for read in (read_rgb, read_label):
         with pytest.raises(ValueError, match=rf"cut.{suffix} cannot be read as an image"):
             read(path)
@@ -73,7 +76,9 @@ def test_what_is_no_image_is_named(tmp_path):
 @pytest.mark.parametrize("kind", ["grey", "palette", "sixteen"])
 def test_labels_are_read_as_ids(tmp_path, kind):
     label = ids(0, high=12)
-    image = Image.fromarray(label.astype(np.uint16) if kind == "sixteen" else label)
+    image = Image.fromarray(label)
+    if kind == "sixteen":
+        image = Image.fromarray(label.astype(np.uint16))
     if kind == "palette":
         image.putpalette([c for colour in default_palette(12) for c in colour])
         assert image.mode == "P"
@@ -99,23 +104,20 @@ def test_what_is_no_label_says_why(tmp_path, array, words):
 
 
 def test_a_label_of_another_size_names_both_files_and_sizes(tmp_path):
-    frame, label = (
-        write(tmp_path / "f.png", picture(0)),
-        write(tmp_path / "l.png", ids(0, (32, 24))),
-    )
+    frame = write(tmp_path / "f.png", picture(0))
+    label = write(tmp_path / "l.png", ids(0, (32, 24)))
     with pytest.raises(ValueError, match=r"l.png is 32x24 .*f.png is 24x32"):
         FileVideo("v", [frame], [label], num_classes=3).label(0)
 
 
 def test_an_unknown_id_is_named_as_it_is_in_the_file(tmp_path):
-    frame, label = (
-        write(tmp_path / "f.png", picture(0)),
-        write(tmp_path / "l.png", np.full(SIZE, 7, np.uint8)),
-    )
+    frame = write(tmp_path / "f.png", picture(0))
+    label = write(tmp_path / "l.png", np.full(SIZE, 7, np.uint8))
     with pytest.raises(
         ValueError, match=r"l.png holds the id 7, which is none of the 3 classes nor 255"
     ):
         FileVideo("v", [frame], [label], num_classes=3).label(0)
+    # 7 in the file becomes 6, but the message must show what the user finds in the file
     table = np.arange(256, dtype=np.uint8) - 1
     with pytest.raises(ValueError, match=r"holds the id 7,"):
         FileVideo("v", [frame], [label], None, table, num_classes=6).label(0)

@@ -1,4 +1,4 @@
-"""Folders of one's own images: splits, classes, and faults that name their file."""
+"""Folders of one's own images: splits, classes, and errors that name the file."""
 
 import numpy as np
 import pytest

@@ -6,27 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.camvid import CAMVID, CAMVID12
-from datasets.cityscapes import (
-    CITYSCAPES,
-    CITYSCAPES_IDS,
-    cityscapes_label_ids,
-    cityscapes_train_ids,
-)
+from datasets import camvid, cityscapes
+from datasets.cityscapes import CITYSCAPES_IDS
 from datasets.class_weights import CLASS_WEIGHTS, balanced, class_weights
 from datasets.labels import default_palette
 
 
-@pytest.mark.parametrize("labels, count", [(CAMVID, 11), (CAMVID12, 12), (CITYSCAPES, 19)])
+@pytest.mark.parametrize(
+    "labels, count", [(camvid.LABELS, 11), (camvid.CAMVID12, 12), (cityscapes.LABELS, 19)]
+)
 def test_label_sets_have_a_name_and_a_colour_for_each_class(labels, count):
-    assert (
-        len(labels.names)
-        == len(labels.palette)
-        == len(set(labels.names))
-        == len(set(labels.palette))
-        == count
-    )
-    assert all(len(colour) == 3 and all(0 <= c <= 255 for c in colour) for colour in labels.palette)
+    assert len(labels.names) == len(set(labels.names)) == count
+    assert len(labels.palette) == len(set(labels.palette)) == count
+    for colour in labels.palette:
+        assert len(colour) == 3 and all(0 <= c <= 255 for c in colour)
 
 
 def test_default_colours_are_distinct_and_do_not_depend_on_the_number_of_classes():
@@ -39,18 +32,20 @@ def test_default_colours_are_distinct_and_do_not_depend_on_the_number_of_classes
 
 
 def test_cityscapes_ids_go_there_and_back():
-    there, back = cityscapes_train_ids(), cityscapes_label_ids()
+    there = cityscapes.TRAIN_IDS
+    back = cityscapes.LABELS.ids
+    names = cityscapes.LABELS.names
     assert np.array_equal(there[back[:19]], np.arange(19))
     assert set(np.nonzero(there != 255)[0]) == set(CITYSCAPES_IDS) and back[255] == 0
-    assert there[7] == CITYSCAPES.names.index("road") and there[26] == CITYSCAPES.names.index("car")
-    assert there[33] == CITYSCAPES.names.index("bicycle")
+    assert there[7] == names.index("road") and there[26] == names.index("car")
+    assert there[33] == names.index("bicycle")
     official = pytest.importorskip("cityscapesscripts.helpers.labels").labels
     for label in official:
         if 0 <= label.id:
             assert there[label.id] == label.trainId
         if 0 <= label.trainId < 19:
-            assert CITYSCAPES.names[label.trainId] == label.name
-            assert CITYSCAPES.palette[label.trainId] == label.color
+            assert names[label.trainId] == label.name
+            assert cityscapes.LABELS.palette[label.trainId] == label.color
 
 
 @pytest.mark.parametrize(
@@ -59,13 +54,13 @@ def test_cityscapes_ids_go_there_and_back():
 def test_published_weights_have_one_per_class(kind, num_classes):
     weights = class_weights(kind, num_classes)
     assert weights.shape == (num_classes,) and weights.dtype == torch.float32
-    assert len(set(weights.tolist())) >= num_classes - 1 and (weights > 0).all(), (
-        "etc has one value twice"
-    )
+    # etc has one value twice
+    assert len(set(weights.tolist())) >= num_classes - 1 and (weights > 0).all()
 
 
 def test_published_weights_are_large_for_rare_classes():
-    rare, common = CITYSCAPES.names.index("motorcycle"), CITYSCAPES.names.index("road")
+    rare = cityscapes.LABELS.names.index("motorcycle")
+    common = cityscapes.LABELS.names.index("road")
     assert all(weights[19][rare] > weights[19][common] for weights in CLASS_WEIGHTS.values())
 
 

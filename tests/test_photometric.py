@@ -1,4 +1,4 @@
-"""Colours: distortions that are drawn as published, and blur."""
+"""Photometric distortion, drawn as published, and blur."""
 
 import random
 
@@ -14,9 +14,9 @@ def test_photometric_draws_per_frame_unless_shared():
     clip = RawClip(still.frames * 3, [None] * 3, None)
 
     def outcomes(shared, seed):
-        return len(
-            {frame.tobytes() for frame in Photometric(shared)(clip, random.Random(seed)).frames}
-        )
+        """How many different frames three equal ones become."""
+        distorted = Photometric(shared)(clip, random.Random(seed))
+        return len({frame.tobytes() for frame in distorted.frames})
 
     assert all(outcomes(True, seed) == 1 for seed in range(10))
     assert any(outcomes(False, seed) == 3 for seed in range(10))
@@ -33,10 +33,9 @@ def test_distortions_stay_in_their_ranges():
     for name, (low, high) in ranges.items():
         values = [getattr(d, name) for d in drawn if getattr(d, name) is not None]
         assert 900 < len(values) < 1100, f"{name} is drawn half of the time"
-        assert (
-            low <= min(values) < low + 0.1 * (high - low)
-            and high - 0.1 * (high - low) < max(values) <= high
-        )
+        tenth = 0.1 * (high - low)
+        assert low <= min(values) < low + tenth
+        assert high - tenth < max(values) <= high
     assert {d.hue for d in drawn if d.hue is not None} == set(range(-18, 18))
     assert 900 < sum(d.contrast_first for d in drawn) < 1100
 

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from datasets.source import Frame, Source, open_source
+from datasets.source.base import Entry
 from datasets.source.read_ahead import ReadAhead
 from frames import flat, read, write_images, write_video
 
 
 def same(frames, others):
-    return [frame[1:] for frame in frames] == [frame[1:] for frame in others] and all(
-        (frame.image == other.image).all() for frame, other in zip(frames, others, strict=True)
-    )
+    if [frame[1:] for frame in frames] != [frame[1:] for frame in others]:
+        return False
+    pairs = zip(frames, others, strict=True)
+    return all((frame.image == other.image).all() for frame, other in pairs)
 
 
 @pytest.mark.parametrize("depth", [1, 4, 100])
@@ -31,22 +33,20 @@ def test_reading_ahead_gives_what_plain_reading_gives(tmp_path, depth):
 
 
 class Counting(Source):
-    """Frames of one pixel for as long as asked; says how many were decoded."""
+    """`total` frames of one pixel, then `error`; counts the decoded frames."""
 
     def __init__(self, total=10**9, error=None, live=False, pause=0.0):
         super().__init__("77", "camera", step=1)
-        self.total, self.error, self.live, self.pause, self.decoded, self.closed = (
-            total,
-            error,
-            live,
-            pause,
-            0,
-            0,
-        )
+        self.total = total
+        self.error = error
+        self.live = live
+        self.pause = pause
+        self.decoded = 0
+        self.closed = 0
 
     def _entries(self):
         while self.decoded < self.total and not self._stopping.wait(self.pause):
-            yield None, self.decode
+            yield Entry(None, self.decode)
         if self.error:
             raise self.error
 
@@ -95,9 +95,8 @@ def test_images_are_resized_ahead_and_kept_as_they_were():
         until(lambda: len(resized_by) == 5)  # nobody has asked for a frame yet
         found = list(frames)
     assert [frame.image.shape for frame in found] == [(1, 1, 3)] * 5
-    assert all(
-        (frame.work == frame.image).all() and frame.work.shape == (2, 2, 3) for frame in found
-    )
+    for frame in found:
+        assert frame.work.shape == (2, 2, 3) and (frame.work == frame.image).all()
     assert threading.current_thread() not in resized_by
     with ReadAhead(Counting(1)) as frames:
         assert next(frames).work is None

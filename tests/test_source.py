@@ -1,4 +1,4 @@
-"""Sources in general and video files: every frame, every fault, and silence."""
+"""All kinds of sources, and video files: frames, errors, notes, and no output of FFmpeg."""
 
 import os
 import subprocess
@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.source import open_source
-from datasets.source import source as module
+from datasets.source import image_files, open_source
 from datasets.source.names import expand_sources
 from frames import index_in, read, write_images, write_video
 from utils.output.video import VideoWriter
@@ -21,21 +20,18 @@ ROOT = Path(__file__).resolve().parents[1]
 # Video files
 
 
-def test_a_video_gives_its_frames_in_order_as_rgb(tmp_path):
+def test_a_video_gives_its_frames_in_order(tmp_path):
     frames, source = read(write_video(tmp_path / "clip.mp4", 12, fps=12.5))
     assert [index_in(frame.image) for frame in frames] == list(range(12))
     assert [(frame.name, frame.index) for frame in frames] == [(f"{i:06d}", i) for i in range(12)]
-    assert all(
-        frame.image.shape == (48, 64, 3) and frame.image.dtype == np.uint8 for frame in frames
-    )
-    assert (source.kind, source.name, source.fps, source.length, source.notes) == (
-        "video",
-        "clip",
-        12.5,
-        12,
-        [],
-    )
+    for frame in frames:
+        assert frame.image.shape == (48, 64, 3) and frame.image.dtype == np.uint8
+    assert (source.kind, source.name) == ("video", "clip")
+    assert (source.fps, source.length, source.notes) == (12.5, 12, [])
     assert not source.live
+
+
+def test_colours_are_rgb(tmp_path):
     with VideoWriter(tmp_path / "red.mp4", 25) as writer:
         writer.write(np.full((48, 64, 3), (220, 20, 60), np.uint8))
     assert np.abs(read(tmp_path / "red.mp4")[0][0].image.astype(int) - (220, 20, 60)).max() <= 12
@@ -46,11 +42,8 @@ def test_a_video_gives_its_frames_in_order_as_rgb(tmp_path):
 )
 def test_a_step_keeps_every_nth_frame_and_the_speed_of_what_is_seen(tmp_path, step, kept):
     frames, source = read(write_video(tmp_path / "clip.mp4"), step=step)
-    assert (
-        [index_in(frame.image) for frame in frames]
-        == [frame.index for frame in frames]
-        == list(kept)
-    )
+    assert [index_in(frame.image) for frame in frames] == list(kept)
+    assert [frame.index for frame in frames] == list(kept)
     assert [frame.name for frame in frames] == [f"{i:06d}" for i in kept]
     assert source.length == len(frames) and source.fps == 25 / step
 
@@ -58,7 +51,7 @@ def test_a_step_keeps_every_nth_frame_and_the_speed_of_what_is_seen(tmp_path, st
 def test_frames_that_the_step_skips_are_not_decoded(tmp_path, monkeypatch):
     write_images(tmp_path / "f", [f"{i}.png" for i in range(7)])
     read_paths = []
-    monkeypatch.setattr(module, "read_image", lambda path: read_paths.append(path.name))
+    monkeypatch.setattr(image_files, "read_image", lambda path: read_paths.append(path.name))
     read(tmp_path / "f", step=3)
     assert read_paths == ["0.png", "3.png", "6.png"]
 
@@ -117,9 +110,8 @@ def test_real_videos_open(shared, name, count, size):
 @pytest.mark.parametrize("cut", [300_000, 1_000_000, 2_600_000])
 def test_a_video_cut_short_gives_what_there_is_and_a_note(shared, tmp_path, cut, capfd):
     whole = (shared / "videos" / "solidWhiteRight.mp4").read_bytes()
-    assert whole.index(b"moov") < whole.index(b"mdat"), (
-        "this case is about a file whose index comes first"
-    )
+    # this test is about a file whose index comes first
+    assert whole.index(b"moov") < whole.index(b"mdat")
     (tmp_path / "cut.mp4").write_bytes(whole[:cut])
     frames, source = read(tmp_path / "cut.mp4", step=10)
     assert 0 < len(frames) < 23 and source.length == 23
@@ -127,14 +119,13 @@ def test_a_video_cut_short_gives_what_there_is_and_a_note(shared, tmp_path, cut,
     seen = int(source.notes[0].split("ended after ")[1].split()[0])
     assert (seen - 1) // 10 == frames[-1].index // 10
     assert abs(seen / 221 - cut / len(whole)) < 0.05
-    assert capfd.readouterr().err == "", "what FFmpeg says is for us to say in a note"
+    assert capfd.readouterr().err == "", "our note replaces the messages of FFmpeg"
 
 
 @pytest.mark.parametrize("cut", [0, 10, 3_000, 4_700, 20_000])
 def test_a_video_of_which_no_frame_is_left_is_an_error(shared, tmp_path, cut, capfd):
-    (tmp_path / "cut.mp4").write_bytes(
-        (shared / "videos" / "solidWhiteRight.mp4").read_bytes()[:cut]
-    )
+    whole = (shared / "videos" / "solidWhiteRight.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[:cut])
     with pytest.raises(ValueError, match="cut.mp4"):
         read(tmp_path / "cut.mp4")
     assert capfd.readouterr().err == ""
@@ -144,7 +135,8 @@ def test_a_video_of_which_no_frame_is_left_is_an_error(shared, tmp_path, cut, ca
 def test_a_video_cut_before_its_index_is_an_error(tmp_path, cut):
     whole = write_video(tmp_path / "clip.mp4").read_bytes()
     index = whole.index(b"moov")
-    assert whole.index(b"mdat") < index, "this case is about a file whose index comes last"
+    # this test is about a file whose index comes last
+    assert whole.index(b"mdat") < index
     (tmp_path / "cut.mp4").write_bytes(whole[: index + cut])
     with pytest.raises(ValueError, match="cut.mp4 cannot be read as a video"):
         open_source(str(tmp_path / "cut.mp4"))
@@ -164,6 +156,7 @@ def test_a_video_filmed_upright_comes_upright(tmp_path):
     with VideoWriter(tmp_path / "clip.mp4", 25) as writer:
         writer.write(image)
     data = bytearray((tmp_path / "clip.mp4").read_bytes())
+    # the transformation in the header of the track: 3 x 3 fixed point numbers, row by row
     matrix = data.index(b"tkhd") + 44
     quarter_turn = [0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30]
     data[matrix : matrix + 36] = b"".join(n.to_bytes(4, "big", signed=True) for n in quarter_turn)
@@ -176,7 +169,10 @@ def test_names_that_mean_something_to_ffmpeg_are_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a:b.mp4", "100%d.mp4", "[x].mp4", "-", "ä ö.mp4"):
         write_video(tmp_path / "plain.mp4", 3).rename(name)
-        frames, source = read("./-" if name == "-" else name)
+        if name == "-":
+            # which alone means standard input
+            name = "./-"
+        frames, source = read(name)
         assert len(frames) == 3 and source.kind == "video"
 
 
@@ -190,10 +186,8 @@ def test_what_is_not_there_is_an_error_that_lists_what_could_be(spec):
             function(spec)
         text = str(caught.value)
         assert spec in text and "\n" not in text
-        assert all(
-            form in text
-            for form in ("video", "folder", "glob", "camera index", "rtsp://", "standard input")
-        )
+        for form in ("video", "folder", "glob", "camera index", "rtsp://", "standard input"):
+            assert form in text
 
 
 def test_a_source_is_read_once(tmp_path):
@@ -208,7 +202,7 @@ def test_a_source_is_read_once(tmp_path):
 
 
 def test_opencv_and_ffmpeg_write_nothing_to_the_terminal(shared, tmp_path):
-    """In a process of its own: what FFmpeg may say is settled when it is first used."""
+    """In a new process, because FFmpeg reads its log level when it is first used."""
     whole = (shared / "videos" / "solidWhiteRight.mp4").read_bytes()
     (tmp_path / "short.mp4").write_bytes(whole[:300_000])
     (tmp_path / "shorter.mp4").write_bytes(whole[:20_000])
@@ -239,7 +233,7 @@ def test_importing_changes_nothing_outside():
     code = """
         import os, sys
         before = dict(os.environ)
-        import datasets.read_ahead, datasets.source
+        import datasets.source, datasets.source.read_ahead
         assert dict(os.environ) == before and "cv2" not in sys.modules
         """
     subprocess.run(

@@ -1,4 +1,4 @@
-"""Images as a source: folders, globs, every kind of pixel, and damage."""
+"""Images as a source: folders, globs, all pixel formats, and damaged files."""
 
 from pathlib import Path
 
@@ -19,11 +19,8 @@ def test_a_folder_gives_its_images_in_natural_order(tmp_path):
     (tmp_path / "in" / "drive" / "folder.png").mkdir()
     frames, source = read(tmp_path / "in" / "drive")
     assert [frame.name for frame in frames] == [Path(name).stem for name in names]
-    assert (
-        [frame.index for frame in frames]
-        == list(range(8))
-        == [round(frame.image.mean()) for frame in frames]
-    )
+    assert [frame.index for frame in frames] == list(range(8))
+    assert [round(frame.image.mean()) for frame in frames] == list(range(8))
     assert (source.kind, source.name, source.length) == ("folder", "drive", 8)
 
 
@@ -32,15 +29,10 @@ def test_a_glob_gives_the_images_it_matches_folder_by_folder(tmp_path):
         write_images(tmp_path / folder, ["2.png", "10.png"])
     (tmp_path / "s2" / "3.txt").write_text("")
     frames, source = read(tmp_path / "s*" / "*")
-    assert [path.relative_to(tmp_path).as_posix() for path in source.paths] == [
-        "s2/2.png",
-        "s2/10.png",
-        "s10/2.png",
-        "s10/10.png",
-    ]
-    assert [frame.name for frame in frames] == ["2", "10", "2_2", "10_2"], (
-        "outputs must not overwrite each other"
-    )
+    paths = [path.relative_to(tmp_path).as_posix() for path in source.paths]
+    assert paths == ["s2/2.png", "s2/10.png", "s10/2.png", "s10/10.png"]
+    # outputs must not overwrite each other
+    assert [frame.name for frame in frames] == ["2", "10", "2_2", "10_2"]
     assert (source.kind, source.name) == ("glob", tmp_path.name)
     assert len(read(tmp_path / "**" / "*.png")[0]) == 4
 
@@ -67,7 +59,7 @@ def test_what_is_no_image_kind_in_a_folder_is_an_error(tmp_path):
 
 
 def image_of(mode, **extra):
-    """(an image of one colour in this mode, the RGB it must come back as)."""
+    """An image of one colour in this mode, and the RGB that must be read from it."""
     if mode == "RGBA":
         return Image.new(mode, (3, 2), (200, 100, 50, 51)), (40, 20, 10)  # a fifth of it, on black
     if mode == "LA":
@@ -98,9 +90,8 @@ def test_transparent_palettes_cmyk_and_deep_colours_become_rgb(tmp_path):
     assert (read_image(tmp_path / "p.png") == 0).all()
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "c.jpg")
     assert np.abs(read_image(tmp_path / "c.jpg").astype(int) - (255, 0, 0)).max() < 10
-    (tmp_path / "d.ppm").write_bytes(
-        b"P6 1 1 65535\n" + np.array([65535, 257 * 9, 0], ">u2").tobytes()
-    )
+    deep = np.array([65535, 257 * 9, 0], ">u2").tobytes()
+    (tmp_path / "d.ppm").write_bytes(b"P6 1 1 65535\n" + deep)
     assert read_image(tmp_path / "d.ppm").tolist() == [[[255, 9, 0]]]
 
 
@@ -112,24 +103,29 @@ def test_pixels_of_unknown_range_are_refused(tmp_path):
             read_image(tmp_path / name)
 
 
+# EXIF orientation -> how the sensor saw an upright image, which is how it is stored
+STORED = {
+    1: lambda image: image,
+    2: np.fliplr,
+    3: lambda image: np.rot90(image, 2),
+    4: np.flipud,
+    5: lambda image: image.transpose(1, 0, 2),
+    6: np.rot90,
+    7: lambda image: np.rot90(image, 2).transpose(1, 0, 2),
+    8: lambda image: np.rot90(image, -1),
+}
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
 def test_images_are_turned_as_their_exif_says(tmp_path, orientation, suffix):
     upright = np.zeros((32, 16, 3), np.uint8)
-    upright[:16, :8], upright[16:, 8:] = (255, 0, 0), (0, 0, 255)
-    undo = {
-        1: lambda a: a,
-        2: np.fliplr,
-        3: lambda a: np.rot90(a, 2),
-        4: np.flipud,
-        5: lambda a: a.transpose(1, 0, 2),
-        6: np.rot90,
-        7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
-        8: lambda a: np.rot90(a, -1),
-    }[orientation]  # how the sensor saw it
+    upright[:16, :8] = (255, 0, 0)
+    upright[16:, 8:] = (0, 0, 255)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(np.ascontiguousarray(undo(upright))).save(tmp_path / f"a.{suffix}", exif=exif)
+    stored = np.ascontiguousarray(STORED[orientation](upright))
+    Image.fromarray(stored).save(tmp_path / f"a.{suffix}", exif=exif)
     pixels = read_image(tmp_path / f"a.{suffix}")
     assert pixels.shape == upright.shape and np.abs(pixels.astype(int) - upright).mean() < 12
 

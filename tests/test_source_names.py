@@ -33,12 +33,8 @@ def test_names_are_safe(spec, name, monkeypatch, tmp_path):
 def test_a_folder_gives_its_name_even_as_a_dot(tmp_path, monkeypatch):
     write_images(tmp_path / "seq.v1", ["1.png"])
     monkeypatch.chdir(tmp_path / "seq.v1")
-    assert (
-        source_name(str(tmp_path / "seq.v1"))
-        == source_name(".")
-        == source_name("*.png")
-        == "seq.v1"
-    )
+    for spec in (str(tmp_path / "seq.v1"), ".", "*.png"):
+        assert source_name(spec) == "seq.v1"
 
 
 def test_names_of_several_sources_differ():
@@ -60,21 +56,13 @@ def test_a_glob_of_folders_is_several_sources_and_one_of_images_is_one(tmp_path)
         write_images(tmp_path / folder, ["1.png"])
     (tmp_path / "logs").mkdir()
     assert expand_sources([str(tmp_path / "*")]) == [str(tmp_path / "s2"), str(tmp_path / "s10")]
-    for images in (
-        str(tmp_path / "s2"),
-        str(tmp_path / "s*" / "*.png"),
-        str(tmp_path / "**" / "*"),
-    ):
-        assert expand_sources([images]) == [images]
+    for images in (tmp_path / "s2", tmp_path / "s*" / "*.png", tmp_path / "**" / "*"):
+        assert expand_sources([str(images)]) == [str(images)]
 
 
 def test_a_source_named_twice_is_read_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.mp4").write_bytes(b"")
     (tmp_path / "b.mp4").write_bytes(b"")
-    assert expand_sources(["b.mp4", "0", "*.mp4", str(tmp_path / "a.mp4"), "0", "-"]) == [
-        "b.mp4",
-        "0",
-        "a.mp4",
-        "-",
-    ]
+    specs = ["b.mp4", "0", "*.mp4", str(tmp_path / "a.mp4"), "0", "-"]
+    assert expand_sources(specs) == ["b.mp4", "0", "a.mp4", "-"]

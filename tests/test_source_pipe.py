@@ -1,4 +1,4 @@
-"""Standard input as a source: PPM images of every style, cut short, and what is no PPM."""
+"""Standard input as a source: PPM headers, images cut short, and data that is no PPM."""
 
 import io
 import os
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def pipe(monkeypatch):
-    """A function that puts bytes on standard input; the writing end is closed unless told otherwise."""
+    """A function that puts bytes on standard input -> the writing end, closed by default."""
     ends = []
 
     def fill(data, close=True):
@@ -42,8 +42,10 @@ def test_a_pipe_of_ppm_images_from_another_process(tmp_path):
     writer = """
         import sys
         for i in range(5):
-            size = (3, 2) if i < 3 else (200, 300)          # the size changes on the way
-            sys.stdout.buffer.write(b"P6\\n%d %d\\n255\\n" % size + bytes([i, 2 * i, 255 - i]) * (size[0] * size[1]))
+            # the size changes on the way
+            width, height = (3, 2) if i < 3 else (200, 300)
+            sys.stdout.buffer.write(b"P6\\n%d %d\\n255\\n" % (width, height))
+            sys.stdout.buffer.write(bytes([i, 2 * i, 255 - i]) * (width * height))
             sys.stdout.flush()
         """
     reader = """
@@ -67,38 +69,32 @@ def test_a_pipe_of_ppm_images_from_another_process(tmp_path):
         timeout=60,
     )
     assert first.wait(timeout=10) == 0 and second.returncode == 0, second.stderr
-    assert second.stdout.splitlines() == [
-        f"{i:06d} {i} {(2, 3, 3) if i < 3 else (300, 200, 3)} {[i, 2 * i, 255 - i]}"
-        for i in range(5)
-    ] + ["stdin stdin None 25.0 []"]
+    shapes = [(2, 3, 3)] * 3 + [(300, 200, 3)] * 2
+    expected = [f"{i:06d} {i} {shapes[i]} {[i, 2 * i, 255 - i]}" for i in range(5)]
+    assert second.stdout.splitlines() == [*expected, "stdin stdin None 25.0 []"]
 
 
 def test_ppm_headers_of_every_style_are_read(pipe):
     deep = np.array([65535, 257 * 100, 0x8010], ">u2").tobytes()
-    pipe(
-        b"P6 1 1 255 \1\2\3"
-        + b"P6\n# made by hand\n1 # width\n1\n255\n\4\5\6\n"
-        + b"P6\r1\t1\n65535\n"
-        + deep
-        + b"P6 1 1 15\n\x0f\x07\x00"
-        + b"P6 1 1 255\n\n\n "
-    )
-    assert [frame.image[0, 0].tolist() for frame in read("-")[0]] == [
-        [1, 2, 3],
-        [4, 5, 6],
-        [255, 100, 128],
-        [255, 119, 0],
-        [10, 10, 32],
-    ]
+    # an image of one pixel -> its RGB
+    images = {
+        b"P6 1 1 255 \1\2\3": [1, 2, 3],
+        b"P6\n# made by hand\n1 # width\n1\n255\n\4\5\6\n": [4, 5, 6],
+        b"P6\r1\t1\n65535\n" + deep: [255, 100, 128],
+        b"P6 1 1 15\n\x0f\x07\x00": [255, 119, 0],
+        # one white space ends the header; the bytes behind it are pixels
+        b"P6 1 1 255\n\n\n ": [10, 10, 32],
+    }
+    pipe(b"".join(images))
+    frames, _ = read("-")
+    assert [frame.image[0, 0].tolist() for frame in frames] == list(images.values())
 
 
 def test_a_step_skips_images_of_a_pipe(pipe):
     pipe(b"".join(ppm(flat(i, (2, 3))) for i in range(8)))
-    assert [(frame.index, int(frame.image.mean())) for frame in read("-", step=3)[0]] == [
-        (0, 0),
-        (3, 3),
-        (6, 6),
-    ]
+    frames, _ = read("-", step=3)
+    assert [frame.index for frame in frames] == [0, 3, 6]
+    assert [int(frame.image.mean()) for frame in frames] == [0, 3, 6]
 
 
 @pytest.mark.parametrize("missing", [1, 17, 18, 19, 24, 28])
@@ -107,9 +103,8 @@ def test_a_pipe_that_ends_inside_an_image_keeps_what_came_whole(pipe, missing):
     assert len(image) == 29
     pipe((image * 3)[:-missing])
     frames, source = read("-")
-    assert len(frames) == 2 and source.notes == [
-        "standard input ended inside image 3: 2 came whole"
-    ]
+    assert len(frames) == 2
+    assert source.notes == ["standard input ended inside image 3: 2 came whole"]
 
 
 @pytest.mark.parametrize("data", [b"", b"P6 2", b"P6 2 2 255\n123", b"\n\n"])
@@ -159,4 +154,4 @@ def test_closing_ends_a_reader_that_waits_for_a_pipe(pipe):
     frames.close()
     os.close(writing)
     assert time.monotonic() - begin < 5 and not frames._thread.is_alive()
-    assert frames.source.notes == [], "it was us who stopped"
+    assert frames.source.notes == [], "the reader was closed: nothing was lost"

@@ -1,4 +1,4 @@
-"""Transforms: one draw moves frames, labels and flows alike."""
+"""Transforms: frames, labels and flows of a clip are moved by the same draw."""
 
 import pickle
 import random
@@ -58,11 +58,19 @@ GEOMETRY = {
 
 
 def bilinear(image, x, y):
-    x0, y0 = np.floor(x).astype(int), np.floor(y).astype(int)
-    a, b = (x - x0)[..., None], (y - y0)[..., None]
-    return (1 - b) * ((1 - a) * image[y0, x0] + a * image[y0, x0 + 1]) + b * (
-        (1 - a) * image[y0 + 1, x0] + a * image[y0 + 1, x0 + 1]
-    )
+    """image (H, W, C) at positions x, y (N,) -> (N, C)."""
+    x0 = np.floor(x).astype(int)
+    y0 = np.floor(y).astype(int)
+    a = (x - x0)[..., None]
+    b = (y - y0)[..., None]
+    above = (1 - a) * image[y0, x0] + a * image[y0, x0 + 1]
+    below = (1 - a) * image[y0 + 1, x0] + a * image[y0 + 1, x0 + 1]
+    return (1 - b) * above + b * below
+
+
+def arrays(clip):
+    """Frames, the label of the last frame, and flows."""
+    return [*clip.frames, clip.labels[-1], *clip.flows]
 
 
 @pytest.mark.parametrize("name", GEOMETRY)
@@ -70,16 +78,15 @@ def bilinear(image, x, y):
 def test_labels_stay_with_what_the_frame_shows(name, seed):
     clip = GEOMETRY[name](world_clip(), random.Random(seed))
     world, valid = decode(clip.frames[-1])
-    inner = (
-        np.abs((world + 0.5) % CELL - CELL / 2).max(-1) < CELL / 2 - 2
-    )  # two pixels off a class border
-    assert (valid & inner).sum() > 200
+    # at least two pixels off a class border
+    inner = np.abs((world + 0.5) % CELL - CELL / 2).max(-1) < CELL / 2 - 2
+    inner &= valid
+    assert inner.sum() > 200
     label = clip.labels[-1]
-    assert (label[valid & inner] == cells(world)[valid & inner]).all()
+    assert (label[inner] == cells(world)[inner]).all()
     assert (label[clip.frames[-1][..., 2] == 0] == 255).all(), "outside the frame is ignore"
-    assert set(np.unique(label)) <= set(np.unique(world_clip().labels[-1])) | {255}, (
-        "ids are never mixed"
-    )
+    known = set(np.unique(world_clip().labels[-1]))
+    assert set(np.unique(label)) <= known | {255}, "ids are never mixed"
 
 
 @pytest.mark.parametrize("name", GEOMETRY)
@@ -96,15 +103,15 @@ def test_flows_still_point_to_the_same_world_point(name, seed):
         there = bilinear(clip.frames[t - 1].astype(float), x[inside], y[inside])
         seen = there[:, 2] > 254.9
         assert seen.sum() > 50
-        error = (
-            there[seen, :2] / (2, 3) - world[inside][seen]
-        )  # in world pixels; colours are rounded
-        assert np.abs(error.mean(0)).max() < 0.1 and np.quantile(np.abs(error), 0.9) < 0.7
+        # in world pixels; colours are rounded
+        error = there[seen, :2] / (2, 3) - world[inside][seen]
+        assert np.abs(error.mean(0)).max() < 0.1
+        assert np.quantile(np.abs(error), 0.9) < 0.7
 
 
 @pytest.mark.parametrize("name", GEOMETRY)
 def test_all_frames_share_one_draw(name):
-    """Every frame, and a label for each, of a clip of one repeated image comes out the same."""
+    """A clip of one repeated image and label is still one repeated image and label afterwards."""
     still = world_clip(1)
     clip = GEOMETRY[name](RawClip(still.frames * 3, still.labels * 3, None), random.Random(4))
     assert clip.flows is None and len(clip.frames) == len(clip.labels) == 3
@@ -126,15 +133,13 @@ COLOURS = {
     ids=[*GEOMETRY, *COLOURS, "to-multiple"],
 )
 def test_the_same_generator_gives_the_same_clip_without_touching_the_input(transform):
-    clip, before = world_clip(), world_clip()
-    first, second = (
-        pickle.loads(pickle.dumps(transform))(clip, random.Random(7)) for _ in range(2)
-    )
-    for a, b in zip(
-        [*first.frames, first.labels[-1], *first.flows],
-        [*second.frames, second.labels[-1], *second.flows],
-        strict=True,
-    ):
+    clip = world_clip()
+    before = world_clip()
+    # loader workers get a copy by pickle
+    copy = pickle.loads(pickle.dumps(transform))
+    first = transform(clip, random.Random(7))
+    second = copy(clip, random.Random(7))
+    for a, b in zip(arrays(first), arrays(second), strict=True):
         assert np.array_equal(a, b)
     assert all(np.array_equal(a, b) for a, b in zip(clip.frames, before.frames, strict=True))
     assert first.labels[:2] == [None, None], "frames without a label keep none"
@@ -143,30 +148,24 @@ def test_the_same_generator_gives_the_same_clip_without_touching_the_input(trans
 
 @pytest.mark.parametrize("name", ["scale-cv2", "rotate", "shift", "crop", "keep-ratio-pil"])
 def test_another_generator_gives_another_clip(name):
-    outcomes = {
-        GEOMETRY[name](world_clip(), random.Random(seed)).frames[-1].tobytes() for seed in range(8)
-    }
-    assert len(outcomes) >= 6
+    clips = [GEOMETRY[name](world_clip(), random.Random(seed)) for seed in range(8)]
+    assert len({clip.frames[-1].tobytes() for clip in clips}) >= 6
 
 
 def test_flipping_twice_changes_nothing():
     clip = world_clip()
-    once, twice = (
-        RandomFlip(1)(clip, random.Random(0)),
-        Compose([RandomFlip(1)] * 2)(clip, random.Random(0)),
-    )
+    once = RandomFlip(1)(clip, random.Random(0))
+    twice = RandomFlip(1)(once, random.Random(0))
     assert not np.array_equal(once.frames[0], clip.frames[0])
-    for a, b in zip(
-        [*clip.frames, clip.labels[-1], *clip.flows],
-        [*twice.frames, twice.labels[-1], *twice.flows],
-        strict=True,
-    ):
+    for a, b in zip(arrays(clip), arrays(twice), strict=True):
         assert np.array_equal(a, b)
 
 
 def test_rotation_turns_about_the_centre_pixel():
-    frame, label = np.zeros((21, 31, 3), np.uint8), np.zeros((21, 31), np.uint8)
-    frame[10, 15], label[10, 15] = 200, 7
+    frame = np.zeros((21, 31, 3), np.uint8)
+    label = np.zeros((21, 31), np.uint8)
+    frame[10, 15] = 200
+    label[10, 15] = 7
     for seed in range(5):
         clip = RandomRotate(90, 1)(RawClip([frame], [label], None), random.Random(seed))
         assert clip.frames[0][10, 15].tolist() == [200] * 3 and clip.labels[0][10, 15] == 7
@@ -192,29 +191,23 @@ def test_keep_ratio_fits_portrait_frames_into_a_landscape_box(size, expected):
 def test_scaling_rounds_to_the_nearest_pixel():
     clip = RawClip([np.zeros((3, 5, 3), np.uint8)], [None], None)
     assert RandomScale(0.5, 0.5)(clip, random.Random(0)).frames[0].shape == (2, 3, 3)
-    assert RandomScale(0.01, 0.01)(clip, random.Random(0)).frames[0].shape == (1, 1, 3), (
-        "but never to none"
-    )
+    tiny = RandomScale(0.01, 0.01)(clip, random.Random(0))
+    assert tiny.frames[0].shape == (1, 1, 3), "but never to none"
 
 
 @pytest.mark.parametrize("transform", [RandomFlip, RandomBlur, lambda p: RandomRotate(10, p)])
 def test_probabilities_are_kept(transform):
     clip = world_clip(1)
-    changed = [
-        not np.array_equal(transform(0.3)(clip, random.Random(seed)).frames[0], clip.frames[0])
-        for seed in range(200)
-    ]
+    clips = [transform(0.3)(clip, random.Random(seed)) for seed in range(200)]
+    changed = [not np.array_equal(after.frames[0], clip.frames[0]) for after in clips]
     assert 0.2 < np.mean(changed) < 0.4
     assert transform(0)(clip, random.Random(0)) is clip
 
 
 def test_a_size_that_fits_is_left_alone():
     clip = world_clip()
-    assert (
-        Resize((H, W))(clip, None) is clip
-        and Pad((H, W))(clip, None) is clip
-        and ToMultiple(8)(clip, None) is clip
-    )
+    for transform in (Resize((H, W)), Pad((H, W)), ToMultiple(8)):
+        assert transform(clip, None) is clip
 
 
 def test_evaluation_keeps_labels_at_their_own_size():
@@ -231,33 +224,30 @@ def test_crops_reach_every_position_and_no_further():
 
 
 def test_crops_look_for_a_mixture_of_classes():
-    """A speck of a second class in a wide frame: blind crops miss it mostly, eleven looks mostly find it."""
+    """One crop mostly misses the small area of a second class; eleven draws mostly find it."""
     label = np.zeros((40, 200), np.uint8)
     label[:, 90:110] = 1
     clip = RawClip([np.zeros((40, 200, 3), np.uint8)], [label], None)
 
     def found(max_ratio):
-        return sum(
-            mixed(RandomCrop((40, 40), max_ratio)(clip, random.Random(seed)).labels[0], 0.75)
-            for seed in range(100)
-        )
+        crop = RandomCrop((40, 40), max_ratio)
+        crops = [crop(clip, random.Random(seed)) for seed in range(100)]
+        return sum(mixed(after.labels[0], 0.75) for after in crops)
 
     assert found(None) < 50 and found(0.75) > 90
     uniform = clip._replace(labels=[label * 0])
-    assert RandomCrop((40, 40), 0.75)(uniform, random.Random(0)).labels[0].shape == (40, 40), (
-        "gives up in the end"
-    )
-    assert RandomCrop((40, 40), 0.75)(clip._replace(labels=[None]), random.Random(0)).labels == [
-        None
-    ]
+    crop = RandomCrop((40, 40), 0.75)
+    # the last draw is taken in the end
+    assert crop(uniform, random.Random(0)).labels[0].shape == (40, 40)
+    unlabelled = clip._replace(labels=[None])
+    assert crop(unlabelled, random.Random(0)).labels == [None]
 
 
 def test_a_mixture_ignores_what_has_no_label():
     label = np.array([0] * 74 + [1] * 26 + [255] * 900, np.uint8)[None]
     assert mixed(label, 0.75) and not mixed(label, 0.74)
-    assert not mixed(np.array([[3, 3, 255]], np.uint8), 0.75) and not mixed(
-        np.full((2, 2), 255, np.uint8), 0.75
-    )
+    assert not mixed(np.array([[3, 3, 255]], np.uint8), 0.75)
+    assert not mixed(np.full((2, 2), 255, np.uint8), 0.75)
 
 
 def test_redraws_stop_after_ten():
@@ -269,18 +259,24 @@ def test_redraws_stop_after_ten():
             return super().randint(low, high)
 
     rng = Counting(0)
-    RandomCrop((8, 8), 0.75)(
-        RawClip([np.zeros((9, 9, 3), np.uint8)], [np.zeros((9, 9), np.uint8)], None), rng
-    )
+    clip = RawClip([np.zeros((9, 9, 3), np.uint8)], [np.zeros((9, 9), np.uint8)], None)
+    RandomCrop((8, 8), 0.75)(clip, rng)
+    # top and left, of the first draw and the redraws
     assert rng.calls == 2 * 11
 
 
 def test_padding_is_centred_or_at_the_end():
     clip = RawClip([np.full((2, 2, 3), 9, np.uint8)], [np.zeros((2, 2), np.uint8)], None)
-    centre, end = (Pad((4, 5), where)(clip, None) for where in ("centre", "end"))
+    centre = Pad((4, 5), "centre")(clip, None)
+    end = Pad((4, 5), "end")(clip, None)
     assert (centre.labels[0][1:3, 1:3] == 0).all() and (centre.labels[0] == 255).sum() == 16
     assert (end.labels[0][:2, :2] == 0).all() and (end.labels[0] == 255).sum() == 16
     assert end.frames[0][3, 4].tolist() == [124, 116, 104], "the ImageNet mean"
+
+
+def crop_of_two_sizes():
+    resized = Resize((32, 48), labels=False)(world_clip(), None)
+    return RandomCrop((4, 4))(resized, random.Random(0))
 
 
 @pytest.mark.parametrize(
@@ -290,12 +286,7 @@ def test_padding_is_centred_or_at_the_end():
         (lambda: Pad((4, 4), "left"), "centre or end"),
         (lambda: RandomCrop((4, 4), pad="left"), "centre or end"),
         (lambda: Resize((4, 4), "magic")(world_clip(), None), "pil or cv2"),
-        (
-            lambda: RandomCrop((4, 4))(
-                Resize((32, 48), labels=False)(world_clip(), None), random.Random(0)
-            ),
-            "one size",
-        ),
+        (crop_of_two_sizes, "one size"),
     ],
 )
 def test_a_wrong_choice_says_what_fits(make, words):
@@ -305,15 +296,8 @@ def test_a_wrong_choice_says_what_fits(make, words):
 
 def test_without_opencv_the_pil_paths_work_and_others_say_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    for name in (
-        "resize-pil",
-        "keep-ratio-pil",
-        "scale-pil",
-        "flip",
-        "shift",
-        "crop-mixed",
-        "pad-centre",
-    ):
+    names = "resize-pil keep-ratio-pil scale-pil flip shift crop-mixed pad-centre"
+    for name in names.split():
         GEOMETRY[name](world_clip(), random.Random(0))
     for transform in (GEOMETRY["resize-cv2"], GEOMETRY["rotate"], RandomBlur(1)):
         with pytest.raises(RuntimeError, match="opencv-python-headless"):
@@ -322,5 +306,6 @@ def test_without_opencv_the_pil_paths_work_and_others_say_what_is_missing(monkey
 
 def test_both_interpolations_agree_on_smooth_images():
     frame = world_clip(1).frames[0]
-    pil, cv2 = (resample(frame, (128, 192), name).astype(int) for name in ("pil", "cv2"))
+    pil = resample(frame, (128, 192), "pil").astype(int)
+    cv2 = resample(frame, (128, 192), "cv2").astype(int)
     assert np.abs(pil - cv2).max() <= 2

@@ -5,25 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from datasets.cityscapes import CITYSCAPES, cityscapes_train_ids
+from datasets.cityscapes import LABELS, TRAIN_IDS
 from disk import write
 
 
 def make_camvid(root: Path, size: tuple[int, int] = (24, 32), frames: int = 4) -> Path:
     """The 480x360 layout, random images of `size` (H, W), ids 0-11."""
     rng = np.random.default_rng(0)
+    # a second apart at 30 Hz, as the published ones
+    names = [f"0001TP_{30 * (i + 1):06d}.png" for i in range(frames)]
     for split in ("train", "val", "test"):
-        for folder, make in (
-            (split, lambda: rng.integers(0, 255, (*size, 3))),
-            (f"{split}annot", lambda: rng.integers(0, 12, size)),
-        ):
-            (root / folder).mkdir(parents=True)
-            for i in range(frames):
-                Image.fromarray(make().astype(np.uint8)).save(
-                    root / folder / f"0001TP_{30 * (i + 1):06d}.png"
-                )
+        for name in names:
+            write(root / split / name, rng.integers(0, 255, (*size, 3)).astype(np.uint8))
+        for name in names:
+            write(root / f"{split}annot" / name, rng.integers(0, 12, size).astype(np.uint8))
     return root
 
 
@@ -33,16 +29,12 @@ def make_folder(root: Path, size: tuple[int, int] = (24, 32), frames: int = 4) -
     root.mkdir(parents=True)
     (root / "classes.txt").write_text("ground\nwall 10 20 30\nthing\n")
     for split in ("train", "val"):
-        for part in ("images", "labels"):
-            (root / split / "clip" / part).mkdir(parents=True)
+        clip = root / split / "clip"
         for i in range(frames):
-            image, label = rng.integers(0, 255, (*size, 3)), rng.integers(0, 3, size)
-            Image.fromarray(image.astype(np.uint8)).save(
-                root / split / "clip" / "images" / f"{i}.png"
-            )
-            Image.fromarray(label.astype(np.uint8)).save(
-                root / split / "clip" / "labels" / f"{i}.png"
-            )
+            image = rng.integers(0, 255, (*size, 3))
+            label = rng.integers(0, 3, size)
+            write(clip / "images" / f"{i}.png", image.astype(np.uint8))
+            write(clip / "labels" / f"{i}.png", label.astype(np.uint8))
     return root
 
 
@@ -50,25 +42,27 @@ def make_cityscapes(
     root: Path,
     size: tuple[int, int] = (64, 128),
     numbers=range(30),
+    *,
     labelled: int = 19,
     splits=("train", "val"),
     cities=("aachen", "bochum"),
 ) -> Path:
-    """One snippet per split and city: frames `numbers` of recording 000000, official label ids for the one `labelled`.
+    """One snippet per split and city: frames `numbers` of recording 000000, one of them labelled.
 
-    Labels are 16 x 16 blocks of ids 0-33 at random; frames show their classes' colours under noise of their own.
-    numbers=(): without the sequences.
+    Labels are blocks of 16 x 16 pixels with random official ids, 0-33. Frames show the colours of
+    the labels' classes, each under its own noise. numbers=(): without the sequences.
     """
-    rng, table = np.random.default_rng(2), cityscapes_train_ids()
+    rng = np.random.default_rng(2)
     colours = np.zeros((256, 3), np.uint8)
-    colours[: len(CITYSCAPES.palette)] = CITYSCAPES.palette
+    colours[: len(LABELS.palette)] = LABELS.palette
     for split in splits:
         for city in cities:
-            label = rng.integers(0, 34, (-(-size[0] // 16), -(-size[1] // 16)), np.uint8)
-            label = label.repeat(16, 0).repeat(16, 1)[: size[0], : size[1]]
+            blocks = (-(-size[0] // 16), -(-size[1] // 16))  # rounded up
+            label = rng.integers(0, 34, blocks, np.uint8)
+            label = label.repeat(16, 0).repeat(16, 1)[: size[0], : size[1]]  # (H, W)
             for number in sorted({*numbers, labelled}):
                 noise = rng.integers(-20, 21, (*size, 3))
-                image = (colours[table[label]] + noise).clip(0, 255).astype(np.uint8)
+                image = (colours[TRAIN_IDS[label]] + noise).clip(0, 255).astype(np.uint8)
                 name = f"{split}/{city}/{city}_000000_{number:06d}"
                 if number in numbers:
                     write(root / "leftImg8bit_sequence" / f"{name}_leftImg8bit.png", image)

@@ -1,5 +1,12 @@
-"""Frames without labels: video files, folders of images, cameras, streams, pipes."""
+"""Frames without labels: video files, folders of images, cameras, streams, pipes.
 
-from .source import Frame, Source, open_source
+opening.py opens a source by its spec; base.py is what all sources have in common; image_files.py,
+video.py, live.py and pipe.py are the kinds; read_ahead.py decodes on a thread of its own.
+"""
 
-__all__ = ["Frame", "Source", "open_source"]
+# `source` is the former name of the module with the constants of reconnecting
+from . import live as source
+from .base import Frame, Source
+from .opening import open_source
+
+__all__ = ["Frame", "Source", "open_source", "source"]

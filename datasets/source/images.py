@@ -1,4 +1,7 @@
-"""Images of any kind as 8-bit RGB, the way a viewer shows them (data sets read theirs, with labels, by files.py)."""
+"""Images of any kind as 8-bit RGB, the way a viewer shows them.
+
+Data sets read their images by datasets/files.py instead, which keeps frames aligned with labels.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,19 @@ from PIL import Image, ImageOps
 
 from ..files import UNREADABLE
 
+BLACK = (0, 0, 0, 255)  # RGBA
+
 
 def read_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned as EXIF says, transparency on black, 16 bits scaled to 8; ValueError if damaged."""
+    """(H, W, 3) uint8 RGB, turned as EXIF says, transparency on black, 16 bits scaled to 8.
+
+    FileNotFoundError where there is no such file; ValueError where it is damaged.
+    """
     try:
         with Image.open(path) as image:
             return _to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
+        # an OSError too, but not a damaged file
         raise
     except UNREADABLE as error:
         raise ValueError(
@@ -27,22 +36,28 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     """PIL image of any mode -> (H, W, 3) uint8."""
     if image.mode == "F":
         raise ValueError("its pixels are floating point numbers, whose range is not known")
+    # I, I;16, I;16B, ...: grey of more than 8 bits
     if image.mode.startswith("I"):
-        grey = np.asarray(image)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError(f"its values {grey.min()} to {grey.max()} do not fit 16 bits")
-        return np.repeat(scale_to_8(grey, 65535)[..., None], 3, axis=2)
+        return _grey_to_rgb(np.asarray(image))
     if image.has_transparency_data:
-        image = Image.alpha_composite(
-            Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA")
-        )
+        background = Image.new("RGBA", image.size, BLACK)
+        image = Image.alpha_composite(background, image.convert("RGBA"))
     return np.array(image.convert("RGB"))
+
+
+def _grey_to_rgb(grey: np.ndarray) -> np.ndarray:
+    """(H, W) integers of 16 bits -> (H, W, 3) uint8."""
+    if grey.min() < 0 or grey.max() > 65535:
+        raise ValueError(f"its values {grey.min()} to {grey.max()} do not fit 16 bits")
+    grey = scale_to_8(grey, 65535)
+    return np.repeat(grey[..., None], 3, axis=2)  # (H, W, 3)
 
 
 def scale_to_8(values: np.ndarray, maximum: int) -> np.ndarray:
     """Integers 0..maximum -> uint8 0..255, rounded."""
     if maximum == 255:
         return values
-    return (
-        ((values.astype(np.uint32) * 255 + maximum // 2) // maximum).clip(0, 255).astype(np.uint8)
-    )
+    # 65535 * 255 needs more than 16 bits; adding half of the divisor rounds to nearest
+    scaled = (values.astype(np.uint32) * 255 + maximum // 2) // maximum
+    # a PPM may hold values above its own maximum
+    return scaled.clip(0, 255).astype(np.uint8)

@@ -1,100 +1,120 @@
-"""What the spec of a source means: its kind, the files behind a folder or glob, a name for what is made of it."""
+"""What the spec of a source means: its kind, the files behind it, and a name for its outputs."""
 
 from __future__ import annotations
 
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..files import natural_key
 
+# suffixes of files, without the dot
 IMAGES = ("png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp", "ppm")
-VIDEOS = (
-    "mp4",
-    "m4v",
-    "mov",
-    "avi",
-    "mkv",
-    "webm",
-    "mpg",
-    "mpeg",
-    "ts",
-    "mts",
-    "m2ts",
-    "wmv",
-    "flv",
-    "ogv",
-    "3gp",
-)
+VIDEOS = tuple("mp4 m4v mov avi mkv webm mpg mpeg ts mts m2ts wmv flv ogv 3gp".split())
+# what comes before :// in the address of a stream
 STREAMS = ("rtsp", "rtmp", "http", "https")
+STDIN = "-"
+MAX_NAME = 100  # characters: file systems allow 255 bytes, and our outputs add endings
 FORMS = (
-    "a source is a video or image file, a folder of images, a quoted glob ('frames/*.png'), a camera index (0), "
-    "a stream (rtsp:// rtmp:// http:// https://) or - for PPM images on standard input"
+    "a source is a video or image file, a folder of images, a quoted glob ('frames/*.png'), "
+    "a camera index (0), a stream (rtsp:// rtmp:// http:// https://) or - for PPM images on "
+    "standard input"
 )
 
 
 def source_kind(spec: str) -> str:
-    """stdin, camera, stream, folder, image, video or glob; a file named like a camera is asked for as ./0."""
-    scheme = spec.partition("://")[0].lower() if "://" in spec else None
-    if spec == "-":
+    """stdin, camera, stream, folder, image, video or glob.
+
+    FileNotFoundError where it is none of them. A file that is named 0 is asked for as ./0.
+    """
+    if spec == STDIN:
         return "stdin"
     if camera_index(spec) is not None:
         return "camera"
+    scheme = _scheme(spec)
     if scheme in STREAMS:
         return "stream"
     path = Path(spec).expanduser()
+    # before globs: a file may be called [x].mp4. Path("") is the current folder
     if spec and os.path.exists(path):
-        return "folder" if path.is_dir() else "image" if _is(path, IMAGES) else "video"
+        return _kind_on_disk(path)
     if scheme is None and glob.has_magic(spec):
         return "glob"
-    raise FileNotFoundError(
-        f"there is no {printable(spec) or 'source with an empty name'}: {FORMS}"
-    )
+    missing = printable(spec) or "source with an empty name"
+    raise FileNotFoundError(f"there is no {missing}: {FORMS}")
+
+
+def _scheme(spec: str) -> str | None:
+    """rtsp of rtsp://host; None where the spec is no address."""
+    scheme, separator, _ = spec.partition("://")
+    if not separator:
+        return None
+    return scheme.lower()
+
+
+def _kind_on_disk(path: Path) -> str:
+    if path.is_dir():
+        return "folder"
+    if _is(path, IMAGES):
+        return "image"
+    # whatever its suffix says: FFmpeg looks at the content
+    return "video"
+
+
+def camera_index(spec: str) -> int | None:
+    """0 or /dev/video0 -> 0; None where the spec is no camera."""
+    match = re.fullmatch(r"(?:/dev/video)?(\d{1,2})", spec, re.ASCII)
+    if not match:
+        return None
+    return int(match[1])
 
 
 def expand_sources(specs: Sequence[str]) -> list[str]:
-    """One spec per source, each once: videos and folders that a glob matches become sources of their own, and so do
-    the videos of a folder without images; the images that a glob matches stay one source."""
+    """One spec per source, each once.
+
+    Videos and folders that a glob matches become sources of their own, and so do the videos of a
+    folder without images; the images that a glob matches stay one source.
+    """
     found: dict[str, str] = {}
     for spec in specs:
-        kind = source_kind(spec)
-        parts = _parts(spec, kind) if kind in ("folder", "glob") else [spec]
+        parts = [spec]
+        expand = EXPANSIONS.get(source_kind(spec))
+        if expand:
+            parts = expand(spec)
         for part in parts:
-            found.setdefault(os.path.abspath(part) if os.path.exists(part) else part, part)
+            # a.mp4 and ./a.mp4 are one file; cameras and addresses have no path
+            key = os.path.abspath(part) if os.path.exists(part) else part
+            found.setdefault(key, part)
     return list(found.values())
 
 
-def unique_names(specs: Sequence[str]) -> list[str]:
-    """A name for the outputs of each source: a/clip.mp4, b/clip.mp4 -> clip, clip_2. To be called with all sources,
-    before ranks share them."""
-    return number_repeats([source_name(spec) for spec in specs])
+def _expand_folder(spec: str) -> list[str]:
+    """The folder itself where it holds images, else its videos."""
+    inside = _in_folder(spec)
+    if any(_is(entry, IMAGES) for entry in inside):
+        return [spec]
+    return _videos(inside) or [spec]
 
 
-def source_name(spec: str) -> str:
-    """A stem that is safe in file names: solidWhiteRight, camera0, stdin, rtsp_host_path (without passwords)."""
-    if spec == "-":
-        return "stdin"
-    if camera_index(spec) is not None:
-        return f"camera{camera_index(spec)}"
-    scheme, separator, address = printable(spec).partition("://")
-    if separator and scheme.lower() in STREAMS:
-        name = f"{scheme}_{re.split('[?#]', address)[0]}"
-    else:
-        path = Path(os.path.abspath(Path(spec).expanduser()))
-        if not os.path.exists(path):  # of a glob, the folder in front of its first wildcard
-            path = next(
-                (folder for folder in (path, *path.parents) if not glob.has_magic(str(folder))),
-                path,
-            )
-        name = path.name if os.path.isdir(path) else path.stem
-    return re.sub(r"[^\w.-]+", "_", name).strip("._")[:100] or "source"
+def _expand_glob(spec: str) -> list[str]:
+    """The videos that the glob matches, with the glob itself where it matches images too, else
+    with the folders of images that it matches."""
+    inside = _matches(spec)
+    videos = _videos(inside)
+    if any(_is(entry, IMAGES) for entry in inside):
+        return [spec, *videos]
+    folders = [str(entry) for entry in inside if _holds_images(entry)]
+    return videos + folders or [spec]
+
+
+EXPANSIONS = {"folder": _expand_folder, "glob": _expand_glob}
 
 
 def images_in(spec: str, kind: str) -> list[Path]:
     """The images of a folder or glob; FileNotFoundError where there are none."""
-    inside = _inside(spec, kind)
+    inside = LISTINGS[kind](spec)
     images = [entry for entry in inside if _is(entry, IMAGES) and entry.is_file()]
     if not images:
         raise FileNotFoundError(
@@ -103,20 +123,111 @@ def images_in(spec: str, kind: str) -> list[Path]:
     return images
 
 
+def _in_folder(spec: str) -> list[Path]:
+    """What a folder holds; FileNotFoundError where that is nothing."""
+    inside = _visible(Path(spec).expanduser().iterdir())
+    if not inside:
+        raise FileNotFoundError(f"{spec} is empty: {FORMS}")
+    return inside
+
+
+def _matches(spec: str) -> list[Path]:
+    """What a glob matches; FileNotFoundError where that is nothing."""
+    pattern = str(Path(spec).expanduser())
+    inside = _visible(map(Path, glob.glob(pattern, recursive=True)))
+    if not inside:
+        raise FileNotFoundError(f"nothing matches {spec}: {FORMS}")
+    return inside
+
+
+LISTINGS = {"folder": _in_folder, "glob": _matches}
+
+
+def _visible(paths: Iterable[Path]) -> list[Path]:
+    """Naturally sorted, without hidden files."""
+    # a Mac leaves a hidden ._1.png beside 1.png
+    return sorted((path for path in paths if not path.name.startswith(".")), key=_order)
+
+
+def _order(path: Path) -> tuple:
+    """Natural order, folder by folder."""
+    # the path itself comes last: 1.png and 01.png must not depend on the order of the disk
+    return [natural_key(Path(part)) for part in path.parts], str(path)
+
+
+def _videos(paths: Sequence[Path]) -> list[str]:
+    return [str(path) for path in paths if _is(path, VIDEOS)]
+
+
+def _holds_images(path: Path) -> bool:
+    return path.is_dir() and any(_is(entry, IMAGES) for entry in path.iterdir())
+
+
+def _is(path: Path, suffixes: Sequence[str]) -> bool:
+    return path.suffix.lower()[1:] in suffixes
+
+
+def unique_names(specs: Sequence[str]) -> list[str]:
+    """A name for the outputs of each source: a/clip.mp4, b/clip.mp4 -> clip, clip_2.
+
+    To be called with all sources, before they are shared among processes.
+    """
+    return number_repeats([source_name(spec) for spec in specs])
+
+
+def source_name(spec: str) -> str:
+    """A name that is safe in file names: solidWhiteRight, camera0, stdin, rtsp_host_path."""
+    if spec == STDIN:
+        return "stdin"
+    camera = camera_index(spec)
+    if camera is not None:
+        return f"camera{camera}"
+    name = _address_name(spec) or _path_name(spec)
+    safe = re.sub(r"[^\w.-]+", "_", name).strip("._")
+    return safe[:MAX_NAME] or "source"
+
+
+def _address_name(spec: str) -> str | None:
+    """rtsp_host/path of rtsp://user:password@host/path?query; None where it is no stream."""
+    if _scheme(spec) not in STREAMS:
+        return None
+    scheme, _, address = printable(spec).partition("://")
+    location = re.split("[?#]", address)[0]
+    return f"{scheme}_{location}"
+
+
+def _path_name(spec: str) -> str:
+    """The name of a folder, the stem of a file."""
+    # an absolute path, because `.` has no name of its own
+    path = Path(os.path.abspath(Path(spec).expanduser()))
+    if not os.path.exists(path):
+        path = _without_wildcards(path)
+    if os.path.isdir(path):
+        return path.name
+    return path.stem
+
+
+def _without_wildcards(path: Path) -> Path:
+    """The folder in front of the first wildcard of a glob; a path without wildcards as it is."""
+    plain = (folder for folder in (path, *path.parents) if not glob.has_magic(str(folder)))
+    return next(plain, path)
+
+
 def printable(spec: str) -> str:
     """The spec without the user and password of a stream."""
     return re.sub(r"(?<=://)[^/?#]*@", "", spec)
 
 
 def number_repeats(names: Sequence[str]) -> list[str]:
-    """Names made different: the second `a` becomes a_2. Case does not make a difference on every disk."""
+    """Names made different: the second `a` becomes a_2. Names that differ only in case count as
+    the same, because some file systems do not tell them apart."""
     taken: set[str] = set()
-    last: dict[
-        str, int
-    ] = {}  # the number given to this name before, so that many repeats take no search
+    # the number given to this name last: without it, many repeats would search from 2 each time
+    last: dict[str, int] = {}
     result = []
     for name in names:
-        new, number = name, last.get(name, 1)
+        new = name
+        number = last.get(name, 1)
         while new.lower() in taken:
             number += 1
             new = f"{name}_{number}"
@@ -124,46 +235,3 @@ def number_repeats(names: Sequence[str]) -> list[str]:
         last[name] = number
         result.append(new)
     return result
-
-
-def camera_index(spec: str) -> int | None:
-    """0 or /dev/video0 -> 0; None where the spec is no camera."""
-    match = re.fullmatch(r"(?:/dev/video)?(\d{1,2})", spec, re.ASCII)
-    return int(match[1]) if match else None
-
-
-def _is(path: Path, suffixes: Sequence[str]) -> bool:
-    return path.suffix.lower()[1:] in suffixes
-
-
-def _inside(spec: str, kind: str) -> list[Path]:
-    """What a folder holds or a glob matches, naturally sorted, without hidden files (a Mac leaves ._1.png by 1.png)."""
-    path = Path(spec).expanduser()
-    found = path.iterdir() if kind == "folder" else map(Path, glob.glob(str(path), recursive=True))
-    inside = sorted((entry for entry in found if not entry.name.startswith(".")), key=_order)
-    if not inside:
-        raise FileNotFoundError(
-            f"{spec} is empty: {FORMS}" if kind == "folder" else f"nothing matches {spec}: {FORMS}"
-        )
-    return inside
-
-
-def _order(path: Path) -> tuple:
-    """Natural order folder by folder; 1.png and 01.png in an order that does not depend on the disk."""
-    return [natural_key(Path(part)) for part in path.parts], str(path)
-
-
-def _parts(spec: str, kind: str) -> list[str]:
-    """The sources that a folder or glob stands for (see expand_sources)."""
-    inside = _inside(spec, kind)
-    videos = [str(entry) for entry in inside if _is(entry, VIDEOS)]
-    if any(_is(entry, IMAGES) for entry in inside):
-        return [spec] if kind == "folder" else [spec, *videos]
-    folders = [
-        str(entry)
-        for entry in inside
-        if kind == "glob"
-        and entry.is_dir()
-        and any(_is(image, IMAGES) for image in entry.iterdir())
-    ]
-    return videos + folders or [spec]

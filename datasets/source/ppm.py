@@ -1,7 +1,7 @@
 """PPM (P6) images one after another, as ffmpeg -f image2pipe -c:v ppm writes them.
 
 P6 WIDTH HEIGHT MAXIMUM     white space between the words and one behind them; # begins a comment
-R G B R G B ...             row by row, a byte a value, or two (high byte first) where MAXIMUM is above 255
+R G B R G B ...             row by row, a byte a value; two, high byte first, if MAXIMUM > 255
 """
 
 from __future__ import annotations
@@ -13,45 +13,77 @@ import numpy as np
 
 from .images import scale_to_8
 
-MAX_PIXELS = 1 << 28  # of an image: its header is not to be trusted with our memory
+MAX_PIXELS = 1 << 28  # of an image: a damaged header must not make us allocate all memory
+MAX_WORD = 16  # bytes of a word in a header
+
+Fill = Callable[[memoryview], int]
 
 
-def read_ppm(fill: Callable[[memoryview], int]) -> Callable[[], np.ndarray] | None:
-    """What decodes the next image to (H, W, 3) uint8 RGB, or None at the end.
+def read_ppm(fill: Fill) -> Callable[[], np.ndarray] | None:
+    """A function that decodes the next image to (H, W, 3) uint8 RGB, or None at the end.
 
-    fill: reads until its buffer is full or nothing more comes -> bytes read. EOFError: the end came inside the
-    image; ValueError: it is no P6 image, or too large.
+    fill: reads until its buffer is full or nothing more comes -> bytes read. EOFError: the end came
+    inside the image; ValueError: it is no P6 image, or too large.
     """
-    tokens = [_token(fill)]
-    if not tokens[0]:
+    words = _header(fill)
+    if not words[0]:
         return None
-    if tokens[0] == b"P6":
-        tokens += [_token(fill) for _ in range(3)]
-    if not tokens[-1]:
+    if not words[-1]:
         raise EOFError
-    numbers = [int(token) for token in tokens[1:] if token.isdigit()]
-    width, height, maximum = numbers if len(numbers) == 3 else (0, 0, 0)
-    if not (0 < maximum < 65536 and 0 < width * height <= MAX_PIXELS):
-        raise ValueError(
-            f"standard input must carry PPM (P6) images, got {b' '.join(tokens)!r}: pipe them with "
-            "ffmpeg -i in.mp4 -f image2pipe -c:v ppm -"
-        )
-    data = np.empty((height, width, 3), np.uint8 if maximum < 256 else ">u2")
+    width, height, maximum = _numbers(words)
+    data = np.empty((height, width, 3), _value_type(maximum))
+    # the bytes of the array itself, so that they are read without a copy
     if fill(memoryview(data.reshape(-1).view(np.uint8))) < data.nbytes:
         raise EOFError
     return partial(scale_to_8, data, maximum)
 
 
-def _token(fill: Callable[[memoryview], int]) -> bytes:
-    """The next word of a header (16 bytes of it) and the one white space behind it; b"" at the end."""
-    token, byte, comment = b"", bytearray(1), False
-    while len(token) < 16:
+def _header(fill: Fill) -> list[bytes]:
+    """The four words of a P6 header, or the first word alone where it is not P6."""
+    words = [_word(fill)]
+    if words[0] == b"P6":
+        words += [_word(fill) for _ in range(3)]
+    return words
+
+
+def _numbers(words: list[bytes]) -> tuple[int, int, int]:
+    """Width, height and maximum of a header. ValueError where they are no possible ones."""
+    numbers = [int(word) for word in words[1:] if word.isdigit()]
+    if len(numbers) == 3:
+        width, height, maximum = numbers
+        if 0 < maximum < 65536 and 0 < width * height <= MAX_PIXELS:
+            return width, height, maximum
+    raise ValueError(
+        f"standard input must carry PPM (P6) images, got {b' '.join(words)!r}: pipe them with "
+        "ffmpeg -i in.mp4 -f image2pipe -c:v ppm -"
+    )
+
+
+def _value_type(maximum: int) -> str:
+    """The NumPy type of one value: a byte, or two with the high byte first."""
+    if maximum < 256:
+        return "u1"
+    return ">u2"
+
+
+def _word(fill: Fill) -> bytes:
+    """The next word of a header, at most MAX_WORD bytes of it, with the one white space behind it.
+
+    b"" at the end of the data; EOFError where the data ends inside the word.
+    """
+    word = b""
+    byte = bytearray(1)
+    in_comment = False
+    while len(word) < MAX_WORD:
         if not fill(memoryview(byte)):
-            if token:
+            if word:
                 raise EOFError
             break
-        comment = byte != b"\n" if comment else byte == b"#"
-        if token and byte.isspace() and not comment:
+        # the newline ends the comment and counts as white space itself
+        in_comment = byte != b"\n" if in_comment else byte == b"#"
+        if in_comment:
+            continue
+        if word and byte.isspace():
             break
-        token += b"" if comment else byte.strip()
-    return token
+        word += byte.strip()
+    return word
