@@ -27,6 +27,7 @@ from pathlib import Path
 
 from .files import FileVideo, list_images
 from .labels import IGNORE, LabelSet, id_table
+from .root import data_root
 
 LABELS = LabelSet.of(
     {
@@ -59,6 +60,16 @@ TABLES = {
     ("large", 11): id_table({0: IGNORE} | {k: k - 1 for k in range(1, 12)}, default=None),
     ("large", 12): id_table({}, default=None),
 }
+
+
+def videos_of(args, split: str) -> list[FileVideo]:
+    """The videos of a split, as parsed options describe them."""
+    return videos(data_root(args), split, len(labels_of(args).names))
+
+
+def labels_of(args) -> LabelSet:
+    """The classes: 11, or with --void-class 12."""
+    return CAMVID12 if args.void_class else LABELS
 
 
 def videos(root: Path, split: str, num_classes: int = 11) -> list[FileVideo]:

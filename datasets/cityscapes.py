@@ -26,6 +26,7 @@ import numpy as np
 
 from .files import FileVideo
 from .labels import LabelSet, id_table
+from .root import data_root
 
 # Cityscapes' official ids of its 19 evaluated classes, in the order of the train ids
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
@@ -75,6 +76,16 @@ KINDS = {
 
 # frame -> the file of its label and the table of its ids
 LabelFiles = dict[str, tuple[Path, np.ndarray]]
+
+
+def videos_of(args, split: str) -> list[FileVideo]:
+    """The videos of a split, as parsed options describe them."""
+    return videos(data_root(args), split)
+
+
+def labels_of(args) -> LabelSet:
+    """The classes, as parsed options choose them."""
+    return LABELS
 
 
 def videos(root: Path, split: str) -> list[FileVideo]:

@@ -17,9 +17,20 @@ from pathlib import Path
 
 from .files import FileVideo, list_images, natural_key
 from .labels import IGNORE, Colour, LabelSet, default_palette
+from .root import data_root
 
 SPLITS = ("train", "val", "test")
 CLASSES = "classes.txt"
+
+
+def videos_of(args, split: str) -> list[FileVideo]:
+    """The videos of a split, as parsed options describe them."""
+    return videos(data_root(args), split)
+
+
+def labels_of(args) -> LabelSet:
+    """The classes, as parsed options choose them."""
+    return label_set(data_root(args))
 
 
 def videos(root: Path, split: str) -> list[FileVideo]:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from command import SINGLE, assert_one_line, call
-from datasets.source import source
+from datasets.source import live
 from frames import flat, write_video
 from test_source_streams import motion_jpeg, serve
 from utils.output.video import probe
@@ -129,7 +129,7 @@ def test_a_camera_that_is_not_there_is_told(label, tmp_path):
 
 
 def test_a_stream_that_drops_is_told_and_labelled_on(label, tmp_path, serve, monkeypatch):
-    monkeypatch.setattr(source, "BACKOFF", (0.01, 0.02))
+    monkeypatch.setattr(live, "BACKOFF", (0.01, 0.02))
     size = (32, 48)
     done = label(serve(motion_jpeg([[(10, size)] * 3, [(200, size)] * 3])) + "/camera.mjpg")
     assert done.returncode == 0, done.stderr

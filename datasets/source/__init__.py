@@ -4,9 +4,7 @@ opening.py opens a source by its spec; base.py is what all sources have in commo
 video.py, live.py and pipe.py are the kinds; read_ahead.py decodes on a thread of its own.
 """
 
-# `source` is the former name of the module with the constants of reconnecting
-from . import live as source
 from .base import Frame, Source
 from .opening import open_source
 
-__all__ = ["Frame", "Source", "open_source", "source"]
+__all__ = ["Frame", "Source", "open_source"]
