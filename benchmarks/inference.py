@@ -34,7 +34,7 @@ import main
 from datasets import build_dataset
 from datasets.labels import default_palette
 from models import build_model
-from models.deploy.inference import for_inference
+from models.deploy import for_inference
 from utils.checkpoint import load_weights
 from utils.metrics import ConfusionMatrix
 from utils.output.pictures import colourise

@@ -1,10 +1,10 @@
 """Published checkpoints: which entry of a file becomes which entry of our network.
 
-A table is a tuple of rules (pattern of the published key, our key); the pattern must match the whole key, the
-first rule that matches decides, None means "known and not used by us". Keys that no rule matches are
-unexpected, and loading stops (utils/checkpoint.py). The tables are written relative to the network that
-holds the weights; a method holds its backbone as `backbone`, hence `SEMSEG_PSPNET.prefixed(BACKBONE)`.
-Leading `module.` is removed from keys before they come here.
+A table is a tuple of rules (pattern of the published key, our key); the pattern must match the
+whole key, the first rule that matches decides, None means "known and not used by us". Keys that no
+rule matches are unexpected, and loading stops (utils/checkpoint/loading.py). The tables are written
+relative to the network that holds the weights; a method holds its backbone as `backbone`, hence
+`SEMSEG_PSPNET.prefixed(BACKBONE)`. Leading `module.` is removed from keys before they come here.
 """
 
 from __future__ import annotations
@@ -36,13 +36,11 @@ class KeyMap:
 
     def prefixed(self, prefix: str) -> KeyMap:
         """The same table for a network that holds ours below `prefix`, such as "backbone."."""
-        rules = tuple(
-            (pattern, None if ours is None else prefix + ours) for pattern, ours in self.rules
-        )
+        rules = tuple((pattern, ours and prefix + ours) for pattern, ours in self.rules)
         return KeyMap(self.name, rules, f"{re.escape(prefix)}(?:{self.covers})")
 
     def without(self, *beginnings: str) -> KeyMap:
-        """The same table for a network that has no such keys: their entries are known and not used."""
+        """The same table for a network without such keys: their entries are known and not used."""
         return replace(self, dropped=beginnings)
 
     def must_hold(self, key: str) -> bool:
@@ -50,17 +48,24 @@ class KeyMap:
         return re.fullmatch(self.covers, key) is not None
 
     def look_up(self, key: str) -> tuple[int, str | None] | None:
-        """The number of the rule that decides a published key, and our key; None if no rule does."""
+        """The number of the rule that decides a key, and our key; None if no rule does."""
         for rank, (pattern, ours) in enumerate(self.rules):
-            if match := re.fullmatch(pattern, key):
-                ours = None if ours is None else match.expand(ours)
-                return rank, None if ours is None or ours.startswith(self.dropped) else ours
+            match = re.fullmatch(pattern, key)
+            if match:
+                return rank, self.kept(ours and match.expand(ours))
         return None
 
+    def kept(self, ours: str | None) -> str | None:
+        """Our key, or None where the network does without it."""
+        if ours is None or ours.startswith(self.dropped):
+            return None
+        return ours
+
     def rename(self, keys: Iterable[str]) -> Renamed:
-        """Apply the rules. Of several published keys for one of ours, that of the earlier rule is used."""
+        """Apply the rules; of several keys for one of ours, that of the earlier rule is used."""
         candidates: dict[str, list[tuple[int, str]]] = {}
-        unused, unexpected = [], []
+        unused = []
+        unexpected = []
         for key in keys:
             found = self.look_up(key)
             if found is None:
@@ -70,9 +75,12 @@ class KeyMap:
             else:
                 candidates.setdefault(found[1], []).append((found[0], key))
         ours = {}
-        for name, claims in candidates.items():
-            (first, ours[name]), *others = sorted(claims, key=lambda claim: claim[0])
-            for rank, key in others:  # two by one rule contradict each other
+        for name, published in candidates.items():
+            # sorted by rule alone: of equal ones the order in the file decides
+            (first, chosen), *others = sorted(published, key=lambda candidate: candidate[0])
+            ours[name] = chosen
+            for rank, key in others:
+                # two keys by one rule contradict each other
                 (unexpected if rank == first else unused).append(key)
         return Renamed(ours, tuple(unused), tuple(unexpected))
 
@@ -118,8 +126,8 @@ ERFNET_SHALLOW = KeyMap(
 # PSPNet
 
 SEMSEG_PSPNET = KeyMap("semseg's PSPNet", ((PSPNET, r"\g<0>"),), covers=PSPNET_COVERS)
-# ETC's trainer saves student, flow network, losses and teacher in one. Its evaluation files hold the student
-# alone; where both spellings of a key occur, the student's counts.
+# ETC's trainer saves student, flow network, losses and teacher in one. Its evaluation files hold
+# the student alone; where both spellings of a key occur, the student's counts.
 ETC_PSPNET18 = KeyMap(
     "ETC's PSPNet18",
     (
@@ -173,42 +181,10 @@ RESNET_BODY = KeyMap(
 )
 
 
-# LMANet. Its files spell the backbone's parts as the original held them; all but an auxiliary head is there.
-
-LMANET = KeyMap(
-    "LMANet",
-    (
-        (
-            r"(?:kv_(?:M|Q|init)_r4|memory_fusion|memory_module(?:_local)?|decoder_mem)\..+",
-            r"\g<0>",
-        ),
-        (r"encoder\.(layer[0-4]\..+)", r"backbone.\1"),
-        (r"decoder\.(cls\..+)", r"backbone.\1"),
-        (r"(?:ppm|encoder|decoder)\..+", r"backbone.\g<0>"),
-    ),
-    covers=r"(?!backbone\.aux\.).+",
-)
-
-
 # A single-frame network of ours, as the start of a method that does without some of its parts.
 
 SINGLE_FRAME = KeyMap(
     "our names of a single-frame network",
     ((r"backbone\..+", r"\g<0>"),),
     covers=r"backbone\.(?!aux\.|auxiliary_head\.).+",
-)
-
-
-# TMANet. Its files hold the backbone without a decoder of its own; an auxiliary head may be missing.
-
-TMANET = KeyMap(
-    "TMANet",
-    (
-        (r"backbone\.(?:stem|layer[1-4])\..+", r"\g<0>"),
-        (r"decode_head\.((?:query|memory)_(?:key|value)_conv\..+)", r"\1"),
-        (r"decode_head\.bottleneck\.(.+)", r"decoder.convs.0.\1"),
-        (r"decode_head\.(conv_seg\..+)", r"decoder.\1"),
-        (r"auxiliary_head\..+", r"backbone.\g<0>"),
-    ),
-    covers=r"(?!backbone\.auxiliary_head\.).+",
 )

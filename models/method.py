@@ -2,23 +2,24 @@
 
 Shapes, everywhere in this project:
 
-    B clips, T frames (oldest first), H W image, h w feature map, F feature, C key, V value channels,
-    K classes (channels of the logits), P side of a local window
+    B clips, T frames (oldest first), H W image, h w feature map, F feature, C key, V value
+    channels, K classes (channels of the logits), P side of a local window
 
-Words: a *frame* is one image, a *clip* T frames whose last is the one to label, *logits* come before
-softmax, *labels* are class ids, a *read* is what memory returns, *state* is what the next frame needs.
+Words: a *frame* is one image, a *clip* T frames whose last is the one to label, *logits* come
+before softmax, *labels* are class ids, a *read* is what memory returns, *state* is what the next
+frame needs.
 
-A method is a network that labels the last frame of a clip and may look at the frames before it. It does
-so in two ways that give the same numbers in eval mode (the Law, tests/test_law.py):
+A method is a network that labels the last frame of a clip and may look at the frames before it. It
+does so in two ways that give the same numbers in eval mode (the Law, tests/test_law.py):
 
     forward(clip) -> logits                           all frames at once
     start() -> state;  step(frame, state) -> logits, state      frame by frame, nothing kept on self
 
-State is a value: a frozen dataclass or tuple of tensors, bounded in size, so two videos can be stepped
-in turns and a new video begins with `start()`.
+State is a value: a frozen dataclass or tuple of tensors, bounded in size, so two videos can be
+stepped in turns and a new video begins with `start()`.
 
-Flow, where a method wants it from outside: on the grid of a frame, pointing into the frame before it in
-the clip, in pixels, channel 0 = x. In a clip, `flows[:, t - 1]` belongs to frame t.
+Flow, where a method wants it from outside: on the grid of a frame, pointing into the frame before
+it in the clip, in pixels, channel 0 = x. In a clip, `flows[:, t - 1]` belongs to frame t.
 """
 
 from __future__ import annotations
@@ -31,24 +32,29 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .parts.losses import cross_entropy, merge_losses
+from .parts.losses import cross_entropy
 
 
 class Method(nn.Module):
-    """Base class and recurrent default: `forward` folds `observe` over the clip and steps the last frame.
+    """Base class, and the recurrent default.
 
-    A subclass gives `from_args`, `step` and, if the default does not serve, anything else. Optional: `attention(frame,
-    state, yx) -> (T, h, w)`, where in each remembered frame one pixel looks, for the dashboard.
+    `forward` folds `observe` over the clip and steps the last frame. A subclass gives `from_args`,
+    `step` and, if the default does not serve, anything else. Optional, for the dashboard:
+    `attention(frame, state, yx) -> (T, h, w)`, where one pixel attends in each remembered frame.
     """
 
-    recurrent = True  # whether a read depends on all frames since the start of the video
-    has_unused_parameters = (
-        False  # whether `losses` may leave a trained parameter without a gradient
-    )
-    wants_flows = False  # whether `losses` learns from the flow that clips bring
+    # whether a read depends on all frames since the start of the video
+    recurrent = True
+    # whether `losses` may leave a trained parameter without a gradient
+    has_unused_parameters = False
+    # whether `losses` learns from the flow that clips bring
+    wants_flows = False
 
     def __init__(self, backbone: nn.Module, offsets: tuple[int, ...] = ()):
-        """offsets: which past frames a read uses, oldest first, in frame steps of the data set: (-3, -2, -1)."""
+        """offsets: which past frames a read uses, in frame steps of the data set.
+
+        Oldest first: (-3, -2, -1).
+        """
         super().__init__()
         if any(offset >= 0 for offset in offsets) or sorted(set(offsets)) != list(offsets):
             raise ValueError(
@@ -58,8 +64,8 @@ class Method(nn.Module):
         self.offsets = tuple(offsets)
         self.register_buffer("class_weights", None, persistent=False)
         self.loss_options: dict[str, Any] = {}
-        self.loss_at_logits = False  # whether losses bring labels to the size of the logits
-        self.always_eval: list[nn.Module] = []  # parts that keep their BN statistics while training
+        # Parts that keep their batch norm statistics while the rest trains.
+        self.always_eval: list[nn.Module] = []
 
     @classmethod
     def from_args(cls, backbone: nn.Module, args) -> Method:
@@ -70,7 +76,7 @@ class Method(nn.Module):
 
     @property
     def num_outputs(self) -> int:
-        """Channels of the logits: the classes, and one more where the network has an "ignore" output."""
+        """Channels of the logits: the classes, and an "ignore" output where there is one."""
         return self.backbone.num_outputs
 
     @property
@@ -79,7 +85,10 @@ class Method(nn.Module):
         return self.backbone.size_rule
 
     def training_offsets(self, rng: random.Random) -> tuple[int, ...]:
-        """Frames of one training clip relative to the labelled one, in clip order; may lie in the future."""
+        """Frames of one training clip relative to the labelled one, in clip order.
+
+        They may lie in the future.
+        """
         return self.offsets
 
     def startup(self, past: int) -> tuple[int, ...]:
@@ -98,9 +107,10 @@ class Method(nn.Module):
     def step(
         self, frame: Tensor, state: Any, flow: Tensor | None = None, key: bool | None = None
     ) -> tuple[Tensor, Any]:
-        """frame (B, 3, H, W) RGB in [0, 1], flow (B, 2, H, W) -> logits (B, K, h, w) at the network's own size, state.
+        """frame (B, 3, H, W) RGB in [0, 1], flow (B, 2, H, W) -> logits (B, K, h, w), state.
 
-        key: whether this is a key frame, for methods that distinguish; None leaves it to the method.
+        Logits are at the network's own resolution. key: whether this is a key frame, for methods
+        that distinguish; None leaves it to the method.
         """
         raise NotImplementedError(f"{type(self).__name__} has no step")
 
@@ -119,13 +129,18 @@ class Method(nn.Module):
         """
         state = self.start()
         for t, frame in enumerate(clip.unbind(1)):
-            inputs = frame, state, flows[:, t - 1] if t and flows is not None else None, t == 0
+            flow = flows[:, t - 1] if t and flows is not None else None
+            key = t == 0
             if t < clip.shape[1] - 1:
-                state = self.observe(*inputs)
-        return self.step(*inputs)[0]
+                state = self.observe(frame, state, flow, key)
+        logits, _ = self.step(frame, state, flow, key)
+        return logits
 
     def upsample(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """logits (B, K, h, w) -> (B, K, *size): bilinear with the align_corners this network was published with."""
+        """logits (B, K, h, w) -> (B, K, *size), bilinear.
+
+        align_corners is the one that this network was published with.
+        """
         if logits.shape[-2:] == tuple(size):
             return logits
         return F.interpolate(
@@ -145,16 +160,21 @@ class Method(nn.Module):
     ) -> dict[str, Tensor]:
         """Named, weighted scalars: cross entropy of the last frame.
 
-        clip (B, T, 3, H, W); labels (B, T, H, W) int64, 255 where a pixel or a whole frame has none.
+        clip (B, T, 3, H, W); labels (B, T, H, W) int64, 255 where a pixel or a whole frame has
+        none.
         """
         return {"ce": self.cross_entropy(self(clip, flows), labels[:, -1])}
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """logits (B, K, h, w), labels (B, H, W) -> scalar, under this run's class weights and loss options."""
-        if self.loss_at_logits:
-            labels = F.interpolate(
-                labels[:, None].double(), logits.shape[-2:], mode="nearest-exact"
-            )[:, 0].long()
+        """logits (B, K, h, w), labels (B, H, W) -> scalar.
+
+        Under the class weights and loss options of this run.
+        """
+        if self.backbone.loss_at_logits:
+            # interpolate takes no integers; float64 holds every label exactly
+            maps = labels[:, None].double()  # (B, 1, H, W)
+            small = F.interpolate(maps, logits.shape[-2:], mode="nearest-exact")
+            labels = small[:, 0].long()
         logits = self.upsample(logits, labels.shape[-2:])
         return cross_entropy(logits, labels, self.class_weights, **self.loss_options)
 
@@ -162,20 +182,16 @@ class Method(nn.Module):
         self, loss: Tensor, features, labels: Tensor, weight: float
     ) -> dict[str, Tensor]:
         """{"ce": loss} and, where the backbone has an auxiliary head, "aux" times `weight`."""
+        terms = {"ce": loss}
         logits = self.backbone.auxiliary(features) if weight else None
-        return merge_losses(
-            ce=loss, aux=None if logits is None else weight * self.cross_entropy(logits, labels)
-        )
+        if logits is not None:
+            terms["aux"] = weight * self.cross_entropy(logits, labels)
+        return terms
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict]:
         """What the optimizer gets; default: one group of all that require grad."""
-        return [
-            {
-                "params": [p for p in self.parameters() if p.requires_grad],
-                "lr": lr,
-                "weight_decay": weight_decay,
-            }
-        ]
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return [{"params": trained, "lr": lr, "weight_decay": weight_decay}]
 
     # Weights
 
@@ -191,12 +207,17 @@ def split_rates(
     factor: float,
     weight_decay: float,
 ) -> list[dict]:
-    """Parameter groups of all that is trained: each of `parts` at lr times its factor, the others at lr * factor."""
+    """Parameter groups of all that is trained.
+
+    Each of `parts` learns at lr times its factor, all others at lr * factor. Of a parameter that
+    stands in several parts the last one counts.
+    """
     rates = {id(p): lr * share for parameters, share in parts for p in parameters}
     groups: dict[float, list[nn.Parameter]] = {}
     for p in model.parameters():
         if p.requires_grad:
-            groups.setdefault(rates.get(id(p), lr * factor), []).append(p)
+            rate = rates.get(id(p), lr * factor)
+            groups.setdefault(rate, []).append(p)
     return [
         {"params": params, "lr": rate, "weight_decay": weight_decay}
         for rate, params in groups.items()
@@ -204,41 +225,50 @@ def split_rates(
 
 
 def drawn_offsets(rng: random.Random, frames: int, window: int) -> tuple[int, ...]:
-    """So many of the last `window` frames, oldest first: a training clip's memory under --memory-strategy random."""
+    """So many of the last `window` frames, oldest first.
+
+    The memory of a training clip under --memory-strategy random.
+    """
     return tuple(sorted(rng.sample(range(-window, 0), frames)))
 
 
 @dataclass(frozen=True)
 class History:
-    """What the last frames left behind, oldest first, and how many frames were seen in all."""
+    """What the last frames left behind, oldest first."""
 
     entries: tuple = ()
-    seen: int = 0
 
     def push(self, entry: Any, size: int) -> History:
-        return History((*self.entries, entry)[-size:] if size else (), self.seen + 1)
+        """A new history of at most `size` entries."""
+        if size == 0:
+            return History()
+        return History((*self.entries, entry)[-size:])
 
 
 class WindowMethod(Method):
-    """A method that reads a window of past frames: what a frame leaves behind depends on that frame alone.
+    """A method that reads a window of past frames.
 
-    A subclass says what to compute from a frame (`encode`), what to keep of it (`remember`), and how to
-    label a frame given what others left behind (`read`); `step` and `forward` follow.
+    What a frame leaves behind depends on that frame alone. A subclass says what to compute from a
+    frame (`encode`), what to keep of it (`memory_entry`), and how to label a frame given what
+    others left behind (`predict`); `step` and `forward` follow.
     """
 
     recurrent = False
 
     def encode(self, frame: Tensor) -> Any:
-        """frame (B, 3, H, W) -> whatever `remember` and `read` need of it."""
+        """frame (B, 3, H, W) -> whatever `memory_entry` and `predict` need of it."""
         return self.backbone.encode(frame)
 
-    def remember(self, encoded: Any) -> Any:
+    def memory_entry(self, encoded: Any) -> Any:
         """What later frames may read: the encoded frame itself, if not less."""
         return encoded
 
-    def read(self, encoded: Any, entries: tuple) -> Tensor:
-        """Label one frame given the entries of 0 to len(offsets) earlier ones, oldest first -> logits (B, K, h, w)."""
-        raise NotImplementedError(f"{type(self).__name__} has no read")
+    def predict(self, encoded: Any, entries: tuple) -> Tensor:
+        """Label one frame given the entries of earlier ones -> logits (B, K, h, w).
+
+        entries: of 0 to len(offsets) frames, oldest first.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no predict")
 
     def start(self) -> History:
         return History()
@@ -248,21 +278,26 @@ class WindowMethod(Method):
         """How many frames back the oldest offset lies."""
         return -min(self.offsets, default=0)
 
-    def recalled(self, state: History, entry: Any) -> tuple:
-        """The entries that a frame reads after `state`, oldest first; entry: its own."""
-        known, past = (*state.entries, entry), len(state.entries)
+    def select_entries(self, state: History, entry: Any = None) -> tuple:
+        """The entries that the next frame reads after `state`, oldest first.
+
+        entry: its own, for methods whose `startup` names the frame itself (offset 0).
+        """
+        past = len(state.entries)
+        known = (*state.entries, entry)
         return tuple(known[past + offset] for offset in self.startup(past))
 
     def step(self, frame, state, flow=None, key=None):
         encoded = self.encode(frame)
-        entry = self.remember(encoded)
-        return self.read(encoded, self.recalled(state, entry)), state.push(entry, self.reach)
+        entry = self.memory_entry(encoded)
+        logits = self.predict(encoded, self.select_entries(state, entry))
+        return logits, state.push(entry, self.reach)
 
     def observe(self, frame, state, flow=None, key=None):
-        return state.push(self.remember(self.encode(frame)), self.reach)
+        return state.push(self.memory_entry(self.encode(frame)), self.reach)
 
     def forward(self, clip, flows=None):
         """The clip's frames are the entries, whatever their distance in time."""
         *past, last = clip.unbind(1)
-        entries = tuple(self.remember(self.encode(frame)) for frame in past)
-        return self.read(self.encode(last), entries)
+        entries = tuple(self.memory_entry(self.encode(frame)) for frame in past)
+        return self.predict(self.encode(last), entries)

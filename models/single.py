@@ -9,10 +9,12 @@ class SingleFrame(Method):
     """backbone(frame) -> logits; there is no state."""
 
     def __init__(self, backbone, *, aux_weight: float = 0.0, head_lr: float = 1.0):
-        """aux_weight: of the auxiliary head's loss, where the backbone has one; head_lr: learning rate of all that is
-        not the encoder, relative to the encoder's (ETC and semseg train PSPNet's heads at 10)."""
+        """aux_weight: of the auxiliary head's loss, where the backbone has one; head_lr: learning
+        rate of all that is not the encoder, relative to the encoder's (ETC and semseg train
+        PSPNet's heads at 10)."""
         super().__init__(backbone)
-        self.aux_weight, self.head_lr = aux_weight, head_lr
+        self.aux_weight = aux_weight
+        self.head_lr = head_lr
 
     @classmethod
     def from_args(cls, backbone, args):

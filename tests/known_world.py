@@ -14,9 +14,11 @@ def cells(world):
 
 
 def world_clip(length=3):
-    """A clip whose every pixel knows where in the world it is: red 2x, green 3y, blue 255 = is in the world.
+    """A clip whose every pixel knows where in the world it is: red 2x, green 3y, blue 255 = is in
+    the world.
 
-    The motion is affine, so its flow is known everywhere: from frame t, v(p) = A p + b into frame t-1.
+    The motion is affine, so its flow is known everywhere: from frame t, v(p) = A p + b into frame
+    t-1.
     """
     a, b = np.array([[0.03, -0.02], [0.04, 0.01]]), np.array([7.0, -6.0])
     grid = np.stack(np.meshgrid(np.arange(W), np.arange(H)), -1).astype(float)  # (H, W, 2), x first

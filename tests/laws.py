@@ -1,4 +1,5 @@
-"""The Law, for any method: in eval mode, stepping through a video gives what `forward` gives on each clip of it."""
+"""The Law, for any method: in eval mode, stepping through a video gives what `forward` gives on
+each clip of it."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def assert_stream_equals_clip(
 
 
 def clip_of(model, frames: torch.Tensor, t: int) -> torch.Tensor:
-    """The clip that frame t is labelled from: a window of entries, or for a recurrent method all frames so far."""
+    """The clip that frame t is labelled from: a window of entries, or for a recurrent method all
+    frames so far."""
     if not model.recurrent:
         return frames[:, [t + offset for offset in model.startup(min(t, model.reach))] + [t]]
     return frames[:, : t + 1]

@@ -1,6 +1,7 @@
 """The dashboard as people see it: a real visdom server and a real Chromium.
 
-Needs Debian's chromium and visdom's JavaScript (`python tests/visdom_assets.py`). Screenshots lie in the test's folder.
+Needs Debian's chromium and visdom's JavaScript (`python tests/visdom_assets.py`). Screenshots lie
+in the test's folder.
 """
 
 import os
@@ -226,7 +227,8 @@ def click(browser, size, y: int, x: int) -> None:
     "size", [(64, 128), (360, 480), (512, 1024), (1024, 2048), (100, 30), (720, 960)]
 )
 def test_a_click_means_the_pixel_under_it(browser, server, tmp_path, size):
-    """At any size of frame, to what the screen can tell; not in the lower right corner, by which windows are pulled."""
+    """At any size of frame, to what the screen can tell; not in the lower right corner, by which
+    windows are pulled."""
     run, pixels, over = f"size {size[0]}", [], threading.Event()
 
     def attention(pixel):

@@ -65,7 +65,7 @@ def test_a_windowed_toy_encodes_each_frame_once_when_stepped():
 def test_the_law_test_notices_a_wrong_startup_rule():
     model = toy("gaps")
     model.step = lambda frame, state, flow=None, key=None: Gaps.step(model, frame, state)
-    model.remember = lambda encoded: (
+    model.memory_entry = lambda encoded: (
         encoded.last
     )  # the stream forgets to project, the clip as well: still equal
     assert_stream_equals_clip(model)

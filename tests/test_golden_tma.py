@@ -92,7 +92,7 @@ def test_heads(name):
     query, *memory = (filling().image(key, shape) * scale for key, shape in inputs.items())
     seen = []
     model.decoder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    assert_close(model.read(Features(query), tuple(memory)), golden.arrays["logits"])
+    assert_close(model.predict(Features(query), tuple(memory)), golden.arrays["logits"])
     value, read = seen[0].chunk(2, 1)
     assert_close(
         torch.stack(at_positions(model.memory_key_conv, tuple(memory))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ from torch import nn
 import main
 from laws import assert_stream_equals_clip, video
 from models import build_model
-from models.deploy.cuda_graphs import GraphedStep
-from models.deploy.inference import fold_batch_norm, for_inference
+from models.deploy import for_inference
+from models.deploy.cuda_graphs import KINDS, GraphedStep
+from models.deploy.folding import fold_batch_norm
+from models.deploy.state import flatten, unflatten
+from toys import KeyFrames, ToyBackbone
 
 BACKBONES = ("erf", "psp18", "r50v1c")  # one of each family
 STRUCTURES = ("original", "mem_only", "original_kv_fusion")
@@ -93,7 +97,8 @@ def test_options_that_change_the_network_do_not_change_that(words):
 
 
 class Fork(nn.Module):
-    """A convolution that is read by a batch norm and beside it; one whose batch norm reads another one too."""
+    """A convolution that is read by a batch norm and beside it; one whose batch norm reads another
+    one too."""
 
     offsets, size_rule = (), None
 
@@ -113,7 +118,7 @@ class Fork(nn.Module):
 
 def test_only_a_convolution_that_nothing_else_reads_is_folded(monkeypatch):
     monkeypatch.setattr(
-        "models.deploy.inference.probe", lambda model, frames: iter([torch.rand(1, 3, 4, 4)])
+        "models.deploy.folding.probe", lambda model, frames: iter([torch.rand(1, 3, 4, 4)])
     )
     model = Fork().eval()
     for norm in (model.bn1, model.bn2, model.bn3):
@@ -158,18 +163,35 @@ def test_half_precision_rounds_convolutions_but_neither_keys_nor_what_gives_the_
 
 def recorded(compute):
     """A replay on a CPU: what a CUDA graph does, writing into the same outputs each time."""
-    from torch.utils._pytree import tree_leaves
-
-    logits, state = compute()
-    fixed = [logits, *tree_leaves(state.entries if state is not None else ())]
+    result = compute()
+    fixed, _ = flatten(result)
 
     def replay():
-        logits, state = compute()
-        fresh = [logits, *tree_leaves(state.entries if state is not None else ())]
+        fresh, _ = flatten(compute())
         for old, new in zip(fixed, fresh, strict=True):
             old.copy_(new)
 
-    return replay, (logits, state)
+    return replay, result
+
+
+class Captures(list):
+    """Every computation that was captured; replays compute anew."""
+
+    def __call__(self, compute):
+        self.append(compute)
+        return recorded(compute)
+
+
+def assert_turns_are_independent(step, plain, start, videos):
+    """Two videos (2, T, 1, 3, H, W) stepped in turns give what each gives alone."""
+    states = [start() for _ in videos]
+    for t in range(videos.shape[1]):
+        for i, video in enumerate(videos):
+            logits, states[i] = step(video[t], states[i])
+            alone = start()
+            for frame in video[: t + 1]:
+                expected, alone = plain(frame, alone)
+            assert torch.equal(logits, expected), f"video {i}, frame {t}"
 
 
 @pytest.mark.parametrize(
@@ -177,33 +199,72 @@ def recorded(compute):
 )
 def test_replayed_steps_keep_state_a_value_so_two_videos_may_be_stepped_in_turns(words):
     model = network("--backbone", "erf", "--shallow-dec", *words)
-    captured = []
-
-    def capture(compute):
-        captured.append(compute)
-        return recorded(compute)
-
-    step = GraphedStep(model.step, capture)
-    videos = [video(model, 7, seed, batch=1) for seed in (5, 6)]
-    states, found = [model.start(), model.start()], [[], []]
-    for t in range(7):
-        for v in (0, 1):
-            logits, states[v] = step(videos[v][:, t], states[v])
-            found[v].append(logits)
-    for v in (0, 1):
-        assert torch.equal(torch.stack(found[v]), stream(model, videos[v]))
-    assert captured and states[0] is None or states[0].seen == 7
+    captured = Captures()
+    step = GraphedStep(model.step, captured)
+    videos = torch.stack([video(model, 7, seed, batch=1)[0] for seed in (5, 6)])[:, :, None]
+    with torch.inference_mode():
+        assert_turns_are_independent(step, model.step, model.start, videos)
+    assert captured
 
 
-def test_sizes_and_states_that_cannot_be_captured_are_stepped_as_they_are():
-    def capture(compute):
-        raise AssertionError("captured")
+@dataclass(frozen=True)
+class Memory:
+    """A state of many forms: a tensor, a tuple of pairs, a table and a switch."""
 
-    step = GraphedStep(lambda frame, state, flow, key: (frame, (state or 0) + 1), capture)
+    last: torch.Tensor
+    pairs: tuple
+    table: dict
+    switch: bool = True
+
+
+def step_of_many_forms(frame, state, flow=None, key=None):
+    if state is None:
+        state = Memory(frame, ((frame, 2 * frame),), {"sum": frame}, False)
+    logits = frame + state.last + state.pairs[0][1] + state.table["sum"] - state.switch
+    table = {"sum": state.table["sum"] / 2 + frame}
+    return logits, Memory(frame / 3, ((state.last, logits),), table, True)
+
+
+def test_any_state_of_tensors_is_replayed():
+    captured = Captures()
+    step = GraphedStep(step_of_many_forms, captured)
+    with torch.inference_mode():
+        assert_turns_are_independent(
+            step, step_of_many_forms, lambda: None, torch.rand(2, 6, 1, 3, 4, 5)
+        )
+    assert captured, "None, then False in the state, then True: the third form comes again"
+
+
+def test_key_frames_with_their_dataclass_state_are_replayed_apart():
+    model = KeyFrames(ToyBackbone(5)).eval()
+    captured = Captures()
+    graphed = GraphedStep(model.step, captured)
+    frames = torch.rand(9, 1, 3, 16, 24)
+    state = alone = None
+    with torch.inference_mode():
+        for t, frame in enumerate(frames):
+            logits, state = graphed(frame, state, None, t % 3 == 0)
+            expected, alone = model.step(frame, alone, None, t % 3 == 0)
+            assert torch.equal(logits, expected)
+    assert len(captured) == 2, "one graph for key frames, one for the others"
+
+
+def test_a_state_that_counts_frames_is_stepped_as_it_is():
+    step = GraphedStep(lambda frame, state, flow, key: (frame, (state or 0) + 1), Captures())
     state = 0
-    for _ in range(3):
+    for _ in range(2 * KINDS):
         _, state = step(torch.rand(1, 3, 8, 8), state)
-    assert state == 3
+    assert state == 2 * KINDS and not step.graphs and len(step.met) == KINDS
+
+
+def test_a_state_is_taken_apart_and_put_together_again():
+    state = Memory(torch.ones(1), (torch.zeros(2), [3, None]), {"a": (torch.ones(3),)}, False)
+    tensors, structure = flatten(state)
+    assert [len(tensor) for tensor in tensors] == [1, 2, 3]
+    again = unflatten(tensors, structure)
+    assert again.pairs[1] == [3, None] and again.switch is False
+    assert again.table["a"][0] is state.table["a"][0]
+    assert flatten(again)[1] == structure and hash(structure) == hash(flatten(again)[1])
 
 
 @pytest.mark.parametrize("strip", [0, 12_000])

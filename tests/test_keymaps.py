@@ -20,7 +20,8 @@ def v1c_keys() -> list[str]:
 
 
 def v2_keys() -> list[str]:
-    """resnet101_v2.pth: the trunk of PSPNet101 under torchvision's names, its stem spread over conv1 to bn3."""
+    """resnet101_v2.pth: the trunk of PSPNet101 under torchvision's names, its stem spread over
+    conv1 to bn3."""
     stem = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}
     keys = [
         key for key in case("etc/psp101_teacher_keys").info["state_dict"] if key.startswith("layer")

@@ -159,10 +159,10 @@ def test_aux_mem_loss_halves_the_loss_between_both_decoders():
     model = network("--model-struct aux_mem_loss")
     clip, labels = clip_and_labels(model)
     losses = model.losses(clip, labels)
-    (visit,) = model.visit(clip)
-    first = model.cross_entropy(model.decode(visit.fused), labels[:, -1])
+    (output,) = model.frame_outputs(clip)
+    first = model.cross_entropy(model.decode(output.fused), labels[:, -1])
     assert losses["ce"].item() == pytest.approx(first.item() / 2)
-    second = model.cross_entropy(model.label_read(visit), labels[:, -1])
+    second = model.cross_entropy(model.label_read(output), labels[:, -1])
     assert losses["memory"].item() == pytest.approx(second.item() / 2)
     alone = model.losses(clip[:, -1:], labels[:, -1:])
     assert alone["ce"].item() == pytest.approx(alone["memory"].item()), (
@@ -182,24 +182,24 @@ def test_always_decode_learns_from_every_label_of_a_clip():
     assert model.losses(clip, labels)["ce"].item() == pytest.approx(last_only.item(), rel=1e-6)
 
 
-def test_imitation_needs_no_labels_and_shares_the_weight_with_the_labels():
+def test_feature_distillation_needs_no_labels_and_shares_the_weight_with_the_labels():
     model = network("--feature-distillation 1 --no-train-encoder --no-train-decoder")
     clip, labels = clip_and_labels(model)
     alone = model.losses(clip, torch.full_like(labels, 255))
-    assert alone.keys() == {"imitation"}
-    alone["imitation"].backward()
+    assert alone.keys() == {"feature_distillation"}
+    alone["feature_distillation"].backward()
     trained = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert trained == {"kv_M_r4", "kv_Q_r4", "memory_fusion"}
-    (visit,) = model.visit(clip)
+    (output,) = model.frame_outputs(clip)
     expected = 0.0
-    for x, target in ((visit.fused.last, visit.features.last), (visit.read, visit.value)):
+    for x, target in ((output.fused.last, output.features.last), (output.read, output.value)):
         expected += (
             ((x - target).square().mean((0, 2, 3)) / (target.var((0, 2, 3)) + 1e-2)).mean().item()
         )
-    assert alone["imitation"].item() == pytest.approx(expected, rel=1e-5)
+    assert alone["feature_distillation"].item() == pytest.approx(expected, rel=1e-5)
     model.feature_distillation = 0.25
     both, model.feature_distillation = model.losses(clip, labels), 0.0
-    assert both["imitation"].item() == pytest.approx(alone["imitation"].item() / 4)
+    assert both["feature_distillation"].item() == pytest.approx(alone["feature_distillation"].item() / 4)
     assert both["ce"].item() == pytest.approx(0.75 * model.losses(clip, labels)["ce"].item())
 
 
@@ -320,7 +320,7 @@ def test_the_same_seed_gives_the_same_network_in_every_process():
     assert len(found) == 1, "no set decides the order in which weights are drawn"
 
 
-def test_soft_keys_begin_small_and_learn_slowly():
+def test_small_keys_begin_small_and_learn_slowly():
     plain, soft = network(), network("--small-key-init")
     assert soft.kv_M_r4.Key.weight.std().item() == pytest.approx(
         0.1 * plain.kv_M_r4.Key.weight.std().item(), rel=0.05
@@ -368,13 +368,13 @@ def test_flow_teaches_the_keys_where_to_look(words):
     clip, labels = clip_and_labels(model)
     flows = torch.zeros(len(clip), clip.shape[1] - 1, 2, *clip.shape[-2:])
     terms = model.losses(clip, labels, flows)
-    assert terms["match"] > 0 and "match" not in model.losses(clip, labels)
-    terms["match"].backward()
+    assert terms["correspondence"] > 0 and "correspondence" not in model.losses(clip, labels)
+    terms["correspondence"].backward()
     assert all(part.Key.weight.grad.abs().sum() > 0 for part in (model.kv_M_r4, model.kv_Q_r4))
     assert model.wants_flows and not network(words).wants_flows
     model.correspondence_loss = 1.0
-    assert model.losses(clip, labels, flows)["match"].item() == pytest.approx(
-        2 * terms["match"].item(), rel=1e-5
+    assert model.losses(clip, labels, flows)["correspondence"].item() == pytest.approx(
+        2 * terms["correspondence"].item(), rel=1e-5
     )
 
 

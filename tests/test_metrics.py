@@ -1,4 +1,5 @@
-"""The confusion matrix against counts by hand, other people's implementations, golden numbers and laws."""
+"""The confusion matrix against counts by hand, other people's implementations, golden numbers and
+laws."""
 
 import math
 from types import SimpleNamespace

@@ -1,4 +1,5 @@
-"""The synthetic world: what a sceptic would ask of rendered streets with exact labels, flow and occlusion."""
+"""The synthetic world: what a sceptic would ask of rendered streets with exact labels, flow and
+occlusion."""
 
 import hashlib
 import pickle
@@ -181,7 +182,8 @@ def test_flow_there_and_back_ends_where_it_began(worlds, step):
 
 
 def test_flow_is_where_points_in_space_go(worlds):
-    """By another way: rays through the pixels meet the planes, the points move along, the camera looks again."""
+    """By another way: rays through the pixels meet the planes, the points move along, the camera
+    looks again."""
     for world in worlds:
         ids, flow = world.render(8).ids, world.flow(8, 10)
         for y, x in np.random.default_rng(1).integers(0, SIZE, (200, 2)):

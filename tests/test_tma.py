@@ -1,4 +1,5 @@
-"""TMANet: the Law on every family of backbones, what is trained, what its options mean, what it starts from."""
+"""TMANet: the Law on every family of backbones, what is trained, what its options mean, what it
+starts from."""
 
 import json
 import random
@@ -10,7 +11,7 @@ import main
 from command import TINY, perform
 from laws import assert_stream_equals_clip, video
 from models import build_model
-from models.deploy.inference import for_inference
+from models.deploy import for_inference
 from models.tma import TMANet
 from toys import ToyBackbone
 from utils.checkpoint import load_weights
@@ -247,7 +248,7 @@ def test_half_precision_leaves_the_keys_alone_and_autocast_does_not_round_their_
         rounded = model(clip)
     assert (rounded.float() - expected).abs().max() < 0.1 * expected.abs().max()
     prepared = for_inference(network(), dtype=torch.bfloat16)
-    keys = [conv.weight.dtype for conv in prepared.exact_parts()]
+    keys = [conv.weight.dtype for conv in prepared.fp32_modules()]
     assert len(keys) == 6 and set(keys) == {torch.float32}
     assert prepared.query_value_conv[0].conv.weight.dtype == torch.bfloat16
     found, state = None, prepared.start()

@@ -1,4 +1,5 @@
-"""Videos and label images: what is written comes back, and nothing is lost or half-written when something fails."""
+"""Videos and label images: what is written comes back, and nothing is lost or half-written when
+something fails."""
 
 import os
 import signal
@@ -204,7 +205,8 @@ def test_a_full_disk_is_said_before_the_first_frame(tmp_path, monkeypatch):
 
 
 def test_frames_that_do_not_reach_the_disk_are_an_error(tmp_path):
-    """A limit on the file size fails writes as a full disk or a quota does; OpenCV itself says nothing."""
+    """A limit on the file size fails writes as a full disk or a quota does; OpenCV itself says
+    nothing."""
     process = run(
         """
         import resource, sys, numpy as np

@@ -154,7 +154,8 @@ def test_vc_of_the_official_script():
 
 
 def test_camvid_anchors_of_oracles_that_are_late_or_hold(shared):
-    """Predictors made of the ground truth of 101 frames; the numbers (percent) were measured elsewhere."""
+    """Predictors made of the ground truth of 101 frames; the numbers (percent) were measured
+    elsewhere."""
     files = sorted((shared / "camvid" / "valannot").glob("*.png"))
     camvid_labels = np.stack([np.array(Image.open(file)) for file in files])
     camvid_labels[camvid_labels == 11] = 255

@@ -186,7 +186,8 @@ def test_each_pass_number_sees_the_same_window_of_every_frame(average):
 
 
 def test_a_stateful_network_gives_each_pass_its_own_past():
-    """Exponential averages over frames, one state per pass, equal the average of the frames' own scores."""
+    """Exponential averages over frames, one state per pass, equal the average of the frames' own
+    scores."""
     network, video = ByPixel(), clip(23, 31, batch=1, frames=4)
     plan, states = Views(Multiple(4), average="logits", crop=(12, 10)).plan((23, 31)), {}
 

@@ -41,7 +41,8 @@ def np_network(network, image):
 
 
 def semseg(network, image, crop, scales, flip):
-    """ETC's spec 1.6: semseg's sliding evaluation of one image (3, H, W), base size = its long side."""
+    """ETC's spec 1.6: semseg's sliding evaluation of one image (3, H, W), base size = its long
+    side."""
     _, height, width = image.shape
     result = 0
     for scale in scales:

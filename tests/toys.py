@@ -1,4 +1,5 @@
-"""Toy methods with the shapes of what is to come: each is one class and one table row (tests/test_contract.py)."""
+"""Toy methods with the shapes of what is to come: each is one class and one table row
+(tests/test_contract.py)."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class ToyBackbone(Backbone):
 
 
 class Gaps(WindowMethod):
-    """Reads frames t-9, t-6, t-3 by attention over them, with a start-up table and cached features (as mrcfa)."""
+    """Reads frames t-9, t-6, t-3 by attention over them, with a start-up table and cached features
+    (as mrcfa)."""
 
     TABLE = {
         0: (),
@@ -71,10 +73,10 @@ class Gaps(WindowMethod):
     def startup(self, past):
         return self.TABLE.get(past, self.offsets)
 
-    def remember(self, encoded):
+    def memory_entry(self, encoded):
         return self.project(encoded.last)
 
-    def read(self, encoded, entries):
+    def predict(self, encoded, entries):
         if not entries:
             return self.backbone.decode(encoded)
         keys = torch.stack(entries, 1)  # (B, T, F, h, w)
@@ -90,7 +92,8 @@ class Propagated:
 
 
 class KeyFrames(Method):
-    """Segments key frames and shifts the last prediction in between, by given flow or its own (as flow)."""
+    """Segments key frames and shifts the last prediction in between, by given flow or its own (as
+    flow)."""
 
     def __init__(self, backbone):
         super().__init__(backbone)
@@ -122,7 +125,8 @@ class KeyFrames(Method):
 
 
 class TwoForwards(Method):
-    """Per frame at test time; trains on a neighbour, perhaps of the future, against a frozen teacher (as etc)."""
+    """Per frame at test time; trains on a neighbour, perhaps of the future, against a frozen
+    teacher (as etc)."""
 
     def __init__(self, backbone):
         super().__init__(backbone)
@@ -160,7 +164,8 @@ class TwoForwards(Method):
 
 
 class FourLabels(Gaps):
-    """Learns from the labels of all four frames at once, with parameter groups of its own (as mrcfa)."""
+    """Learns from the labels of all four frames at once, with parameter groups of its own (as
+    mrcfa)."""
 
     def losses(self, clip, labels, flows=None):
         batch, frames = clip.shape[:2]

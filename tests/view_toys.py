@@ -21,7 +21,8 @@ class Multiple:
 
 
 class ByPixel:
-    """Logits of a pixel follow from that pixel alone, in all frames of the clip: any view must give the same."""
+    """Logits of a pixel follow from that pixel alone, in all frames of the clip: any view must give
+    the same."""
 
     def __init__(self, frames: int = 1):
         self.conv = torch.nn.Conv2d(3 * frames, CLASSES, 1).requires_grad_(False)

@@ -1,9 +1,11 @@
-"""The JavaScript, CSS and fonts that a visdom server would download at its first start, from the npm registry.
+"""The JavaScript, CSS and fonts that a visdom server would download at its first start, from the
+npm registry.
 
     python tests/visdom_assets.py       fetches what is missing; needs npm
 
-visdom asks hosts that a test must not depend on. These are the same files of the same versions, those that its page
-loads (but MathJax: none of our windows holds a formula), laid out as its page expects them.
+visdom asks hosts that a test must not depend on. These are the same files of the same versions,
+those that its page loads (but MathJax: none of our windows holds a formula), laid out as its page
+expects them.
 """
 
 from __future__ import annotations

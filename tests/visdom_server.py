@@ -1,4 +1,5 @@
-"""A real visdom server on a free port, with an environment folder of its own, and servers that are none.
+"""A real visdom server on a free port, with an environment folder of its own, and servers that are
+none.
 
 As a script it is that server: like `python -m visdom.server`, but it downloads nothing.
 """
@@ -33,7 +34,8 @@ def post(port: int, endpoint: str, message: dict):
 
 
 def windows(port: int, env: str) -> dict[str, dict]:
-    """The panes that the server has in an environment, by their ids; none where it has no such environment."""
+    """The panes that the server has in an environment, by their ids; none where it has no such
+    environment."""
     return (
         post(port, "win_data", {"win": None, "eid": env})
         if env in post(port, "env_state", {})

@@ -1,12 +1,14 @@
-"""The views of a clip that a network sees at test time: padding, mirroring, scales and windows as one object.
+"""The views of a clip that a network sees at test time: padding, mirroring, scales and windows as
+one object.
 
     frames -- scale, border --> canvas -- window, mirror, pad --> network -- un-pad, un-mirror --> window's scores
     window's scores -- sum / cover count --> canvas -- un-border, resize --> mean over canvases --> scores
 
-A *pass* is one run of the network on one view: one window of one canvas. A *canvas* is the clip at one scale, seen
-one way round; without `crop` its only window is all of it. Passes are numbered scale by scale (in the order given),
-as it is and then mirrored, windows row by row; the numbers depend on the frames' size alone, so a caller that steps
-a video keeps one state per number. What the options mean, exactly:
+A *pass* is one run of the network on one view: one window of one canvas. A *canvas* is the clip at
+one scale, seen one way round; without `crop` its only window is all of it. Passes are numbered
+scale by scale (in the order given), as it is and then mirrored, windows row by row; the numbers
+depend on the frames' size alone, so a caller that steps a video keeps one state per number. What
+the options mean, exactly:
 
 padding   each view is padded at the right and the bottom to the sides `size_rule.fit` gives, by repeating its edge
           (after mirroring, so the network sees a mirrored image as it would see that image in a file); the padding's
@@ -85,7 +87,8 @@ class Canvas(NamedTuple):
 
 
 class Views:
-    """How a network sees a clip at test time; see the module's docstring for what each option means."""
+    """How a network sees a clip at test time; see the module's docstring for what each option
+    means."""
 
     def __init__(
         self,
@@ -100,19 +103,26 @@ class Views:
         fill: tuple[float, float, float] = IMAGENET_MEAN,
         align_corners: bool = False,
     ):
-        """crop, stride: (height, width). fill: RGB of the border around a small image, on the scale of the frames
-        (the mean that the network subtracts). align_corners: of resizing logits back from a scale.
+        """crop, stride: (height, width). fill: RGB of the border around a small image, on the scale
+        of the frames (the mean that the network subtracts). align_corners: of resizing logits back
+        from a scale.
         """
         _check(scales, crop, stride, average, small)
-        self.size_rule, self.scales, self.flip = size_rule, tuple(scales), flip
-        self.crop, self.average, self.small = crop, average, small
+        self.size_rule = size_rule
+        self.scales = tuple(scales)
+        self.flip = flip
+        self.crop = crop
+        self.average = average
+        self.small = small
         self.stride = stride or (crop and tuple(-(-2 * side // 3) for side in crop))
-        self.fill, self.align_corners = tuple(fill), align_corners and average == "logits"
+        self.fill = tuple(fill)
+        self.align_corners = align_corners and average == "logits"
         self._plans = lru_cache(maxsize=PLANS)(lambda size: Plan(self, size))
 
     @property
     def single_pass(self) -> bool:
-        """Whether the scores are the network's logits, whatever the size: no mirroring, scales or windows."""
+        """Whether the scores are the network's logits, whatever the size: no mirroring, scales or
+        windows."""
         return self.scales == (1.0,) and not self.flip and self.crop is None
 
     def plan(self, size: Size) -> Plan:
@@ -120,7 +130,8 @@ class Views:
         return self._plans((int(size[0]), int(size[1])))
 
     def canvases(self, size: Size) -> tuple[Canvas, ...]:
-        """One canvas per scale and way round, in the order of the passes, for frames of `size` (H, W)."""
+        """One canvas per scale and way round, in the order of the passes, for frames of `size` (H,
+        W)."""
         return tuple(
             self._canvas(_scaled(size, scale), mirrored)
             for scale in self.scales
@@ -150,15 +161,16 @@ class Views:
 class Plan:
     """The passes over frames of one size.
 
-    passes: how many times `run` calls the network.
-    probabilities: whether `run` gives probabilities (they sum to 1 over K) or logits: logits from a single pass at
-    scale 1, and with average="logits" from a single canvas.
+    passes: how many times `run` calls the network. probabilities: whether `run` gives probabilities
+    (they sum to 1 over K) or logits: logits from a single pass at scale 1, and with
+    average="logits" from a single canvas.
     """
 
     def __init__(self, views: Views, size: Size):
         if min(size) < 1:
             raise ValueError(f"frames need at least one pixel, got a size (H, W) of {size}")
-        self.views, self.size = views, size
+        self.views = views
+        self.size = size
         self.canvases = views.canvases(size)
         self.passes = sum(len(canvas.windows) for canvas in self.canvases)
         if views.average == "logits":
@@ -168,18 +180,21 @@ class Plan:
 
     @torch.no_grad()
     def run(self, network: Network, frames: Tensor) -> Tensor:
-        """frames (B, T, 3, H, W) -> scores (B, K, H, W): probabilities or logits, as `probabilities` says.
+        """frames (B, T, 3, H, W) -> scores (B, K, H, W): probabilities or logits, as
+        `probabilities` says.
 
-        network: (number of the pass, view (B, T, 3, h, w)) -> logits (B, K, h, w), at the view's own, padded size.
-        Scores of several passes are float32; a single pass keeps the network's dtype. At any time at most one pass's
-        logits are alive besides the sums. ValueError for frames or logits of another size.
+        network: (number of the pass, view (B, T, 3, h, w)) -> logits (B, K, h, w), at the view's
+        own, padded size. Scores of several passes are float32; a single pass keeps the network's
+        dtype. At any time at most one pass's logits are alive besides the sums. ValueError for
+        frames or logits of another size.
         """
         if tuple(frames.shape[-2:]) != self.size:
             raise ValueError(
                 f"this plan is for frames of {self.size}, got {tuple(frames.shape[-2:])}: "
                 "ask Views.plan for the plan of that size"
             )
-        total, first = None, 0
+        total = None
+        first = 0
         for canvas in self.canvases:
             total = _add(total, self._canvas_scores(canvas, first, network, frames))
             first += len(canvas.windows)
@@ -241,9 +256,11 @@ class Plan:
 
 
 def pad_edges(frames: Tensor, size_rule: Rule) -> Tensor:
-    """frames (B, T, C, H, W) -> (B, T, C, H', W') of sides that fit the rule, the edge repeated at right and bottom."""
+    """frames (B, T, C, H, W) -> (B, T, C, H', W') of sides that fit the rule, the edge repeated at
+    right and bottom."""
     height, width = frames.shape[-2:]
-    below, right = size_rule.fit(height) - height, size_rule.fit(width) - width
+    below = size_rule.fit(height) - height
+    right = size_rule.fit(width) - width
     if not (below or right):
         return frames
     return F.pad(frames.flatten(0, 1), (0, right, 0, below), mode="replicate").unflatten(
@@ -260,14 +277,16 @@ def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def nearest(side: int, target: int) -> Tensor:
-    """(target,) indices below `side`. Added up step by step as Pillow does: rounding decides where two are as near."""
+    """(target,) indices below `side`. Added up step by step as Pillow does: rounding decides where
+    two are as near."""
     steps = torch.full((target,), side / target, dtype=torch.float64)
     steps[0] /= 2
     return steps.cumsum(0).long()
 
 
 def resize_scores(scores: Tensor, size: Size, align_corners: bool = False) -> Tensor:
-    """scores (B, K, h, w), logits or probabilities -> (B, K, *size), bilinear; untouched where they have that size."""
+    """scores (B, K, h, w), logits or probabilities -> (B, K, *size), bilinear; untouched where they
+    have that size."""
     if tuple(scores.shape[-2:]) == tuple(size):
         return scores
     return F.interpolate(scores, size=tuple(size), mode="bilinear", align_corners=align_corners)
@@ -291,7 +310,8 @@ def _check(scales, crop, stride, average, small) -> None:
 
 
 def _scaled(size: Size, scale: float) -> Size:
-    """(H, W) times the scale: the long side is rounded first and the short side follows it, as semseg does."""
+    """(H, W) times the scale: the long side is rounded first and the short side follows it, as
+    semseg does."""
     long = max(round(scale * max(size)), 1)
     return tuple(max(round(long / max(size) * side), 1) for side in size)
 

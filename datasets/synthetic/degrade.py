@@ -1,8 +1,9 @@
-"""What a cheap camera on a bad day does to a frame: noise, motion blur, flicker and short sensor dropouts.
+"""What a cheap camera on a bad day does to a frame: noise, motion blur, flicker and short sensor
+dropouts.
 
-Half of the rides are by night, which a camera brightens until its noise is strong: that, not the colour of the light,
-is what night means here. All of it changes colours only, never labels or flow, and depends on the video's seed and the
-frame alone, so frames may be asked for in any order.
+Half of the rides are by night, which a camera brightens until its noise is strong: that, not the
+colour of the light, is what night means here. All of it changes colours only, never labels or flow,
+and depends on the video's seed and the frame alone, so frames may be asked for in any order.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from ..opencv import opencv
 
 DROPOUTS = ("dark", "noisy", "blurred")
 START = 0.06  # chance that a dropout starts at a frame, at strength 1
-DAY, NIGHT = (1.5, 8), (21, 35)  # standard deviation of noise, in grey levels
+# standard deviation of noise, in grey levels
+DAY = (1.5, 8)
+NIGHT = (21, 35)
 GRAIN = (
     1,
     2,
@@ -61,14 +64,17 @@ class Degradation:
                 f"strengths must not be negative, got {noise=}, {blur=}, {flicker=}, {dropout=}"
             )
         rng = np.random.default_rng((seed, 10))
-        self.seed, self.dropout = seed, dropout
+        self.seed = seed
+        self.dropout = dropout
         self.noise = noise * rng.uniform(*DAY)
         if np.random.default_rng((seed, 14)).random() < 0.5:
             self.noise = noise * np.random.default_rng((seed, 15)).uniform(*NIGHT)
         self.focus = blur * rng.uniform(0.35, 0.75)  # pixels: no lens is perfectly sharp
         self.shutter = blur * max(rng.uniform(-0.4, 0.6), 0)
-        self.swing, self.jitter = flicker * rng.uniform(0, 0.2), flicker * rng.uniform(0, 0.04)
-        self.period, self.phase = rng.uniform(4, 40), rng.uniform(0, 2 * np.pi)
+        self.swing = flicker * rng.uniform(0, 0.2)
+        self.jitter = flicker * rng.uniform(0, 0.04)
+        self.period = rng.uniform(4, 40)
+        self.phase = rng.uniform(0, 2 * np.pi)
 
     def effects(self, t: int) -> Effects:
         """Of frame t."""
@@ -82,7 +88,8 @@ class Degradation:
         for age in range(min(3, t + 1)):
             rng = np.random.default_rng((self.seed, 12, t - age))
             if rng.random() < START * self.dropout and rng.integers(1, 4) > age:
-                kind, where = rng.choice(DROPOUTS), rng.choice(["frame", "band", "block"])
+                kind = rng.choice(DROPOUTS)
+                where = rng.choice(["frame", "band", "block"])
                 rows = columns = (0.0, 1.0)
                 if where != "frame":
                     rows = span(rng, 0.2, 0.6)
@@ -94,7 +101,8 @@ class Degradation:
     def apply(self, image: np.ndarray, t: int, flow: Callable[[], np.ndarray]) -> np.ndarray:
         """Frame t as the camera delivers it: image (H, W, 3) uint8 -> the same.
 
-        flow: called if motion blur needs it, gives the motion over one frame interval, (2, H, W) in pixels.
+        flow: called if motion blur needs it, gives the motion over one frame interval, (2, H, W) in
+        pixels.
         """
         cv2 = opencv()
         effects = self.effects(t)
@@ -120,7 +128,8 @@ def smear(image: np.ndarray, motion: np.ndarray) -> np.ndarray:
     """Mean of the image along `motion` (2, H, W), half of it before and half after each pixel."""
     cv2 = opencv()
     height, width = image.shape[:2]
-    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+    x = np.arange(width, dtype=np.float32)
+    y = np.arange(height, dtype=np.float32)[:, None]
     motion = motion.clip(
         -0.05 * width, 0.05 * width
     )  # farther, single samples would show as ghosts
@@ -159,13 +168,15 @@ def fail(image: np.ndarray, dropout: Dropout, rng: np.random.Generator) -> np.nd
 
 @lru_cache(maxsize=2)
 def noise_field(size: tuple[int, int]) -> np.ndarray:
-    """Noise of unit variance somewhat larger than a frame, made once: drawing it anew would cost more than the frame.
+    """Noise of unit variance somewhat larger than a frame, made once: drawing it anew would cost
+    more than the frame.
 
     The sum of normal noise of all sizes of GRAIN.
     """
     cv2 = opencv()
     rng = np.random.default_rng(size)
-    height, width = size[0] + MARGIN, size[1] + MARGIN
+    height = size[0] + MARGIN
+    width = size[1] + MARGIN
     total = np.zeros((height, width, 3), np.float32)
     for grain in GRAIN:
         coarse = rng.standard_normal((height // grain + 2, width // grain + 2, 3)).astype(

@@ -1,4 +1,5 @@
-"""Figures of the synthetic world: people, cars and traffic signs, drawn from a random generator as RGBA pictures.
+"""Figures of the synthetic world: people, cars and traffic signs, drawn from a random generator as
+RGBA pictures.
 
 Drawn three times as large and reduced, so outlines are smooth at every level of their ripmap.
 """
@@ -61,10 +62,13 @@ class Canvas:
 
 def person(rng: Generator) -> np.ndarray:
     """(128, 64): 0.875 m x 1.75 m, walking or standing, in two or three colours of clothing."""
-    top, bottom = cloth(rng), cloth(rng)
+    top = cloth(rng)
+    bottom = cloth(rng)
     skin = np.array([230, 185, 155]) * rng.uniform(0.4, 1.0)
     canvas = Canvas(128, 64, top)
-    stride, swing, lean = rng.uniform(0.03, 0.17), rng.uniform(0.05, 0.16), rng.uniform(-0.02, 0.02)
+    stride = rng.uniform(0.03, 0.17)
+    swing = rng.uniform(0.05, 0.16)
+    lean = rng.uniform(-0.02, 0.02)
     shoe = rng.uniform(20, 90, 3)
     for side in (-1, 1):
         foot = 0.5 + side * stride
@@ -157,7 +161,8 @@ PAINTS = (
 
 
 class CarModel(NamedTuple):
-    """Size in metres, the side outline (distance from the rear, height) from nose to tail, and one picture per face."""
+    """Size in metres, the side outline (distance from the rear, height) from nose to tail, and one
+    picture per face."""
 
     length: float
     width: float
@@ -170,7 +175,8 @@ class CarModel(NamedTuple):
 
 def car(rng: Generator) -> CarModel:
     """A hatchback, saloon or van of a random colour."""
-    length, width = rng.uniform(3.7, 4.8), rng.uniform(1.65, 1.85)
+    length = rng.uniform(3.7, 4.8)
+    width = rng.uniform(1.65, 1.85)
     kind = rng.choice(["hatchback", "saloon", "van"], p=[0.45, 0.35, 0.2])
     height = rng.uniform(1.4, 1.52) + (0.45 if kind == "van" else 0)
     waist = 0.62 * height
@@ -258,7 +264,8 @@ def flank(
     for x in (0.30, 0.54):
         canvas.line([(x, 0.06), (x, 0.4)], colour, 0.014)
     for x in (0.18, 0.82):
-        centre, radius = (x, 1 - 0.31 / height), 0.31 / length
+        centre = (x, 1 - 0.31 / height)
+        radius = 0.31 / length
         canvas.disc(centre, radius, (24, 24, 26))
         canvas.disc(centre, radius * 0.55, (130, 130, 135))
     return canvas.finish()

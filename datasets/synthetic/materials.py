@@ -1,4 +1,5 @@
-"""What the things in one synthetic video look like: its textures, all graded by the same light and camera."""
+"""What the things in one synthetic video look like: its textures, all graded by the same light and
+camera."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from .textures import Texture
 
 
 class Materials:
-    """`all`: the textures; every other attribute is an index into it, or several, by what they cover."""
+    """`all`: the textures; every other attribute is an index into it, or several, by what they
+    cover."""
 
     def __init__(self, rng: Generator, road: float, bays: bool):
         """road: half its width in metres; bays: whether cars park along it."""
@@ -63,7 +65,8 @@ class Materials:
     def add_car(
         self, model: figures.CarModel
     ) -> tuple[figures.CarModel, list[int], tuple[int, int]]:
-        """The model, the textures of its faces, and of its side with the rear at the left and at the right."""
+        """The model, the textures of its faces, and of its side with the rear at the left and at
+        the right."""
         faces = [self.add(face) for face in model.faces]
         return model, faces, (self.add(model.side), self.add(model.side[:, ::-1]))
 
@@ -73,7 +76,8 @@ class Materials:
 
 
 def grading(rng: Generator) -> np.ndarray:
-    """What this video's light and camera make of colours: a table (256, 1, 4) for RGBA, alpha as it is."""
+    """What this video's light and camera make of colours: a table (256, 1, 4) for RGBA, alpha as it
+    is."""
     gain = rng.uniform(0.72, 1.08) * rng.uniform([0.94, 0.97, 0.92], [1.06, 1.02, 1.07])
     levels = np.linspace(0, 1, 256)[:, None] ** rng.uniform(0.8, 1.25) * gain
     return (

@@ -1,8 +1,10 @@
-"""Draws flat patches into a frame: nearest wins at every pixel, outlines are hard, textures are read at their distance.
+"""Draws flat patches into a frame: nearest wins at every pixel, outlines are hard, textures are
+read at their distance.
 
-A patch comes as a homography `to_plane` (3, 3): pixel (x, y, 1) -> (a, b, 1) / depth, with (a, b) in metres on the
-patch. So the third component is the inverse depth, and all three are linear in the pixel. A frame has some hundred
-patches of few pixels each: what can be is computed for all of them at once (`plan`), the rest one by one (`draw`).
+A patch comes as a homography `to_plane` (3, 3): pixel (x, y, 1) -> (a, b, 1) / depth, with (a, b)
+in metres on the patch. So the third component is the inverse depth, and all three are linear in the
+pixel. A frame has some hundred patches of few pixels each: what can be is computed for all of them
+at once (`plan`), the rest one by one (`draw`).
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ import numpy as np
 from ..opencv import opencv
 from .textures import Texture
 
-NEAR, FAR = 0.4, 1000.0  # metres: nothing nearer or farther is drawn
+# metres: nothing nearer or farther is drawn
+NEAR = 0.4
+FAR = 1000.0
 BAND = 2.2  # patches are drawn in bands of depth, far end / near end, each with its texture level
 
 Corners = list[tuple[float, float, float]]
@@ -55,18 +59,23 @@ def plan(
     what: Surfaces,
     size: tuple[int, int],
 ) -> Plan:
-    """Cut M patches into pieces. to_plane (M, 3, 3); corners (M, 4, 3) as depth * (x, y, 1); patches (M,): which."""
+    """Cut M patches into pieces. to_plane (M, 3, 3); corners (M, 4, 3) as depth * (x, y, 1);
+    patches (M,): which."""
     which, polygon, low, high = bands(corners)
     x, y, z = np.moveaxis(polygon, 2, 0)  # each (J, 6)
-    x, y = x / z, y / z
+    x = x / z
+    y = y / z
     limit = np.array([size[1], size[0]])
     start = np.ceil(np.stack([x.min(1), y.min(1)], 1)).clip(0, limit)
     stop = (np.floor(np.stack([x.max(1), y.max(1)], 1)) + 1).clip(0, limit)
     nearest = z.min(1)
     kept = np.flatnonzero((start < stop).all(1))
     kept = kept[np.argsort(nearest[kept], kind="stable")]
-    start, stop, index = start[kept], stop[kept], which[kept]
-    patch, maps = patches[index], to_plane[index]
+    start = start[kept]
+    stop = stop[kept]
+    index = which[kept]
+    patch = patches[index]
+    maps = to_plane[index]
     centre = np.stack([x.mean(1), y.mean(1)], 1)[kept].clip(start, stop - 1)
     level, texels = texture_maps(maps, centre, start, patch, what)
     inverse = 1 / np.stack([nearest, high, low], 1)[kept]
@@ -78,13 +87,16 @@ def plan(
 
 
 def bands(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Cut patches in depth: index of the patch (J,), outline (J, 6, 3; points repeat), depth from (J,) and to (J,)."""
+    """Cut patches in depth: index of the patch (J,), outline (J, 6, 3; points repeat), depth from
+    (J,) and to (J,)."""
     depth = corners[..., 2]
-    low, high = depth.min(1), depth.max(1)
+    low = depth.min(1)
+    high = depth.max(1)
     whole = (low >= NEAR) & (high <= BAND * low)
     pieces = []
     for k in np.flatnonzero(~whole):
-        first, last = max(low[k], NEAR), min(high[k], FAR)
+        first = max(low[k], NEAR)
+        last = min(high[k], FAR)
         limits = np.geomspace(
             first, last, max(int(np.ceil(np.log(last / first) / np.log(BAND))), 1) + 1
         )
@@ -111,7 +123,8 @@ def clip(points: Corners, low: float, high: float) -> Corners:
     for sign, limit in ((1, low), (-1, -high)):
         kept = []
         for here, after in zip(points, points[1:] + points[:1], strict=True):
-            d, e = sign * here[2] - limit, sign * after[2] - limit
+            d = sign * here[2] - limit
+            e = sign * after[2] - limit
             if d >= 0:
                 kept.append(here)
             if (d < 0) != (e < 0):
@@ -124,13 +137,16 @@ def clip(points: Corners, low: float, high: float) -> Corners:
 def texture_maps(
     maps: np.ndarray, centre: np.ndarray, start: np.ndarray, patch: np.ndarray, what: Surfaces
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The texture level (J, 2) that fits pixel `centre` (J, 2), and the maps (J, 3, 3) from pixels after `start`."""
+    """The texture level (J, 2) that fits pixel `centre` (J, 2), and the maps (J, 3, 3) from pixels
+    after `start`."""
     place = np.einsum("jab,jb->ja", maps, np.pad(centre, ((0, 0), (0, 1)), constant_values=1))
-    inverse, place = place[:, 2], place[:, :2] / place[:, 2:]
+    inverse = place[:, 2]
+    place = place[:, :2] / place[:, 2:]
     step = (
         np.abs(maps[:, :2, :2] - place[..., None] * maps[:, 2:, :2]).max(2) / inverse[:, None]
     )  # metres a pixel
-    pixels, tile = what.pixels[patch], what.tile[patch]
+    pixels = what.pixels[patch]
+    tile = what.tile[patch]
     level = np.log2((step * pixels / tile).clip(1)).round().astype(int)
     level = np.minimum(level, np.log2(pixels).astype(int))
     pixels = pixels >> level
@@ -147,18 +163,15 @@ def texture_maps(
 def draw(
     todo: Plan, textures: list[Texture], what: Surfaces, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Image (H, W, 4) uint8 and number of the patch, from 1, at each pixel (H, W) int32, 0 where there is none."""
+    """Image (H, W, 4) uint8 and number of the patch, from 1, at each pixel (H, W) int32, 0 where
+    there is none."""
     cv2 = opencv()
-    image, ids, near = (
-        np.zeros((*size, 4), np.uint8),
-        np.zeros(size, np.int32),
-        np.zeros(size, np.float32),
-    )
+    image = np.zeros((*size, 4), np.uint8)
+    ids = np.zeros(size, np.int32)
+    near = np.zeros(size, np.float32)
     whole = image.view(np.uint32)[..., 0]
-    all_x, all_y = (
-        np.arange(size[1], dtype=np.float32),
-        np.arange(size[0], dtype=np.float32)[:, None],
-    )
+    all_x = np.arange(size[1], dtype=np.float32)
+    all_y = np.arange(size[0], dtype=np.float32)[:, None]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     columns = zip(
         todo.patch.tolist(),
@@ -207,7 +220,8 @@ def draw(
 def draw_sky(
     image: np.ndarray, ids: np.ndarray, to_direction: np.ndarray, texture: Texture
 ) -> None:
-    """Fill what no patch covers with what is infinitely far; to_direction (3, 3): pixel to direction in space."""
+    """Fill what no patch covers with what is infinitely far; to_direction (3, 3): pixel to
+    direction in space."""
     cv2 = opencv()
     picture = texture.level(0, 0)
     height, width = picture.shape[:2]

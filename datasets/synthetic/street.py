@@ -1,7 +1,8 @@
-"""The street of a synthetic video: flat textured patches in 3-D, laid out from a seed, and the ride along it.
+"""The street of a synthetic video: flat textured patches in 3-D, laid out from a seed, and the ride
+along it.
 
-Metres; X right, Y down, Z along the street; the road is the plane Y = 0. A patch is seen from one side, where
-u x v points away from the viewer. Everything moves at constant velocity or not at all.
+Metres; X right, Y down, Z along the street; the road is the plane Y = 0. A patch is seen from one
+side, where u x v points away from the viewer. Everything moves at constant velocity or not at all.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ CURB = 0.12  # metres
 
 
 class Patch(NamedTuple):
-    """A rectangle in space: origin + a * u + b * v for a, b in [0, size]; the texture repeats every `tile` metres."""
+    """A rectangle in space: origin + a * u + b * v for a, b in [0, size]; the texture repeats every
+    `tile` metres."""
 
     origin: np.ndarray
     u: np.ndarray
@@ -166,7 +168,8 @@ class Street:
         self.ground(ROAD, self.look.asphalt, (-self.road, self.road), far, 0, (2 * self.road, 12))
 
     def cast_shadows(self, rng: Generator) -> None:
-        """Stretches of road in the shade, a centimetre above it; they end on whole tiles, so markings meet."""
+        """Stretches of road in the shade, a centimetre above it; they end on whole tiles, so
+        markings meet."""
         for z in self.places(rng, 12, 60):
             z = self.end + 250 - 12 * round((self.end + 250 - z) / 12)
             self.ground(
@@ -287,11 +290,10 @@ class Street:
         z = start
         while z + 6 < stop:
             kind = int(rng.integers(len(self.look.floors)))
-            front, flank = self.look.facades[side][kind], self.look.facades[-side][kind]
-            width, height = (
-                min(2.5 * int(rng.integers(3, 8)), stop - z),
-                3.2 * self.look.floors[kind],
-            )
+            front = self.look.facades[side][kind]
+            flank = self.look.facades[-side][kind]
+            width = min(2.5 * int(rng.integers(3, 8)), stop - z)
+            height = 3.2 * self.look.floors[kind]
             depth = rng.uniform(7, 12)
             self.along(
                 side,
@@ -345,11 +347,13 @@ class Street:
             return self.upright(
                 VEGETATION, rng.choice(self.look.crowns), x, z, height * rng.uniform(1.2, 2), height
             )
-        height, width = rng.uniform(4.5, 11), rng.uniform(3, 6.5)
+        height = rng.uniform(4.5, 11)
+        width = rng.uniform(3, 6.5)
         trunk = rng.uniform(1.6, 2.8)
         self.upright(VEGETATION, self.look.bark, x, z, rng.uniform(0.2, 0.45), trunk + 1.5, 0)
         for layer in range(2):
-            w, h = width * rng.uniform(0.75, 1.1), (height - trunk) * rng.uniform(0.75, 1.05)
+            w = width * rng.uniform(0.75, 1.1)
+            h = (height - trunk) * rng.uniform(0.75, 1.05)
             self.upright(
                 VEGETATION,
                 rng.choice(self.look.crowns),
@@ -384,11 +388,9 @@ class Street:
             z += rng.uniform(low, high)
 
     def lamp(self, rng: Generator, x: float, z: float, side: int) -> None:
-        height, texture, width = (
-            rng.uniform(4.5, 8),
-            rng.choice(self.look.poles),
-            rng.uniform(0.13, 0.22),
-        )
+        height = rng.uniform(4.5, 8)
+        texture = rng.choice(self.look.poles)
+        width = rng.uniform(0.13, 0.22)
         self.upright(POLE, texture, x, z, width, height)
         if rng.random() < 0.6:
             arm = rng.uniform(0.8, 2)
@@ -409,7 +411,8 @@ class Street:
             self.upright(SIGN, self.look.signs[2][1], x, z - 0.05, 0.6, 0.6, bottom - 0.65)
 
     def car(self, rng: Generator, x: float, z: float, heading: int, speed: float = 0) -> None:
-        """A car centred at x, its rear (heading 1) or nose (-1) at z; the shadow under it is road that goes along."""
+        """A car centred at x, its rear (heading 1) or nose (-1) at z; the shadow under it is road
+        that goes along."""
         model, faces, sides = self.look.cars[rng.integers(len(self.look.cars))]
         velocity = Z * heading * speed
         points = [(z + (d if heading > 0 else model.length - d), h) for d, h in model.outline]
@@ -430,7 +433,8 @@ class Street:
                 velocity,
             )
         height = max(h for _, h in model.outline)
-        size, half = (model.length, height), model.width / 2
+        size = (model.length, height)
+        half = model.width / 2
         self.add(
             CAR,
             sides[heading > 0],
@@ -458,14 +462,16 @@ class Street:
         """Cars ahead and oncoming, people standing and walking."""
         ride = self.ride
         oncoming = rng.uniform(4, 13)
-        every, people = rng.uniform(2, 8), rng.uniform(1.5, 6)
+        every = rng.uniform(2, 8)
+        people = rng.uniform(1.5, 6)
         meeting = rng.uniform(0, every)
         while meeting < duration + 10:  # seconds
             place = ride.speed * meeting
             self.car(rng, -ride.lane, place + oncoming * meeting, -1, oncoming)
             meeting += 1.2 + rng.exponential(every)
         if rng.random() < 0.65:
-            gap, extra = rng.uniform(9, 26), rng.uniform(-0.8, 1.5)
+            gap = rng.uniform(9, 26)
+            extra = rng.uniform(-0.8, 1.5)
             self.car(rng, ride.lane, gap, 1, ride.speed + max(extra, (7 - gap) / max(duration, 60)))
         z = 3.0
         while z < self.end - 40:
@@ -473,15 +479,15 @@ class Street:
             z += rng.exponential(people)
 
     def pedestrian(self, rng: Generator, z: float) -> None:
-        """Standing or walking on the sidewalk, or crossing; placed where the camera meets them, never in its way."""
-        ride, side = self.ride, int(rng.choice([-1, 1]))
+        """Standing or walking on the sidewalk, or crossing; placed where the camera meets them,
+        never in its way."""
+        ride = self.ride
+        side = int(rng.choice([-1, 1]))
         x = side * rng.uniform(self.road + 0.4, self.walk - 0.3)
         velocity = Z * rng.choice([-1, 0, 1], p=[0.45, 0.3, 0.25]) * rng.uniform(0.8, 1.6)
         if rng.random() < 0.15:
-            x, velocity = (
-                ride.lane + side * rng.uniform(1.8, 7),
-                X * rng.choice([-1, 1]) * rng.uniform(0.7, 1.5),
-            )
+            x = ride.lane + side * rng.uniform(1.8, 7)
+            velocity = X * rng.choice([-1, 1]) * rng.uniform(0.7, 1.5)
         start = np.array([x, 0, z]) - velocity * z / ride.speed
         height = rng.uniform(1.5, 1.95) if rng.random() < 0.85 else rng.uniform(1.0, 1.4)
         self.upright(

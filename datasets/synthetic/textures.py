@@ -1,7 +1,9 @@
-"""Textures of the synthetic world: small pictures (h, w, 4) uint8 RGBA, drawn from a random generator.
+"""Textures of the synthetic world: small pictures (h, w, 4) uint8 RGBA, drawn from a random
+generator.
 
-Alpha says where the thing is (0 or 255 at full size); colour continues beyond it, so that interpolation at an outline
-stays clean. Grey and green are shared between classes on purpose: shape and place must tell them apart.
+Alpha says where the thing is (0 or 255 at full size); colour continues beyond it, so that
+interpolation at an outline stays clean. Grey and green are shared between classes on purpose: shape
+and place must tell them apart.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ FACADE_SCALE = 20  # pixels a metre
 
 
 class Texture:
-    """A picture with smaller versions of itself: halved i times across and j times down (a ripmap), made when asked."""
+    """A picture with smaller versions of itself: halved i times across and j times down (a ripmap),
+    made when asked."""
 
     def __init__(self, picture: np.ndarray, wrap: bool = False):
         self.wrap = wrap
@@ -40,7 +43,8 @@ def noise(
     octaves: int = 4,
     fade: float = 0.6,
 ) -> np.ndarray:
-    """(h, w) float32 of about zero mean and unit spread that repeats seamlessly: sums of smoothed random grids."""
+    """(h, w) float32 of about zero mean and unit spread that repeats seamlessly: sums of smoothed
+    random grids."""
     cv2 = opencv()
     total = np.zeros(shape, np.float32)
     for octave in range(octaves):
@@ -51,7 +55,8 @@ def noise(
         big = cv2.resize(
             grid, (round(step[1] * (columns + 4)), round(step[0] * (rows + 4))), interpolation=how
         )
-        top, left = round(2 * step[0]), round(2 * step[1])
+        top = round(2 * step[0])
+        left = round(2 * step[1])
         total += fade**octave * big[top : top + shape[0], left : left + shape[1]]
     return total / max(float(total.std()), 1e-6)
 
@@ -79,7 +84,8 @@ def road(rng: Generator, width: float, bays: bool) -> np.ndarray:
     light = 1 + 0.04 * noise(rng, shape, (4, 3), 5, 0.8) + 0.05 * noise(rng, shape, (1, 4), 2)
     out = paint(grey(rng, 68, 122), light)
     white = np.array(grey(rng, 185, 235), np.float32)
-    middle, line = shape[1] // 2, 3
+    middle = shape[1] // 2
+    line = 3
     dash = slice(0, 100) if rng.random() < 0.7 else slice(0, 240)
     marks = [(dash, slice(middle - 1, middle - 1 + line))]
     if bays:
@@ -95,7 +101,8 @@ def road(rng: Generator, width: float, bays: bool) -> np.ndarray:
 
 def pavement(rng: Generator) -> np.ndarray:
     """Slabs, 4 m square, 24 pixels a metre; the joint width and slab size vary per video."""
-    shape, slab = (96, 96), int(rng.choice([12, 16, 24, 32, 48]))
+    shape = (96, 96)
+    slab = int(rng.choice([12, 16, 24, 32, 48]))
     light = 1 + 0.04 * noise(rng, shape, (3, 3), 5, 0.8)
     light *= np.kron(
         1 + 0.035 * rng.standard_normal((96 // slab, 96 // slab)), np.ones((slab, slab))
@@ -117,24 +124,26 @@ def grass(rng: Generator) -> np.ndarray:
 
 
 def facade(rng: Generator, floors: int, shade: float) -> np.ndarray:
-    """Wall with windows, two to four bays of 2.5 m across, `floors` of 3.2 m high, FACADE_SCALE pixels a metre."""
-    bays, bay, floor = int(rng.integers(2, 5)), 50, 64
+    """Wall with windows, two to four bays of 2.5 m across, `floors` of 3.2 m high, FACADE_SCALE
+    pixels a metre."""
+    bays = int(rng.integers(2, 5))
+    bay = 50
+    floor = 64
     shape = (floors * floor, bays * bay)
     colour = wall_colour(rng) * shade
     light = 1 + 0.05 * noise(rng, shape, (3, 3), 5, 0.7)
     if rng.random() < 0.4:  # courses of brick or board
         light[:: int(rng.integers(4, 9))] *= 0.9
     out = paint(colour, light)
-    width, height = int(rng.integers(18, 38)), int(rng.integers(24, 46))
+    width = int(rng.integers(18, 38))
+    height = int(rng.integers(24, 46))
     frame = np.clip(colour * rng.choice([0.6, 1.35]), 0, 245)
     for row in range(floors):
         shop = row == floors - 1 and rng.random() < 0.6
         for column in range(bays):
             w, h = (42, 48) if shop else (width, height)
-            y, x = (
-                row * floor + (60 - h if shop else (floor - h) // 2),
-                column * bay + (bay - w) // 2,
-            )
+            y = row * floor + (60 - h if shop else (floor - h) // 2)
+            x = column * bay + (bay - w) // 2
             out[y - 2 : y + h + 2, x - 2 : x + w + 2, :3] = frame
             out[y : y + h, x : x + w, :3] = window(rng, h, w, shade)
     out[:5, :, :3] = np.clip(colour * 0.8, 0, 255)  # cornice
@@ -175,19 +184,19 @@ def roof(rng: Generator, shade: float) -> np.ndarray:
 
 def gable(rng: Generator, shade: float) -> np.ndarray:
     """(48, 96): the triangle of wall below a pitched roof."""
-    y, x = np.linspace(0, 1, 48)[:, None], np.abs(np.linspace(-1, 1, 96))
+    y = np.linspace(0, 1, 48)[:, None]
+    x = np.abs(np.linspace(-1, 1, 96))
     return paint(wall_colour(rng) * shade, 1 + 0.05 * noise(rng, (48, 96)), x <= y)
 
 
 def leaves(rng: Generator, shape: tuple[int, int], ragged: float, colour: np.ndarray) -> np.ndarray:
-    """A crown, bush or row of trees filling most of the picture; `ragged` is how far the outline frays."""
+    """A crown, bush or row of trees filling most of the picture; `ragged` is how far the outline
+    frays."""
     y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
     inside = 0.82 - (np.abs(x) ** 2.4 + np.abs(y[:, None]) ** 2.4) ** (1 / 2.4)
     cells = (max(shape[0] // 32, 2), max(shape[1] // 32, 2))
-    clumps, fine = (
-        noise(rng, shape, cells, 3),
-        noise(rng, shape, (cells[0] * 4, cells[1] * 4), 3, 0.9),
-    )
+    clumps = noise(rng, shape, cells, 3)
+    fine = noise(rng, shape, (cells[0] * 4, cells[1] * 4), 3, 0.9)
     alpha = inside + ragged * (0.16 * clumps + 0.10 * fine) > 0
     light = 0.95 - 0.28 * y[:, None] + 0.16 * clumps + 0.20 * fine  # lit from above
     return paint(colour, light.clip(0.2, 1.8), alpha)
@@ -218,7 +227,8 @@ def pole(rng: Generator) -> np.ndarray:
 
 
 def fence(rng: Generator) -> np.ndarray:
-    """2.5 m long, 40 pixels a metre: boards, railings or a wall with a rail; gaps show what is behind."""
+    """2.5 m long, 40 pixels a metre: boards, railings or a wall with a rail; gaps show what is
+    behind."""
     shape = (60, 100)
     kind = int(rng.integers(3))
     light = 1 + 0.07 * noise(rng, shape, (2, 10), 4)
@@ -245,12 +255,11 @@ def sky(rng: Generator) -> np.ndarray:
     """(128, 384): horizon three quarters down; clear, cloudy or overcast."""
     shape = (128, 384)
     rows = np.linspace(0, 1.33, shape[0], dtype=np.float32)[:, None, None].clip(0, 1)
-    high, low = (
-        rng.uniform([70, 120, 190], [130, 175, 240]),
-        rng.uniform([175, 195, 210], [225, 230, 240]),
-    )
+    high = rng.uniform([70, 120, 190], [130, 175, 240])
+    low = rng.uniform([175, 195, 210], [225, 230, 240])
     if rng.random() < 0.3:
-        high, low = np.array(grey(rng, 150, 205, 4)), np.array(grey(rng, 195, 230, 4))
+        high = np.array(grey(rng, 150, 205, 4))
+        low = np.array(grey(rng, 195, 230, 4))
     clouds = (noise(rng, shape, (3, 7), 5) + rng.uniform(-1.6, 0.6))[..., None].clip(0, 1.2) / 1.2
     colour = high * (1 - rows) + low * rows
     colour = colour * (1 - clouds * 0.85) + clouds * 0.85 * rng.uniform(215, 246)

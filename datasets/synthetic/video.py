@@ -1,6 +1,8 @@
-"""The built-in data set: street videos rendered from a seed, with exact labels and optical flow for every frame.
+"""The built-in data set: street videos rendered from a seed, with exact labels and optical flow for
+every frame.
 
-Nothing is read or written. Videos are only descriptions; their worlds are built when a frame is asked for.
+Nothing is read or written. Videos are only descriptions; their worlds are built when a frame is
+asked for.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ world = lru_cache(maxsize=WORLDS)(World)
 class SyntheticVideo:
     """One rendered drive, a `Video` (see datasets/clip.py) whose every frame is labelled.
 
-    size: (H, W); length: in frames; degrade: whether frames have noise, blur, flicker and dropouts or are perfect.
+    size: (H, W); length: in frames; degrade: whether frames have noise, blur, flicker and dropouts
+    or are perfect.
     """
 
     name: str
@@ -67,7 +70,8 @@ class SyntheticVideo:
         return self.world.labels(index)
 
     def flow(self, index: int, other: int) -> np.ndarray:
-        """(2, H, W) float32: where each pixel of frame `index` lies in frame `other`, in pixels, x first; exact."""
+        """(2, H, W) float32: where each pixel of frame `index` lies in frame `other`, in pixels, x
+        first; exact."""
         return self.world.flow(index, other)
 
     def occlusion(self, index: int, other: int) -> np.ndarray:
@@ -75,7 +79,8 @@ class SyntheticVideo:
         return self.world.occlusion(index, other)
 
     def degraded(self, index: int) -> bool:
-        """Whether a severe failure of the sensor (dark, noisy or blurred, wholly or in part) hits the frame."""
+        """Whether a severe failure of the sensor (dark, noisy or blurred, wholly or in part) hits
+        the frame."""
         return self.degrade and Degradation(self.seed).failure(index) is not None
 
 
@@ -88,7 +93,8 @@ def videos(
     degrade: bool = True,
     seed: int = 0,
 ) -> list[SyntheticVideo]:
-    """The first `count` videos of a split, `length` frames each; no two splits or seeds share a video.
+    """The first `count` videos of a split, `length` frames each; no two splits or seeds share a
+    video.
 
     Raises ValueError for a split that does not exist.
     """

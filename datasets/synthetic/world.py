@@ -2,9 +2,10 @@
 
     seed -- Street (patches in space, ride) -- World -- image(t), labels(t), flow(t, s), occlusion(t, s)
 
-Each patch is flat, so between its own plane and any frame lies one homography: the renderer draws with it, keeps for
-every pixel the nearest patch, and the flow between any two frames follows from the pixel's patch alone. Labels are
-hard: a pixel shows one patch. Coordinates of pixels are those of their centres: (0, 0) is the centre of the first.
+Each patch is flat, so between its own plane and any frame lies one homography: the renderer draws
+with it, keeps for every pixel the nearest patch, and the flow between any two frames follows from
+the pixel's patch alone. Labels are hard: a pixel shows one patch. Coordinates of pixels are those
+of their centres: (0, 0) is the centre of the first.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Rendered(NamedTuple):
 class World:
     """A rendered street video. Frames are drawn when asked for and the last few are remembered.
 
-    seed: the video; size: (H, W) in pixels; length: in frames; fps: frames a second, so how far things move per frame.
+    seed: the video; size: (H, W) in pixels; length: in frames; fps: frames a second, so how far
+    things move per frame.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class World:
             raise ValueError(
                 f"a world needs size, length and fps above 0, got {size}, {length} and {fps}"
             )
-        self.size, self.length, self.fps = tuple(size), length, float(fps)
+        self.size = tuple(size)
+        self.length = length
+        self.fps = float(fps)
         self.street = Street(seed, length / fps)
         patches = self.street.patches
         self.origin, self.u, self.v, self.velocity = (
@@ -83,9 +87,11 @@ class World:
         return self.classes[self.render(t).ids]
 
     def flow(self, t: int, s: int) -> np.ndarray:
-        """(2, H, W) float32: where each pixel of frame t lies in frame s minus where it is in t, in pixels, x first.
+        """(2, H, W) float32: where each pixel of frame t lies in frame s minus where it is in t, in
+        pixels, x first.
 
-        Points that leave the image point to where they went; those that end up behind the camera, far outside.
+        Points that leave the image point to where they went; those that end up behind the camera,
+        far outside.
         """
         self.check(s)
         ids = self.render(t).ids
@@ -109,17 +115,21 @@ class World:
     def occlusion(self, t: int, s: int) -> np.ndarray:
         """(H, W) bool: True where a pixel of frame t cannot be found in frame s.
 
-        That is where its point lies outside frame s, or where any of the (up to four) pixels around the point shows
-        another patch: everywhere else bilinear sampling of frame s sees the same surface.
+        That is where its point lies outside frame s, or where any of the (up to four) pixels around
+        the point shows another patch: everywhere else bilinear sampling of frame s sees the same
+        surface.
         """
         height, width = self.size
-        ids, other = self.render(t).ids, self.render(s).ids
+        ids = self.render(t).ids
+        other = self.render(s).ids
         flow = self.flow(t, s)
         x = flow[0] + np.arange(width, dtype=np.float32)
         y = flow[1] + np.arange(height, dtype=np.float32)[:, None]
         slack = 1e-3  # pixels: rounding must not ask for a neighbour of no weight
-        left, right = np.floor(x + slack), np.ceil(x - slack)
-        top, bottom = np.floor(y + slack), np.ceil(y - slack)
+        left = np.floor(x + slack)
+        right = np.ceil(x - slack)
+        top = np.floor(y + slack)
+        bottom = np.ceil(y - slack)
         hidden = (left < 0) | (top < 0) | (right > width - 1) | (bottom > height - 1)
         columns = [c.clip(0, width - 1).astype(np.intp) for c in (left, right)]
         rows = [r.clip(0, height - 1).astype(np.intp) for r in (top, bottom)]
@@ -146,7 +156,8 @@ class World:
         return View(project, rotation, position)
 
     def plane_to_pixels(self, ids: np.ndarray, t: int) -> np.ndarray:
-        """(N, 3, 3): from (a, b, 1) on the plane of each patch (metres along u and v) to depth * (x, y, 1).
+        """(N, 3, 3): from (a, b, 1) on the plane of each patch (metres along u and v) to depth *
+        (x, y, 1).
 
         For the sky from a direction in the world to (x, y, 1) times its forward part.
         """

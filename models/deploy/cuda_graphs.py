@@ -1,8 +1,9 @@
 """Steps of a stream as CUDA graphs: hundreds of kernel launches become one, behind the same call.
 
-A graph computes on fixed memory. State stays a value all the same: what a step gets is copied into the graph's memory
-before a replay, what it computes is copied out after it, and what it only passes on (the older entries of a memory) is
-handed back as it came. Two videos may so be stepped in turns. The copies are a few microseconds for ERFNet's maps.
+A graph computes on fixed memory. State stays a value all the same: what a step gets is copied into
+the graph's memory before a replay, what it computes is copied out after it, and what it only passes
+on (the older entries of a memory) is handed back as it came. Two videos may so be stepped in turns.
+The copies are a few microseconds for ERFNet's maps.
 
 Not measured: written without a GPU. The bookkeeping is tested with a replay that computes anew.
 """
@@ -14,81 +15,80 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ..method import History
+from .state import Structure, flatten, unflatten
 
 WARM_UP = 3  # runs before a capture: libraries choose their kernels and workspaces
-GRAPHS = 8  # kept; further structures are run as they are
+GRAPHS = 8  # kept; further kinds of inputs are run as they are
+KINDS = 256  # remembered; a state that counts frames makes a new kind at every step
 
 Replay = Callable[[], None]
 
 
 class GraphedStep:
-    """A Method's `step` for states that are None or a History: (frame, state, flow, key) -> logits, state.
+    """A Method's `step` for any exportable state: (frame, state, flow, key) -> logits, state.
 
-    Frames of one size with equally many remembered ones share a graph. It is captured when they come for the second
-    time, so the beginning of a video, where memory grows frame by frame, is not captured at all.
+    Frames of one size with states of one structure share a graph. It is captured when they come
+    for the second time, so the beginning of a video, where memory grows frame by frame, is not
+    captured at all.
     """
 
     def __init__(
         self, step: Callable, capture: Callable[[Callable], tuple[Replay, Any]] | None = None
     ):
         """capture(compute) -> replay, outputs: by default a CUDA graph."""
-        self.step, self.capture = step, capture or capture_graph
-        self.seen: set = set()
+        self.step = step
+        self.capture = capture or capture_graph
+        self.met: set = set()  # kinds of inputs that came once
         self.graphs: dict[Any, Graph] = {}
 
     @torch.inference_mode()
     def __call__(
         self, frame: Tensor, state: Any, flow: Tensor | None = None, key: bool | None = None
     ):
-        if not (state is None or type(state) is History):
-            return self.step(frame, state, flow, key)
-        given = {"frame": frame, "flow": flow, "entries": None if state is None else state.entries}
-        inputs, structure = tree_flatten({name: x for name, x in given.items() if x is not None})
-        kind = (key, str(structure), *((x.shape, x.dtype, x.device) for x in inputs))
+        inputs, structure = flatten((frame, state, flow, key))
+        layouts = tuple((x.shape, x.dtype, x.device) for x in inputs)
+        kind = (structure, layouts)
         if kind not in self.graphs:
-            if kind not in self.seen or len(self.graphs) == GRAPHS:
-                self.seen.add(kind)
+            if kind not in self.met or len(self.graphs) == GRAPHS:
+                if len(self.met) < KINDS:
+                    self.met.add(kind)
                 return self.step(frame, state, flow, key)
-            self.graphs[kind] = Graph(self.step, inputs, structure, key, self.capture)
-        logits, entries = self.graphs[kind](inputs)
-        return logits, None if state is None else History(entries, state.seen + 1)
+            self.graphs[kind] = Graph(self.step, inputs, structure, self.capture)
+        return self.graphs[kind](inputs)
 
 
 class Graph:
-    """One structure of inputs: a captured step and the memory it works on."""
+    """One kind of inputs: a captured step and the memory it works on."""
 
     def __init__(
-        self, step: Callable, inputs: list[Tensor], structure, key: bool | None, capture: Callable
+        self, step: Callable, inputs: list[Tensor], structure: Structure, capture: Callable
     ):
         self.inputs = [x.clone() for x in inputs]  # clones keep the memory format
-        given = tree_unflatten(self.inputs, structure)
-        state = History(given["entries"]) if "entries" in given else None
-        self.replay, (logits, new) = capture(
-            lambda: step(given["frame"], state, given.get("flow"), key)
-        )
-        self.outputs, self.structure = tree_flatten((logits, () if new is None else new.entries))
-        places = {id(x): i for i, x in enumerate(self.inputs)}
-        self.passed = [
-            places.get(id(x)) for x in self.outputs
-        ]  # which input an output is, if it is one
+        arguments = unflatten(self.inputs, structure)
+        self.replay, result = capture(lambda: step(*arguments))
+        self.outputs, self.structure = flatten(result)
+        # Which input an output is, if it is one: it is handed back as it came.
+        numbers = {id(x): i for i, x in enumerate(self.inputs)}
+        self.passed = [numbers.get(id(x)) for x in self.outputs]
 
-    def __call__(self, inputs: list[Tensor]) -> tuple[Tensor, tuple]:
-        """Logits, and the entries of the new state."""
+    def __call__(self, inputs: list[Tensor]) -> Any:
+        """Logits and the new state."""
         for fixed, x in zip(self.inputs, inputs, strict=True):
             fixed.copy_(x, non_blocking=True)
         self.replay()
-        outputs = [
-            x.clone() if i is None else inputs[i]
-            for x, i in zip(self.outputs, self.passed, strict=True)
-        ]
-        return tree_unflatten(outputs, self.structure)
+        outputs = []
+        for x, number in zip(self.outputs, self.passed, strict=True):
+            # The graph's own memory is overwritten by the next replay.
+            outputs.append(x.clone() if number is None else inputs[number])
+        return unflatten(outputs, self.structure)
 
 
 def capture_graph(compute: Callable) -> tuple[Replay, Any]:
-    """Run on a side stream until everything is warm, then record. What is recorded is not computed until a replay."""
+    """Run on a side stream until everything is warm, then record.
+
+    What is recorded is not computed until a replay.
+    """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

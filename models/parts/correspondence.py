@@ -1,10 +1,12 @@
-"""A loss for attention where the motion is known: each pixel should look where its content was.
+"""A correspondence loss: supervises attention with ground-truth flow.
 
-    flows between the frames of a clip -- composed --> where each cell was in every earlier frame -- cross entropy
-    key of the frame, keys in memory -- products in the window -- softmax over each frame's window ----^
+    flows of a clip -- composed --> where each cell was in every earlier frame
+                                                        |
+    products of keys in the window -- softmax --- cross entropy
 
-Labels alone teach keys slowly: what a read is worth depends on fusion and decoder, which learn at the same time.
-Rendered clips and pasts warped from a labelled frame bring exact flow, which says it directly.
+Labels alone teach keys slowly: what a read is worth depends on fusion and decoder, which learn at
+the same time. Rendered clips and synthetic past motion bring exact flow, which says directly where
+each pixel should attend: where its content was.
 """
 
 from __future__ import annotations
@@ -19,33 +21,34 @@ CELLS = 1024  # at most this many cells of a map are asked
 FAR = 1e6  # pixels: where content that left the image is said to be
 
 
-def correspondence_loss_of(
-    query: Tensor, keys: Sequence[Tensor], flows: Tensor, size: int
-) -> Tensor:
-    """Mean cross entropy, in nats, over cells whose content is still inside the map and the window.
+def correspondence_loss(query: Tensor, keys: Sequence[Tensor], flows: Tensor, size: int) -> Tensor:
+    """Mean cross entropy, in nats, over cells whose content is still inside map and window.
 
-    query (B, C, h, w), T keys of the frames before it, oldest first, the same; flows (B, T, 2, H, W) in pixels,
-    flows[:, t] from the frame after keys[t] into that of keys[t]. size: of the window, cells outside the map left out.
-    A position between cells counts for the four around it by their nearness. Of large maps every n-th cell is taken.
-    0 where no content is inside.
+    query (B, C, h, w); T keys (B, C, h, w) of the frames before it, oldest first; flows
+    (B, T, 2, H, W) in pixels, flows[:, t] from the frame after keys[t] into that of keys[t].
+    size: of the window; cells outside the map are left out. A position between cells counts for
+    the four around it by their nearness. Of large maps every n-th cell is taken. 0 where no
+    content is inside.
     """
     height, width = query.shape[-2:]
-    chosen = torch.arange(0, height * width, -(-height * width // CELLS), device=query.device)
+    stride = -(-height * width // CELLS)
+    chosen = torch.arange(0, height * width, stride, device=query.device)  # (N,) cells
     hidden = outside_window(height, width, chosen, size)
     queries = query.flatten(2)[:, :, chosen].transpose(1, 2)  # (B, N, C)
-    total, count = query.new_zeros((), dtype=torch.float32), 0
-    for key, place in zip(reversed(keys), places(flows, (height, width)), strict=True):
-        logs = (
-            (queries @ key.flatten(2)).float().masked_fill(hidden, -torch.inf).log_softmax(2)
-        )  # (B, N, h w)
+    total = query.new_zeros((), dtype=torch.float32)
+    count = 0
+    for key, place in zip(reversed(keys), trace_positions(flows, (height, width)), strict=True):
+        products = (queries @ key.flatten(2)).float()  # (B, N, h w)
+        logs = products.masked_fill(hidden, -torch.inf).log_softmax(2)
         x, y = place.flatten(2)[:, :, chosen].unbind(1)
-        left, top = x.floor().clamp(0, width - 2), y.floor().clamp(0, height - 2)
+        # the four cells around the position: first, and one to the right, below, and both
+        left = x.floor().clamp(0, width - 2)
+        top = y.floor().clamp(0, height - 2)
         first = (top * width + left).long()
         seen = (x == x.clamp(0, width - 1)) & (y == y.clamp(0, height - 1))
+        hidden_of_all = hidden.expand(len(x), -1, -1)
         for step in (0, 1, width, width + 1):
-            seen = (
-                seen & ~hidden.expand(len(x), -1, -1).gather(2, (first + step)[..., None])[..., 0]
-            )
+            seen = seen & ~hidden_of_all.gather(2, (first + step)[..., None])[..., 0]
         for dy in (0, 1):
             for dx in (0, 1):
                 near = (1 - dy - (y - top)).abs() * (1 - dx - (x - left)).abs()
@@ -63,18 +66,17 @@ def outside_window(height: int, width: int, chosen: Tensor, size: int) -> Tensor
     return torch.maximum(rows, columns) > size // 2
 
 
-def places(flows: Tensor, cells: Sequence[int]) -> Iterator[Tensor]:
-    """Where each cell of the last frame was in every frame before it, newest first: (B, 2, h, w) in cells, x first.
+def trace_positions(flows: Tensor, cells: Sequence[int]) -> Iterator[Tensor]:
+    """Where each cell of the last frame was in every frame before it, newest first.
 
-    flows (B, T, 2, H, W) between neighbours, composed by bilinear sampling. Content that left the image stays FAR away.
+    flows (B, T, 2, H, W) between neighbours, composed by bilinear sampling -> (B, 2, h, w) in
+    cells, x first. Content that left the image stays FAR away.
     """
     sides = torch.tensor(flows.shape[-2:]).flip(0).to(flows)  # (W, H)
     strides = (sides / torch.tensor(tuple(cells)).flip(0).to(flows))[:, None, None]
-    grid = torch.stack(
-        torch.meshgrid(
-            *(torch.arange(n, device=flows.device, dtype=flows.dtype) for n in cells), indexing="ij"
-        )[::-1]
-    )  # (2, h, w)
+    rows, columns = (torch.arange(n, device=flows.device, dtype=flows.dtype) for n in cells)
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    grid = torch.stack([x, y])  # (2, h, w)
     place = ((grid + 0.5) * strides - 0.5).expand(len(flows), -1, -1, -1)
     for flow in reversed(flows.unbind(1)):
         sampling = (place.movedim(1, -1) + 0.5) / sides * 2 - 1

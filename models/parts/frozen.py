@@ -1,4 +1,4 @@
-"""A network inside another that is only asked, never trained or saved: a teacher, a flow network."""
+"""A network inside another that is never trained or saved: a teacher, a flow network."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""How LMANet joins a frame with what it has read from memory (Paul et al., IROS 2021, section III-D).
+"""How LMANet fuses a frame with what it has read from memory (Paul et al., IROS 2021, III-D).
 
-    value (B, V, h, w) of the frame --+-- gates --> sum of both, gated --> fused map (B, F, h, w), the decoder's input
-    read  (B, V, h, w) of the memory -+
+    value (B, V, h, w) of the frame --+-- gates --> sum of both, gated --> fused map (B, F, h, w)
+    read  (B, V, h, w) of the memory -+                                    the decoder's input
 
-FUSIONS holds the choices of --fusion-strategy: the channels of key and value that go with each, and how it is built.
-Module names are the published ones.
+FUSIONS holds the choices of --fusion-strategy: the channels of key and value that go with each, and
+how it is built. Module names are the published ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EPS = 1e-3  # of every batch norm here
 
 
 class Fusion(nn.Module):
-    """Base: batch norm, dropout and ReLU of both values before they meet; with dropout None they meet as they are."""
+    """Base: batch norm, dropout and ReLU of both values; with dropout None neither changes."""
 
     def __init__(self, value_channels: int, dropout: float | None):
         super().__init__()
@@ -34,7 +34,9 @@ class Fusion(nn.Module):
     def activate(self, value: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
         if not self.activated:
             return value, read
-        return F.relu(self.dropout(self.bn1(value))), F.relu(self.dropout(self.bn2(read)))
+        value = F.relu(self.dropout(self.bn1(value)))
+        read = F.relu(self.dropout(self.bn2(read)))
+        return value, read
 
 
 class ConcatFusion(Fusion):
@@ -48,7 +50,10 @@ class ConcatFusion(Fusion):
 
 
 class GatedFusion(Fusion):
-    """ReLU(bn(conv_layer_1(value) s(gate) + conv_layer_2(read) s(gate))): both gates see both values; s the sigmoid."""
+    """ReLU(bn(conv_layer_1(value) s(gate) + conv_layer_2(read) s(gate))), s the sigmoid.
+
+    Both gates see both values.
+    """
 
     def __init__(
         self,
@@ -59,25 +64,28 @@ class GatedFusion(Fusion):
         gates: tuple[str, str] = ("conv_layer_3", "conv_layer_4"),
         squash: Callable[[Tensor], Tensor] = torch.sigmoid,
     ):
-        """gates: the convolutions that make the gate of the value and that of the read, perhaps one for both."""
+        """gates: the convolutions that make the gate of the value and that of the read.
+
+        They may be one.
+        """
         super().__init__(value_channels, dropout)
         self.conv_layer_1 = nn.Conv2d(value_channels, channels, 3, padding=1)
         self.conv_layer_2 = nn.Conv2d(value_channels, channels, 3, padding=1)
         for name in dict.fromkeys(gates):
             self.add_module(name, nn.Conv2d(2 * value_channels, channels, 3, padding=1))
         self.bn = nn.BatchNorm2d(channels, eps=EPS)
-        self.gates, self.squash = gates, squash
+        self.gates = gates
+        self.squash = squash
 
     def forward(self, value: Tensor, read: Tensor) -> Tensor:
         value, read = self.activate(value, read)
         both = torch.cat([value, read], 1)
-        gates = {
-            name: self.squash(self.get_submodule(name)(both)) for name in dict.fromkeys(self.gates)
-        }
+        gates = {}
+        for name in dict.fromkeys(self.gates):  # each once, in a fixed order
+            gates[name] = self.squash(self.get_submodule(name)(both))
         of_value, of_read = (gates[name] for name in self.gates)
-        return F.relu(
-            self.bn(self.conv_layer_1(value) * of_value + self.conv_layer_2(read) * of_read)
-        )
+        gated = self.conv_layer_1(value) * of_value + self.conv_layer_2(read) * of_read
+        return F.relu(self.bn(gated))
 
 
 class DownFusion(nn.Module):
@@ -96,30 +104,33 @@ class DownFusion(nn.Module):
 
     def forward(self, value: Tensor, read: Tensor) -> Tensor:
         narrow = F.relu(self.bn0(self.conv_layer_1(value) + self.conv_layer_1(read)))
-        gated = (
-            value * self.conv_layer_3(narrow).sigmoid() + read * self.conv_layer_4(narrow).sigmoid()
-        )
-        return F.relu(self.bn(gated))
+        of_value = self.conv_layer_3(narrow).sigmoid()
+        of_read = self.conv_layer_4(narrow).sigmoid()
+        return F.relu(self.bn(value * of_value + read * of_read))
 
 
 class Strategy(NamedTuple):
-    """A row of FUSIONS: channels of keys and values as parts of F, and the constructor (F, V) -> module."""
+    """A row of FUSIONS.
+
+    build: (F, V) -> module. key_part: keys have F / key_part channels. value_part: values have
+    F / value_part; with 1 they are the features themselves, without a convolution.
+    """
 
     build: Callable[[int, int], nn.Module]
-    key_part: int = 8  # keys have F / 8 channels
-    value_part: int = (
-        2  # values have F / 2; with 1 they are the features themselves, no convolution
-    )
+    key_part: int = 8
+    value_part: int = 2
 
+
+# One gate for both values, under the names of the published files.
+ONE_GATE_3 = ("conv_layer_3", "conv_layer_3")
+ONE_GATE_34 = ("conv_layer_34", "conv_layer_34")
 
 FUSIONS = {
     "sigmoid-do1": Strategy(partial(GatedFusion, dropout=0.3)),
     "sigmoid-do2": Strategy(partial(GatedFusion, dropout=0.0)),
-    "sigmoid-do3": Strategy(
-        partial(GatedFusion, dropout=0.3, gates=("conv_layer_34", "conv_layer_34"))
-    ),
+    "sigmoid-do3": Strategy(partial(GatedFusion, dropout=0.3, gates=ONE_GATE_34)),
     "sigmoid": Strategy(GatedFusion),
-    "simple-sigmoid": Strategy(partial(GatedFusion, gates=("conv_layer_3", "conv_layer_3"))),
+    "simple-sigmoid": Strategy(partial(GatedFusion, gates=ONE_GATE_3)),
     "concat": Strategy(ConcatFusion),
     # What any unknown name meant in the original: gates that are not squashed
     "product": Strategy(partial(GatedFusion, squash=nn.Identity())),

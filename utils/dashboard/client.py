@@ -1,7 +1,9 @@
-"""The way to a visdom server: its HTTP interface, and a thread before it so that no run ever waits for it.
+"""The way to a visdom server: its HTTP interface, and a thread before it so that no run ever waits
+for it.
 
-This speaks what visdom's own client speaks (events, update, close, save) without that client, which has no timeouts,
-prints, and changes the logging of the process; a training needs no visdom package to be watched from elsewhere.
+This speaks what visdom's own client speaks (events, update, close, save) without that client, which
+has no timeouts, prints, and changes the logging of the process; a training needs no visdom package
+to be watched from elsewhere.
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ WAITING = 32  # images that wait for the thread; one more drops the oldest
 
 
 class Server:
-    """What a server was told of a record. Every method may raise OSError, with one line that says why."""
+    """What a server was told of a record. Every method may raise OSError, with one line that says
+    why."""
 
     def __init__(self, server: str, port: int):
         """server: http://HOST, perhaps with a path; http where nothing else is said."""
-        self.server, self.port = server if "://" in server else f"http://{server}", port
+        self.server = server if "://" in server else f"http://{server}"
+        self.port = port
         self.shown: dict[
             tuple[str, str], int
         ] = {}  # how many images of each (environment, window) it has
@@ -80,7 +84,8 @@ class Server:
         return names
 
     def send(self, env: str, pane: dict) -> None:
-        """Show a pane; of a history the images that it does not have yet, or all if the window was closed."""
+        """Show a pane; of a history the images that it does not have yet, or all if the window was
+        closed."""
         first = self.shown.get((env, pane["id"]), 0)
         if not self.send_from(env, pane, first) and not (first and self.send_from(env, pane, 0)):
             raise ConnectionError(f"it did not take the window {pane['title']!r}")
@@ -117,14 +122,17 @@ class Server:
 class Feed:
     """Takes what is to be shown at once, and records and sends it on a thread.
 
-    A plot takes the place of one of its name that still waits, so all that can pile up is images, of which the oldest
-    goes. A server that fails costs one warning; it is asked again from time to time, and then gets everything.
+    A plot takes the place of one of its name that still waits, so all that can pile up is images,
+    of which the oldest goes. A server that fails costs one warning; it is asked again from time to
+    time, and then gets everything.
     """
 
     def __init__(self, record: Record, server: Server):
-        self.record, self.server = record, server
+        self.record = record
+        self.server = server
         self.waiting: dict[object, tuple[str, Callable[[], dict]]] = {}
-        self.unique, self.bell = itertools.count(), threading.Condition()
+        self.unique = itertools.count()
+        self.bell = threading.Condition()
         self.saving = self.closing = False
         self.failed_at: float | None = None
         self.warned: set[str] = set()
@@ -132,7 +140,8 @@ class Feed:
         self.thread.start()
 
     def show(self, env: str, name: str, make: Callable[[], dict], *, history: bool = False) -> None:
-        """make: gives the pane, on the thread; history: it must not take the place of one that waits."""
+        """make: gives the pane, on the thread; history: it must not take the place of one that
+        waits."""
         with self.bell:
             self.waiting[next(self.unique) if history else (env, name)] = env, make
             images = [key for key in self.waiting if isinstance(key, int)]
@@ -164,8 +173,11 @@ class Feed:
                 self.bell.wait_for(
                     lambda: self.waiting or self.saving or self.closing, timeout=PAUSE
                 )
-                waiting, self.waiting = self.waiting, {}
-                saving, self.saving, done = self.saving, False, self.closing
+                waiting = self.waiting
+                self.waiting = {}
+                saving = self.saving
+                self.saving = False
+                done = self.closing
             self.keep(waiting, saving)
             if done or self.failed_at is None or time.monotonic() - self.failed_at > PAUSE:
                 self.send(saving or done)

@@ -1,12 +1,14 @@
-"""--visualize: what a run shows on a visdom server while it goes on, in environments that bear its name.
+"""--visualize: what a run shows on a visdom server while it goes on, in environments that bear its
+name.
 
     graphs RUN      loss, mIoU and learning rate over the epochs, from automated_log.txt; each named loss; IoU per class
     images RUN      training: inputs, labels and, with a slider over the epochs, predictions of some validation frames;
                     evaluation: strips of some frames; inference: the frame that was labelled last
     attention RUN   explorer.py
 
-Nothing here waits for the server, fails with it, or stops a run (feed.py). What is shown is kept in the savedir too,
-as one file per environment (panes.py), and shown again by `main.py --replay SAVEDIR` (replay.py).
+Nothing here waits for the server, fails with it, or stops a run (feed.py). What is shown is kept in
+the savedir too, as one file per environment (panes.py), and shown again by `main.py --replay
+SAVEDIR` (replay.py).
 """
 
 from __future__ import annotations
@@ -53,14 +55,22 @@ class Dashboard:
 
     def __init__(self, folder: Path, feed: Feed | None, names=(), palette=()):
         """folder: the savedir; names, palette: of the classes."""
-        self.folder, self.feed, self.names, self.palette = Path(folder), feed, list(names), palette
-        self.seen, self.every, self.samples, self.shown_at = 0, 1, [], -LIVE
-        self.run, self.losses = self.folder.resolve().name, {}
+        self.folder = Path(folder)
+        self.feed = feed
+        self.names = list(names)
+        self.palette = palette
+        self.seen = 0
+        self.every = 1
+        self.samples = []
+        self.shown_at = -LIVE
+        self.run = self.folder.resolve().name
+        self.losses = {}
         self.go_on()
 
     @classmethod
     def of(cls, args, labels) -> Dashboard:
-        """The dashboard that the options ask for; rank 0 has it. A training begins it anew, if it does not resume."""
+        """The dashboard that the options ask for; rank 0 has it. A training begins it anew, if it
+        does not resume."""
         if not args.visualize or rank():
             return cls(args.savedir, None)
         record = panes.Record(args.savedir, keep=args.resume or not args.training)
@@ -88,13 +98,14 @@ class Dashboard:
     def watch(self, split: str, frames: int, start: int = 0) -> Callable:
         """A consumer for engine.evaluate on a split of so many frames, on all ranks together.
 
-        "val": some of rank 0's are shown at the end of the epoch; "eval": some more, at once; others: none.
-        start: how many of rank 0's were seen before the run was resumed.
+        "val": some of rank 0's are shown at the end of the epoch; "eval": some more, at once;
+        others: none. start: how many of rank 0's were seen before the run was resumed.
         """
         shown, consume = {"val": (SAMPLES, self.sample), "eval": (STRIPS, self.frame)}.get(
             split, (1, lambda labelled: None)
         )
-        self.every, self.seen = max(-(-frames // (world_size() * shown)), 1), start
+        self.every = max(-(-frames // (world_size() * shown)), 1)
+        self.seen = start
         return consume
 
     # Training
@@ -113,7 +124,8 @@ class Dashboard:
 
     @quiet
     def epoch(self, epoch: int, losses: dict[str, float], scores: dict[str, dict]) -> None:
-        """An epoch is over and in automated_log.txt; losses: named means; scores: engine.evaluate's by split."""
+        """An epoch is over and in automated_log.txt; losses: named means; scores: engine.evaluate's
+        by split."""
         self.curves()
         self.named_losses(epoch, losses)
         if "val" in scores:
@@ -123,7 +135,8 @@ class Dashboard:
 
     @quiet
     def curves(self) -> None:
-        """The whole curves from automated_log.txt, whatever the server has of them; none that nobody measured."""
+        """The whole curves from automated_log.txt, whatever the server has of them; none that
+        nobody measured."""
         path = self.folder / log.LOG_NAME
         rows = log.read(path) if path.exists() else []
         for name, title, values, measured in (
@@ -143,7 +156,8 @@ class Dashboard:
                 )
 
     def recorded_losses(self) -> dict[str, dict[int, float]]:
-        """{name: {epoch: mean}} as they were shown before the run was resumed; automated_log.txt has their sum only."""
+        """{name: {epoch: mean}} as they were shown before the run was resumed; automated_log.txt
+        has their sum only."""
         pane = self.feed.record.envs.get(self.feed.record.env(GRAPHS), {}).get("losses")
         return {
             trace["name"]: dict(zip(trace["x"], trace["y"], strict=True))
@@ -163,7 +177,8 @@ class Dashboard:
 
     def pictures(self, epoch: int) -> None:
         """Inputs and labels, and the predictions of this epoch after those of earlier ones."""
-        samples, self.samples = self.samples, []
+        samples = self.samples
+        self.samples = []
         if not samples:
             return
         columns = 1 if len(samples[0][0]) > 1 else 4  # a clip fills a row
@@ -236,7 +251,8 @@ class Dashboard:
 
     @quiet
     def live(self, name: str, image: np.ndarray, prediction: np.ndarray) -> None:
-        """A frame of an inference: image (H, W, 3) and prediction (H, W), uint8. One a second is shown."""
+        """A frame of an inference: image (H, W, 3) and prediction (H, W), uint8. One a second is
+        shown."""
         if time.monotonic() - self.shown_at >= LIVE:
             self.shown_at = time.monotonic()
             self.show(

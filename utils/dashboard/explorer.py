@@ -1,9 +1,11 @@
-"""Where a pixel looks: click it in the current frame, or move with the arrow keys, and see its weights in each memory.
+"""Where a pixel looks: click it in the current frame, or move with the arrow keys, and see its
+weights in each memory.
 
-The server hands clicks and keys to whoever listens at its websocket. visdom 0.2.4 sends them once for every image
-window on the page, each with a mouse position of its own; so an environment of its own, with one image, is where they
-mean something. It sends none for the click that chooses a window. Positions are those of a window of the size it came
-with: a double click on its corner gives that back to one that was pulled larger.
+The server hands clicks and keys to whoever listens at its websocket. visdom 0.2.4 sends them once
+for every image window on the page, each with a mouse position of its own; so an environment of its
+own, with one image, is where they mean something. It sends none for the click that chooses a
+window. Positions are those of a window of the size it came with: a double click on its corner gives
+that back to one that was pulled larger.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from .windows import ATTENTION
 
 FRAME = "frame"  # the window that is clicked
 MOVES = {"ArrowUp": (-1, 0), "ArrowDown": (1, 0), "ArrowLeft": (0, -1), "ArrowRight": (0, 1)}
-SMALLEST, LARGEST = 480, 1024  # pixels: least width and longest side of the frame as it is shown
+# pixels: least width and longest side of the frame as it is shown
+SMALLEST = 480
+LARGEST = 1024
 TURN = 0.25  # seconds between looks at whether to stop
 RETRY = 2.0  # seconds until a lost server is called again
 
@@ -41,11 +45,14 @@ class AttentionExplorer:
         memory: Sequence[np.ndarray],
         attention: Callable[[tuple[int, int]], np.ndarray],
     ):
-        """frame and the T frames in memory, oldest first: (H, W, 3) uint8; attention: pixel (y, x) -> (T, h, w).
+        """frame and the T frames in memory, oldest first: (H, W, 3) uint8; attention: pixel (y, x)
+        -> (T, h, w).
 
         T + 1 maps: the frame looks at itself too. ValueError where the two do not agree.
         """
-        self.feed, self.memory, self.attention = dashboard.feed, list(memory), attention
+        self.feed = dashboard.feed
+        self.memory = list(memory)
+        self.attention = attention
         self.height, self.width = frame.shape[:2]
         self.shown = enlarge(frame)
         self.pixel = self.height // 2, self.width // 2
@@ -148,18 +155,21 @@ class AttentionExplorer:
 
 
 class LastFrames:
-    """Stands before an engine.Stepper and remembers what `model.attention` wants: the last frames, and the state that
-    the last one met."""
+    """Stands before an engine.Stepper and remembers what `model.attention` wants: the last frames,
+    and the state that the last one met."""
 
     def __init__(self, stepper):
         """ValueError where the network does not see the frame as it is."""
         if not stepper.views.single_pass:
             raise ValueError(
-                "--explore shows what one pass over a frame looks at: drop --flip, --scales, --eval-crop"
+                "--explore shows what one pass over a frame looks at: drop --flip, --scales, "
+                "--eval-crop"
             )
-        self.stepper, self.model = stepper, stepper.model
+        self.stepper = stepper
+        self.model = stepper.model
         self.reach = max((-offset for offset in stepper.model.offsets), default=0)
-        self.frames, self.state = [], None
+        self.frames = []
+        self.state = None
 
     def __call__(self, frame):
         """frame (1, 3, H, W) -> scores, as the stepper's."""
@@ -199,14 +209,17 @@ def enlarge(frame: np.ndarray) -> np.ndarray:
 
 
 def position(mouse: dict, size: tuple[int, int]) -> tuple[float, float]:
-    """Where in an image of `size` (H, W) the mouse is that visdom places in the image's window: (y, x) from 0 to 1.
+    """Where in an image of `size` (H, W) the mouse is that visdom places in the image's window: (y,
+    x) from 0 to 1.
 
-    The page lays windows out in rows of 15 pixels, 10 of them between two windows and 14 for a window's title. In a
-    window the image is shown 2 pixels wider than it is, and in the middle of the window as if it had no title.
+    The page lays windows out in rows of 15 pixels, 10 of them between two windows and 14 for a
+    window's title. In a window the image is shown 2 pixels wider than it is, and in the middle of
+    the window as if it had no title.
     """
     tall, wide = size
     window = 15 * math.ceil((tall + panes.ROOM["plain"] + 24) / 15) - 10
-    height, width = tall * (wide + 2) / wide, wide + 2
+    height = tall * (wide + 2) / wide
+    width = wide + 2
     return (mouse["y"] - (window + 1 - height) / 2) / height, mouse["x"] / width
 
 

@@ -24,7 +24,8 @@ class Direct(Feed):
     """A feed without a thread: what is shown is recorded at once, and sent when it is asked for."""
 
     def __init__(self, record: Record, server: Server):
-        self.record, self.server = record, server
+        self.record = record
+        self.server = server
 
     def show(self, env, name, make, *, history=False):
         self.record.show(env, make())
@@ -36,7 +37,8 @@ class Direct(Feed):
 def replay(folder: Path, server: str, port: int) -> list[str]:
     """Send the record of a run to a server; the names of its environments there.
 
-    FileNotFoundError / ValueError where there is no record; OSError where the server does not take it.
+    FileNotFoundError / ValueError where there is no record; OSError where the server does not take
+    it.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -1,8 +1,10 @@
-"""Windows of a visdom environment as plain data, and the record of a run's environments beside its other files.
+"""Windows of a visdom environment as plain data, and the record of a run's environments beside its
+other files.
 
-A pane is the dict that a visdom server keeps of a window, and an environment is the file that it keeps of one,
-{"jsons": {id: pane}, "reload": {}}: `SAVEDIR/graphs RUN.json` is shown by any server that finds it in its -env_path,
-and by `main.py --replay SAVEDIR`. Images are PNG inside the dict; an image_history has one per step of its slider.
+A pane is the dict that a visdom server keeps of a window, and an environment is the file that it
+keeps of one, {"jsons": {id: pane}, "reload": {}}: `SAVEDIR/graphs RUN.json` is shown by any server
+that finds it in its -env_path, and by `main.py --replay SAVEDIR`. Images are PNG inside the dict;
+an image_history has one per step of its slider.
 """
 
 from __future__ import annotations
@@ -20,11 +22,10 @@ from PIL import Image
 
 from ..log import write_text
 
-GRAPHS, IMAGES, ATTENTION = (
-    "graphs",
-    "images",
-    "attention",
-)  # the environments of a run, before its name
+# the environments of a run, before its name
+GRAPHS = "graphs"
+IMAGES = "images"
+ATTENTION = "attention"
 ROOM = {
     "plain": 17,
     "caption": 45,
@@ -68,7 +69,8 @@ def plot(
 
 
 def curves(name: str, title: str, epochs: Sequence[int], lines: dict[str, Sequence[float]]) -> dict:
-    """Lines over the epochs, {trace: values}; nan leaves a gap. What falls by powers gets a logarithmic axis."""
+    """Lines over the epochs, {trace: values}; nan leaves a gap. What falls by powers gets a
+    logarithmic axis."""
     traces = [
         {
             "x": list(epochs),
@@ -146,7 +148,8 @@ def heat_map(
 def picture(
     name: str, title: str, image: np.ndarray, caption: str | None = None, *, step: int | None = None
 ) -> dict:
-    """image (H, W, 3) uint8; step: a number by which it belongs to the history of its window (see Record.show)."""
+    """image (H, W, 3) uint8; step: a number by which it belongs to the history of its window (see
+    Record.show)."""
     content = {"src": png(image), "caption": caption}
     room = ROOM["slider" if step is not None else "caption" if caption else "plain"]
     size = {"width": image.shape[1], "height": image.shape[0] + room}
@@ -199,8 +202,10 @@ class Record:
     """The environments of a run: what was shown, whether or not a server was there to show it."""
 
     def __init__(self, folder: Path, *, keep: bool):
-        """folder: the savedir, whose last component is the run's name; keep: go on from the files that are there."""
-        self.folder, self.run = Path(folder), Path(folder).resolve().name
+        """folder: the savedir, whose last component is the run's name; keep: go on from the files
+        that are there."""
+        self.folder = Path(folder)
+        self.run = Path(folder).resolve().name
         self.envs: dict[str, dict[str, dict]] = {}
         if keep:
             for kind in (GRAPHS, IMAGES, ATTENTION):
@@ -226,7 +231,8 @@ class Record:
             return
 
     def show(self, env: str, new: dict) -> bool:
-        """Keep a pane in place of the one of its name. True: it goes on where an image_history ended.
+        """Keep a pane in place of the one of its name. True: it goes on where an image_history
+        ended.
 
         An image takes the place of those of its step and later ones, which a killed run had left.
         """
@@ -236,14 +242,10 @@ class Record:
         panes[new["id"]] = new
         if new["type"] != "image_history" or old.get("type") != "image_history":
             return False
-        before, images = (
-            old["content"],
-            [
-                image
-                for image in old["content"]
-                if image.get("step", -1) < new["content"][0]["step"]
-            ],
-        )
+        before = old["content"]
+        images = [
+            image for image in old["content"] if image.get("step", -1) < new["content"][0]["step"]
+        ]
         goes_on = len(images) == len(before) < LONGEST
         images = [*images, *new["content"]]
         new["content"] = images if len(images) <= LONGEST else images[::-2][::-1]

@@ -4,7 +4,8 @@
     VideoConsistency(length, mode).update(labels, predictions)                    per video
     TemporalConsistency(num_classes, mode).update(prediction, next_prediction, flow)
 
-each with `compute() -> dict` of fractions and `merge(other)`. DEFINITIONS says in one line what each number is.
+each with `compute() -> dict` of fractions and `merge(other)`. DEFINITIONS says in one line what
+each number is.
 """
 
 from .confusion import ConfusionMatrix

@@ -1,4 +1,5 @@
-"""The confusion matrix and its means: mIoU in all its conventions, accuracies, frequency-weighted IoU."""
+"""The confusion matrix and its means: mIoU in all its conventions, accuracies, frequency-weighted
+IoU."""
 
 from __future__ import annotations
 
@@ -16,9 +17,10 @@ LMA_EPSILON = 1e-15  # in numerator and denominator of LMANet's IoU
 class ConfusionMatrix:
     """Counts of (label, prediction) over all pixels whose label is not 255.
 
-    counts (K, K + 1) int64: row = label, column = prediction; the last column collects predictions >= K (an "ignore"
-    output), which are misses of their label and nobody's false positives. Sum `counts` over ranks (all_reduce) or
-    `merge`. Counting runs where the predictions are; `device` is where the sums live.
+    counts (K, K + 1) int64: row = label, column = prediction; the last column collects predictions
+    >= K (an "ignore" output), which are misses of their label and nobody's false positives. Sum
+    `counts` over ranks (all_reduce) or `merge`. Counting runs where the predictions are; `device`
+    is where the sums live.
     """
 
     def __init__(self, num_classes: int, device: str | torch.device = "cpu"):
@@ -28,8 +30,10 @@ class ConfusionMatrix:
         self.counts = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64, device=device)
 
     def update(self, labels, predictions) -> None:
-        """Add label maps of one shape, any shape: labels in 0..K-1 or 255, predictions from 0 on, integers."""
-        labels, predictions = label_map(labels, "labels"), label_map(predictions, "predictions")
+        """Add label maps of one shape, any shape: labels in 0..K-1 or 255, predictions from 0 on,
+        integers."""
+        labels = label_map(labels, "labels")
+        predictions = label_map(predictions, "predictions")
         same_shape(labels, predictions, "labels and predictions")
         if not labels.numel():
             return
@@ -70,17 +74,17 @@ class ConfusionMatrix:
         return self
 
     def compute(self) -> dict:
-        """Fractions by the names of DEFINITIONS; "IoU", "recall", "label_share" are lists over the classes, nan where
-        there is nothing to divide by; a mean over no class is nan as well."""
+        """Fractions by the names of DEFINITIONS; "IoU", "recall", "label_share" are lists over the
+        classes, nan where there is nothing to divide by; a mean over no class is nan as well."""
         counts = self.counts.cpu()
-        hits, labelled, predicted = counts.diagonal(), counts.sum(1), counts[:, :-1].sum(0)
+        hits = counts.diagonal()
+        labelled = counts.sum(1)
+        predicted = counts[:, :-1].sum(0)
         union = labelled + predicted - hits
         total = labelled.sum()
-        iou, recall, dice = (
-            _ratio(hits, union),
-            _ratio(hits, labelled),
-            _ratio(2 * hits, labelled + predicted),
-        )
+        iou = _ratio(hits, union)
+        recall = _ratio(hits, labelled)
+        dice = _ratio(2 * hits, labelled + predicted)
         return {
             "mIoU": _mean(iou),
             "IoU": iou.tolist(),

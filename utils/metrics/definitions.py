@@ -1,16 +1,22 @@
-"""DEFINITIONS: what each number of a report is, in one line. A number without a line here is refused."""
+"""DEFINITIONS: what each number of a report is, in one line. A number without a line here is
+refused."""
 
 from __future__ import annotations
 
 _VC = (
-    "Video consistency: mean over all windows of {n} frames of all videos of |G and P| / |G|; G = pixels whose "
-    "label is known and the same in the whole window, P = those predicted as that label in the whole window. "
-    "video_mean: mean over videos; constant_videos: those whose prediction never changes and is not right "
+    "Video consistency: mean over all windows of {n} frames of all videos of |G and P| / |G|; G = "
+    "pixels whose "
+    "label is known and the same in the whole window, P = those predicted as that label in the "
+    "whole window. "
+    "video_mean: mean over videos; constant_videos: those whose prediction never changes and is "
+    "not right "
     "everywhere (degenerate); skipped_videos: those too short for a window."
 )
 _VC_VSPW = (
-    "VC{n} as the official VSPW script computes it: videos of more than 16 frames only, the last window of "
-    "each left out, 255 a label like any other, P = pixels whose prediction is constant, right or wrong, so "
+    "VC{n} as the official VSPW script computes it: videos of more than 16 frames only, the last "
+    "window of "
+    "each left out, 255 a label like any other, P = pixels whose prediction is constant, right or "
+    "wrong, so "
     "that a constant prediction scores 1. Only for comparison with published numbers."
 )
 
@@ -39,13 +45,17 @@ DEFINITIONS = {
     **{f"VC{n}": _VC.format(n=n) for n in (8, 16)},
     **{f"VC{n}_vspw": _VC_VSPW.format(n=n) for n in (8, 16)},
     "TC": "Temporal consistency, strict: mean IoU (classes with union > 0) of each prediction and the next one warped "
-    "onto it by optical flow, nearest neighbour, over pixels whose match is in the frame and not occluded "
-    "(occlusion was known for masked_pairs of the pairs). TC_all: absent classes count 0; no_warp: the same "
-    "without warping; valid_fraction: share of the pixels that counted; constant_pairs: those predicted as one "
+    "onto it by optical flow, nearest neighbour, over pixels whose match is in the frame and not "
+    "occluded "
+    "(occlusion was known for masked_pairs of the pairs). TC_all: absent classes count 0; "
+    "no_warp: the same "
+    "without warping; valid_fraction: share of the pixels that counted; constant_pairs: those "
+    "predicted as one "
     "class everywhere (degenerate).",
     "TC_nearest": "Temporal consistency, nearest neighbour, no mask: matches outside the frame are clamped to its "
     "border; mean IoU over classes with union > 0.",
     "TC_etc": "Temporal consistency as ETC (ECCV 2020) computes it: ids warped bilinearly as numbers and truncated, "
-    "no mask, counts over all pairs, mean over all classes (absent ones count 0). Published values used "
+    "no mask, counts over all pairs, mean over all classes (absent ones count 0). Published "
+    "values used "
     "FlowNet2: their arithmetic is reproduced here, not the values.",
 }

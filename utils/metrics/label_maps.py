@@ -8,7 +8,8 @@ from torch import Tensor
 
 
 def label_map(x, what: str, dimensions: int | None = None) -> Tensor:
-    """An array or tensor of integers as a tensor; ValueError if it is none or has not so many dimensions."""
+    """An array or tensor of integers as a tensor; ValueError if it is none or has not so many
+    dimensions."""
     if not isinstance(x, Tensor):
         x = np.asarray(x)
         if x.dtype.kind in "iub":

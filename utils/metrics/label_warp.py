@@ -1,6 +1,7 @@
 """Warping label maps by optical flow, for the TC metric, and counting what agrees.
 
-Flow is (2, H, W) in pixels, x first, on the grid of the frame that is drawn and pointing into the frame that is read.
+Flow is (2, H, W) in pixels, x first, on the grid of the frame that is drawn and pointing into the
+frame that is read.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ def _targets(flow: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def warp_nearest(labels: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """labels (H, W), flow (2, H, W) -> labels where it points (halves up, clamped), is that in the frame."""
+    """labels (H, W), flow (2, H, W) -> labels where it points (halves up, clamped), is that in the
+    frame."""
     height, width = labels.shape
     x, y = ((coordinate + 0.5).floor() for coordinate in _targets(flow))
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
@@ -29,8 +31,9 @@ def warp_nearest(labels: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def flow_disagreement(flow: Tensor, backward_flow: Tensor) -> Tensor:
-    """Occlusion by forward-backward check (Sundaram, Brox, Keutzer, ECCV 2010): (H, W) bool, true where there and back
-    again, |f + b|^2 > 0.01 (|f|^2 + |b|^2) + 0.5, is another place; b is sampled bilinearly where f points."""
+    """Occlusion by forward-backward check (Sundaram, Brox, Keutzer, ECCV 2010): (H, W) bool, true
+    where there and back again, |f + b|^2 > 0.01 (|f|^2 + |b|^2) + 0.5, is another place; b is
+    sampled bilinearly where f points."""
     height, width = flow.shape[1:]
     x, y = _targets(flow)
     grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], -1)[None]
@@ -39,15 +42,19 @@ def flow_disagreement(flow: Tensor, backward_flow: Tensor) -> Tensor:
 
 
 def warp_etc(image: Tensor, flow: Tensor) -> Tensor:
-    """image (..., H, W) float32, flow (2, H, W) -> (..., H, W): FlowNet2's Resample2d to the last bit.
+    """image (..., H, W) float32, flow (2, H, W) -> (..., H, W): FlowNet2's Resample2d to the last
+    bit.
 
-    Fractions come from the unclamped coordinate, each integer corner is clamped on its own; the first three products
-    are taken in double and rounded once, the fourth rounds its two weights to float32 first; the sum is float32.
+    Fractions come from the unclamped coordinate, each integer corner is clamped on its own; the
+    first three products are taken in double and rounded once, the fourth rounds its two weights to
+    float32 first; the sum is float32.
     """
     height, width = image.shape[-2:]
     x, y = _targets(flow)
-    left, top = x.floor(), y.floor()
-    a, b = (x - left).double(), (y - top).double()
+    left = x.floor()
+    top = y.floor()
+    a = (x - left).double()
+    b = (y - top).double()
 
     def corner(row: Tensor, column: Tensor) -> Tensor:
         return image[
@@ -62,17 +69,20 @@ def warp_etc(image: Tensor, flow: Tensor) -> Tensor:
 
 
 def warp_ids_etc(labels: Tensor, flow: Tensor) -> Tensor:
-    """labels (H, W) of 0..255 -> (H, W) int64: ids warped as numbers and truncated, as in ETC's metric."""
+    """labels (H, W) of 0..255 -> (H, W) int64: ids warped as numbers and truncated, as in ETC's
+    metric."""
     return warp_etc(labels.float(), flow).long()
 
 
 def intersection_and_union(
     output: Tensor, target: Tensor, num_classes: int, edge: str = "closed", ignore: int = IGNORE
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels per class (K,) int64 of intersection, union and target, as ETC (ECCV 2020) counts them.
+    """Pixels per class (K,) int64 of intersection, union and target, as ETC (ECCV 2020) counts
+    them.
 
-    Pixels whose target is `ignore` count as `ignore` in both. edge "closed": the id K counts as K-1, as in the numpy
-    histogram that the TC script uses; "open": it is dropped, as in the torch version of ETC's validation.
+    Pixels whose target is `ignore` count as `ignore` in both. edge "closed": the id K counts as
+    K-1, as in the numpy histogram that the TC script uses; "open": it is dropped, as in the torch
+    version of ETC's validation.
     """
     if edge not in ("closed", "open"):
         raise ValueError(f"edge must be closed or open, got {edge!r}")
@@ -83,9 +93,7 @@ def intersection_and_union(
         counts[num_classes - 1] += counts[num_classes] if edge == "closed" else 0
         return counts[:num_classes]
 
-    both, outputs, targets = (
-        histogram(output[output == target]),
-        histogram(output),
-        histogram(target),
-    )
+    both = histogram(output[output == target])
+    outputs = histogram(output)
+    targets = histogram(target)
     return both, outputs + targets - both, targets

@@ -1,4 +1,5 @@
-"""Temporal consistency (TC): is the next prediction, warped back by optical flow, the prediction of this frame?"""
+"""Temporal consistency (TC): is the next prediction, warped back by optical flow, the prediction of
+this frame?"""
 
 from __future__ import annotations
 
@@ -22,11 +23,11 @@ ETC_EPSILON = 1e-10  # in every denominator of ETC's metric
 class TemporalConsistency:
     """TC: each prediction against the next one, warped onto its grid (ETC, ECCV 2020).
 
-    mode "strict": nearest neighbour; a pixel counts if its match lies in the frame and is not occluded.
-    mode "nearest": nearest neighbour; coordinates clamped to the frame, every pixel counts.
-    mode "etc": the published arithmetic bit for bit: ids warped as numbers, bilinear, truncated.
-    Ids from num_classes on (an "ignore" output) are a further class outside every mean; in mode "etc" the histogram's
-    closed right edge counts the id num_classes as the last class.
+    mode "strict": nearest neighbour; a pixel counts if its match lies in the frame and is not
+    occluded. mode "nearest": nearest neighbour; coordinates clamped to the frame, every pixel
+    counts. mode "etc": the published arithmetic bit for bit: ids warped as numbers, bilinear,
+    truncated. Ids from num_classes on (an "ignore" output) are a further class outside every mean;
+    in mode "etc" the histogram's closed right edge counts the id num_classes as the last class.
     """
 
     MODES = ("strict", "nearest", "etc")
@@ -35,7 +36,8 @@ class TemporalConsistency:
         if not 1 <= num_classes <= IGNORE:
             raise ValueError(f"num_classes must be 1 to {IGNORE}, got {num_classes}")
         one_of(self.MODES, mode)
-        self.num_classes, self.mode = num_classes, mode
+        self.num_classes = num_classes
+        self.mode = mode
         # warped, not warped; intersection, union, target; class
         self.counts = torch.zeros(2, 3, num_classes, dtype=torch.int64)
         # pairs, pairs whose occlusion was given, pairs of one class, pixels, pixels that counted
@@ -49,18 +51,18 @@ class TemporalConsistency:
     def update(
         self, prediction, next_prediction, flow, *, occluded=None, backward_flow=None
     ) -> None:
-        """Add one pair: predictions (H, W) integers, flow (2, H, W) in pixels on the grid of `prediction`, x first,
-        pointing into `next_prediction`. Mode "strict" also takes `occluded` (H, W), true where a pixel has no match,
-        or `backward_flow` (2, H, W) on the grid of the next frame, from which it finds occlusions itself.
+        """Add one pair: predictions (H, W) integers, flow (2, H, W) in pixels on the grid of
+        `prediction`, x first, pointing into `next_prediction`. Mode "strict" also takes `occluded`
+        (H, W), true where a pixel has no match, or `backward_flow` (2, H, W) on the grid of the
+        next frame, from which it finds occlusions itself.
         """
-        prediction, following = (
-            label_map(prediction, "prediction", 2),
-            label_map(next_prediction, "next_prediction", 2),
-        )
+        prediction = label_map(prediction, "prediction", 2)
+        following = label_map(next_prediction, "next_prediction", 2)
         same_shape(prediction, following, "prediction and next_prediction")
         if any(x.min() < 0 or x.max() > 255 for x in (prediction, following)):
             raise ValueError("class ids of a prediction must lie in 0..255")
-        following, flow = following.to(prediction.device), _flow(flow, prediction, "flow")
+        following = following.to(prediction.device)
+        flow = _flow(flow, prediction, "flow")
         masked = occluded is not None or backward_flow is not None
         if masked and self.mode != "strict":
             raise ValueError(
@@ -89,7 +91,8 @@ class TemporalConsistency:
         self.totals += torch.tensor([1, masked, constant, prediction.numel(), valid])
 
     def _count(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """intersection_and_union with nothing ignored: an id from K on is no class, but a miss of the other's class."""
+        """intersection_and_union with nothing ignored: an id from K on is no class, but a miss of
+        the other's class."""
         both, outputs, targets = (
             torch.bincount(x.long(), minlength=self.num_classes)[: self.num_classes]
             for x in (output[output == target], output, target)
@@ -97,9 +100,9 @@ class TemporalConsistency:
         return both, outputs + targets - both, targets
 
     def compute(self) -> dict:
-        """{"TC": over all classes in mode "etc", else over those present; "TC_all", "TC_present", "IoU" per class (nan
-        where absent), "class_accuracy", "pixel_accuracy", "no_warp", "valid_fraction", "pairs", "masked_pairs",
-        "constant_pairs"}."""
+        """{"TC": over all classes in mode "etc", else over those present; "TC_all", "TC_present",
+        "IoU" per class (nan where absent), "class_accuracy", "pixel_accuracy", "no_warp",
+        "valid_fraction", "pairs", "masked_pairs", "constant_pairs"}."""
         epsilon = ETC_EPSILON if self.mode == "etc" else 0.0
         (intersection, union, target), still = self.counts.double()
         iou = intersection / (union + epsilon)
@@ -135,7 +138,8 @@ class TemporalConsistency:
 
 
 def _class_means(values: Tensor, areas: Tensor) -> dict[str, float]:
-    """Means of per-class values over the classes of some area, and over all (absent ones count 0); nan if none is."""
+    """Means of per-class values over the classes of some area, and over all (absent ones count 0);
+    nan if none is."""
     present = values[areas > 0]
     if not len(present):
         return {"all": math.nan, "present": math.nan}
@@ -152,7 +156,8 @@ def _flow(flow, prediction: Tensor, what: str) -> Tensor:
         )
     if not flow.isfinite().all():
         raise ValueError(
-            f"{what} holds values that are not finite: replace them, and mark these pixels in `occluded`"
+            f"{what} holds values that are not finite: replace them, and mark these pixels in "
+            f"`occluded`"
         )
     return flow
 

@@ -1,4 +1,5 @@
-"""Video consistency (VC): does the prediction stay the same where the ground truth does? No motion is looked at."""
+"""Video consistency (VC): does the prediction stay the same where the ground truth does? No motion
+is looked at."""
 
 from __future__ import annotations
 
@@ -12,10 +13,12 @@ from .label_warp import IGNORE
 
 
 class _OpenVideo:
-    """The video that VideoConsistency is looking at: per pixel, how long label and prediction have been good."""
+    """The video that VideoConsistency is looking at: per pixel, how long label and prediction have
+    been good."""
 
     def __init__(self, length: int, correct: bool):
-        self.length, self.correct = length, correct
+        self.length = length
+        self.correct = correct
         self.frames = 0
         self.scores: list[float] = []
         self.changed = self.wrong = (
@@ -23,13 +26,16 @@ class _OpenVideo:
         )
 
     def push(self, label: Tensor, prediction: Tensor) -> None:
-        """Both (H, W). A window ends at this frame: G and P are the pixels whose runs of good frames span it."""
+        """Both (H, W). A window ends at this frame: G and P are the pixels whose runs of good
+        frames span it."""
         if not self.frames:
-            self.label, self.prediction = label, prediction
+            self.label = label
+            self.prediction = prediction
             self.held = self.good = torch.zeros(label.shape, dtype=torch.int32, device=label.device)
         same_shape(label, self.label, "the frames of a video")
         self.held = torch.where(label == self.label, self.held, 0) + 1
-        steady, right = prediction == self.prediction, prediction == label
+        steady = prediction == self.prediction
+        right = prediction == label
         if self.correct:
             self.held = torch.where(label == IGNORE, 0, self.held)
             self.good = torch.where(right, self.good + 1, 0)
@@ -37,10 +43,9 @@ class _OpenVideo:
             self.good = torch.where(steady, self.good, 0) + 1
         self.changed |= not bool(steady.all())
         self.wrong |= not bool((right | (label == IGNORE)).all())
-        self.label, self.prediction = (
-            label.clone(),
-            prediction.clone(),
-        )  # the caller may reuse its buffers
+        # the caller may reuse its buffers
+        self.label = label.clone()
+        self.prediction = prediction.clone()
         self.frames += 1
         if self.frames >= self.length:
             constant = self.held >= self.length
@@ -54,8 +59,8 @@ class VideoConsistency:
     """VC_n over whole videos (VSPW, CVPR 2021).
 
     mode "correct": windows 0..T-n, pixels labelled 255 left out, the prediction must be the label.
-    mode "vspw": the official script: windows 0..T-n-1, videos of at most 16 frames skipped, 255 is a label like any
-    other, the prediction need only be constant.
+    mode "vspw": the official script: windows 0..T-n-1, videos of at most 16 frames skipped, 255 is
+    a label like any other, the prediction need only be constant.
     """
 
     MODES = ("correct", "vspw")
@@ -65,7 +70,8 @@ class VideoConsistency:
         if length < 1:
             raise ValueError(f"the window must be at least one frame long, got {length}")
         one_of(self.MODES, mode)
-        self.length, self.mode = length, mode
+        self.length = length
+        self.mode = mode
         self.scores: list[
             list[float]
         ] = []  # per video, one per window; nan where no pixel has a constant label
@@ -81,25 +87,26 @@ class VideoConsistency:
     def update(self, labels, predictions) -> None:
         """Add one whole video: labels and predictions (T, H, W), integers, oldest frame first."""
         self._refuse_open()
-        labels, predictions = (
-            label_map(labels, "labels", 3),
-            label_map(predictions, "predictions", 3),
-        )
+        labels = label_map(labels, "labels", 3)
+        predictions = label_map(predictions, "predictions", 3)
         same_shape(labels, predictions, "labels and predictions")
         for label, prediction in zip(labels, predictions, strict=True):
             self.update_frame(label, prediction)
         self.end_video()
 
     def update_frame(self, label, prediction) -> None:
-        """Add the next frame of the video at hand, (H, W) integers; then `end_video`. Memory does not grow with T."""
-        label, prediction = label_map(label, "label", 2), label_map(prediction, "prediction", 2)
+        """Add the next frame of the video at hand, (H, W) integers; then `end_video`. Memory does
+        not grow with T."""
+        label = label_map(label, "label", 2)
+        prediction = label_map(prediction, "prediction", 2)
         same_shape(label, prediction, "label and prediction")
         self._video = self._video or _OpenVideo(self.length, self.mode == "correct")
         self._video.push(label, prediction.to(label.device))
 
     def end_video(self) -> None:
         """The next frame belongs to another video."""
-        video, self._video = self._video, None
+        video = self._video
+        self._video = None
         if video is None:
             return
         scores = video.scores
@@ -123,15 +130,18 @@ class VideoConsistency:
     def restore(self, sums: dict) -> None:
         """The reverse of `sums`."""
         self._refuse_open()
-        self.scores, self.skipped, self.constant = sums["scores"], sums["skipped"], sums["constant"]
+        self.scores = sums["scores"]
+        self.skipped = sums["skipped"]
+        self.constant = sums["constant"]
 
     def _refuse_open(self) -> None:
         if self._video is not None:
             raise RuntimeError(f"{self.name} is in the middle of a video: call end_video() first")
 
     def compute(self) -> dict:
-        """{"VC<n>": mean over all windows (nan if there is none), "video_mean", "windows", "videos", "skipped_videos",
-        "constant_videos"}; windows without a pixel of constant label do not count."""
+        """{"VC<n>": mean over all windows (nan if there is none), "video_mean", "windows",
+        "videos", "skipped_videos", "constant_videos"}; windows without a pixel of constant label do
+        not count."""
         self._refuse_open()
         videos = [[score for score in video if not math.isnan(score)] for video in self.scores]
         windows = [score for video in videos for score in video]

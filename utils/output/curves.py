@@ -1,4 +1,5 @@
-"""curves.png: loss, mIoU and learning rate over the epochs of a training, drawn from automated_log.txt."""
+"""curves.png: loss, mIoU and learning rate over the epochs of a training, drawn from
+automated_log.txt."""
 
 from __future__ import annotations
 
@@ -8,14 +9,17 @@ from pathlib import Path
 
 from .. import log
 
-TRAIN, VAL, RATE = "#1f77b4", "#d62728", "#4d4d4d"
+TRAIN = "#1f77b4"
+VAL = "#d62728"
+RATE = "#4d4d4d"
 RATE_TITLE = "learning rate"
 
 
 def draw_curves(folder: Path) -> Path | None:
     """Draw `folder`/automated_log.txt into `folder`/curves.png and return its path.
 
-    None, and no picture, where matplotlib is missing (said once) or no epoch is over yet. ValueError as log.read.
+    None, and no picture, where matplotlib is missing (said once) or no epoch is over yet.
+    ValueError as log.read.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -44,7 +48,8 @@ def draw_curves(folder: Path) -> Path | None:
 
 
 def _panels(rows: list[log.Row]) -> list[tuple[str, list[tuple[str, str, list[float]]]]]:
-    """(title, [(name, colour, values)]) per panel, without curves that nobody measured: mIoU is 0 there, or nan."""
+    """(title, [(name, colour, values)]) per panel, without curves that nobody measured: mIoU is 0
+    there, or nan."""
     percent = [
         ("train", TRAIN, [100 * row.train_miou for row in rows]),
         ("val", VAL, [100 * row.val_miou for row in rows]),

@@ -1,4 +1,5 @@
-"""What people see of a run: pictures and videos of an evaluation, overlay videos and label files of an inference."""
+"""What people see of a run: pictures and videos of an evaluation, overlay videos and label files of
+an inference."""
 
 from __future__ import annotations
 
@@ -28,13 +29,19 @@ class EvaluationOutput:
         ids: np.ndarray | None = None,
         start: int = 0,
     ):
-        """frames: how many there are; pictures: how many of them to draw, evenly spread; labels: write
-        labels/VIDEO/FRAME.png, with `ids` mapping class -> id written; video_fps: write videos/VIDEO.mp4; start: how
-        many frames a stopped run has written."""
-        self.folder, self.palette, self.ids = folder, palette, ids
+        """frames: how many there are; pictures: how many of them to draw, evenly spread; labels:
+        write labels/VIDEO/FRAME.png, with `ids` mapping class -> id written; video_fps: write
+        videos/VIDEO.mp4; start: how many frames a stopped run has written."""
+        self.folder = folder
+        self.palette = palette
+        self.ids = ids
         self.every = -(-frames // pictures) if pictures and frames else None
-        self.labels, self.fps = labels, video_fps
-        self.seen, self.writers, self.writer, self.video = start, {}, None, None
+        self.labels = labels
+        self.fps = video_fps
+        self.seen = start
+        self.writers = {}
+        self.writer = None
+        self.video = None
         if (pictures or video_fps) and rank() == 0:
             save_png(folder / "legend.png", legend(names, palette))
 
@@ -68,10 +75,8 @@ class EvaluationOutput:
     def to_video(self, video: str, strip: np.ndarray) -> None:
         if video != self.video:
             self.close()
-            self.video, self.writer = (
-                video,
-                VideoWriter(self.folder / "videos" / f"{video}.mp4", self.fps),
-            )
+            self.video = video
+            self.writer = VideoWriter(self.folder / "videos" / f"{video}.mp4", self.fps)
         self.writer.write(strip)
 
     def close(self) -> None:
@@ -87,10 +92,12 @@ class EvaluationOutput:
 
 
 class InferenceOutput:
-    """One source's files: NAME_overlay.mp4, NAME_side_by_side.mp4, NAME_labels/FRAME.png, as `kinds` asks."""
+    """One source's files: NAME_overlay.mp4, NAME_side_by_side.mp4, NAME_labels/FRAME.png, as
+    `kinds` asks."""
 
     def __init__(self, folder: Path, name: str, kinds, fps: float, palette, alpha: float):
-        self.palette, self.alpha = palette, alpha
+        self.palette = palette
+        self.alpha = alpha
         self.overlays = (
             VideoWriter(folder / f"{name}_overlay.mp4", fps) if "overlay" in kinds else None
         )

@@ -1,7 +1,8 @@
 """Label maps as pictures: colours, overlays, error maps, strips with titles, legends, PNG files.
 
-A picture is an array (H, W, 3) uint8, RGB; a palette (K, 3) uint8, the colour of class k in row k; label maps are
-integers (H, W), 255 = no label. Pixels without a colour of their own (255, ids beyond the palette) are black.
+A picture is an array (H, W, 3) uint8, RGB; a palette (K, 3) uint8, the colour of class k in row k;
+label maps are integers (H, W), 255 = no label. Pixels without a colour of their own (255, ids
+beyond the palette) are black.
 """
 
 from __future__ import annotations
@@ -18,8 +19,12 @@ from torch import Tensor
 from ..log import write_bytes
 
 IGNORE = 255
-RIGHT, WRONG = (70, 70, 70), (255, 96, 64)  # error map; pixels without a label are black
-BAND, TEXT = (24, 24, 24), (235, 235, 235)  # behind and in titles and legends
+# error map; pixels without a label are black
+RIGHT = (70, 70, 70)
+WRONG = (255, 96, 64)
+# behind and in titles and legends
+BAND = (24, 24, 24)
+TEXT = (235, 235, 235)
 GAP = 4  # pixels between the pictures of a strip
 
 
@@ -44,7 +49,8 @@ def as_picture(frame: Tensor) -> np.ndarray:
 
 def colourise(labels, palette) -> np.ndarray:
     """labels (H, W), palette (K, 3) -> (H, W, 3) uint8."""
-    colours, ids = colour_table(palette), _ids(labels)
+    colours = colour_table(palette)
+    ids = _ids(labels)
     if ids.size % 2:
         return colours.take(ids, axis=0)
     pairs = np.ascontiguousarray(ids).reshape(-1).view(np.uint16)  # half as many lookups
@@ -59,8 +65,8 @@ def pair_table(colours: bytes) -> np.ndarray:
 
 
 def overlay(frame: np.ndarray, labels, palette, alpha: float = 0.5) -> np.ndarray:
-    """frame (H, W, 3) uint8 with the classes' colours laid over it, `alpha` = their weight; where a pixel has no
-    colour the frame stays as it is."""
+    """frame (H, W, 3) uint8 with the classes' colours laid over it, `alpha` = their weight; where a
+    pixel has no colour the frame stays as it is."""
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be 0 (the frame) to 1 (the labels), got {alpha}")
     labels = _ids(labels)
@@ -75,8 +81,10 @@ def overlay(frame: np.ndarray, labels, palette, alpha: float = 0.5) -> np.ndarra
 
 
 def error_map(labels, predictions) -> np.ndarray:
-    """(H, W, 3): grey where the prediction is right, red where it is wrong, black where there is no label."""
-    labels, predictions = _ids(labels), _ids(predictions)
+    """(H, W, 3): grey where the prediction is right, red where it is wrong, black where there is no
+    label."""
+    labels = _ids(labels)
+    predictions = _ids(predictions)
     if labels.shape != predictions.shape:
         raise ValueError(
             f"labels {labels.shape} and predictions {predictions.shape} must have one size"
@@ -101,7 +109,8 @@ def side_by_side(*images: np.ndarray, titles: Sequence[str] = ()) -> np.ndarray:
     """Pictures of one height in a row, each below its title if there are titles."""
     if not images or (titles and len(titles) != len(images)):
         raise ValueError(
-            f"got {len(images)} pictures and {len(titles)} titles: give a title to each picture, or none"
+            f"got {len(images)} pictures and {len(titles)} titles: give a title to each picture, "
+            f"or none"
         )
     for image in images:
         _check_picture(image, (images[0].shape[0], image.shape[1]))
@@ -122,13 +131,17 @@ def legend(names: Sequence[str], palette, width: int = 960) -> np.ndarray:
         raise ValueError(
             f"got {len(names)} names and {len(colours)} colours: a legend needs one colour per name"
         )
-    font, margin, swatch, line = _font(16), 8, 20, 28
+    font = _font(16)
+    margin = 8
+    swatch = 20
+    line = 28
     cell = 3 * margin + swatch + max(int(np.ceil(font.getlength(name))) for name in names)
     columns = max(width // cell, 1)
     image = Image.new("RGB", (width, -(-len(names) // columns) * line + margin), BAND)
     draw = ImageDraw.Draw(image)
     for index, (name, colour) in enumerate(zip(names, colours, strict=True)):
-        x, y = index % columns * cell + margin, index // columns * line + margin
+        x = index % columns * cell + margin
+        y = index // columns * line + margin
         draw.rectangle((x, y, x + swatch - 1, y + swatch - 1), fill=colour, outline=TEXT)
         draw.text((x + swatch + margin, y + swatch / 2), name, fill=TEXT, font=font, anchor="lm")
     return np.array(image)
@@ -199,7 +212,8 @@ def _font(size: int) -> ImageFont.ImageFont:
 
 @lru_cache
 def _title(text: str, width: int) -> np.ndarray:
-    """A band (h, width, 3) with the text in its middle; kept, as every frame of a video has the same titles."""
+    """A band (h, width, 3) with the text in its middle; kept, as every frame of a video has the
+    same titles."""
     size = min(max(width // 30, 11), 40)
     image = Image.new("RGB", (width, 2 * size), BAND)
     ImageDraw.Draw(image).text((width / 2, size), text, fill=TEXT, font=_font(size), anchor="mm")

@@ -1,10 +1,12 @@
-"""What an evaluation leaves behind: results.json for programs, results.txt for people, both with definitions.
+"""What an evaluation leaves behind: results.json for programs, results.txt for people, both with
+definitions.
 
     results = {"metrics": {...}, "options": {...}, "environment": environment(), ...}
     write_results(savedir, results, class_names, definitions=metrics.DEFINITIONS)
 
-`metrics` holds what the metrics' compute() gave: numbers, per-class lists, and one dict per video metric under its
-name. Every name directly below `metrics` must have a definition: a number without one is refused.
+`metrics` holds what the metrics' compute() gave: numbers, per-class lists, and one dict per video
+metric under its name. Every name directly below `metrics` must have a definition: a number without
+one is refused.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ def write_results(
 ) -> None:
     """Write results.json and results.txt into `folder`; each is replaced as a whole or not at all.
 
-    results["metrics"] as in the head of this file; all other entries are written as they are given (tensors, arrays,
-    paths become plain values, nan becomes null). ValueError: a metric without definition, or not one IoU per class.
+    results["metrics"] as in the head of this file; all other entries are written as they are given
+    (tensors, arrays, paths become plain values, nan becomes null). ValueError: a metric without
+    definition, or not one IoU per class.
     """
     metrics = results.get("metrics", {})
     undefined = [name for name in metrics if name not in definitions]
@@ -52,7 +55,8 @@ def write_results(
 
 
 def degenerate(metrics: Mapping) -> list[str]:
-    """One sentence per video metric that saw predictions which never change: consistency rewards these."""
+    """One sentence per video metric that saw predictions which never change: consistency rewards
+    these."""
     found = []
     for name, value in metrics.items():
         for kind in ("videos", "pairs"):
@@ -71,7 +75,8 @@ def results_text(
     definitions: dict[str, str],
     warnings: Sequence[str] = (),
 ) -> str:
-    """The contents of results.txt, of plain values: per-class table, numbers, everything else, definitions."""
+    """The contents of results.txt, of plain values: per-class table, numbers, everything else,
+    definitions."""
     metrics = results.get("metrics", {})
     parts = []
     if "IoU" in metrics:
@@ -109,7 +114,8 @@ def class_table(
     recall: Sequence[float | None] | None = None,
     label_share: Sequence[float | None] | None = None,
 ) -> str:
-    """Lines of aligned percentages, one class each, and the means; "-" where a class has no value (None or nan)."""
+    """Lines of aligned percentages, one class each, and the means; "-" where a class has no value
+    (None or nan)."""
     columns = {"IoU %": iou, "recall %": recall, "labels %": label_share}
     columns = {title: values for title, values in columns.items() if values is not None}
     for title, values in columns.items():
@@ -140,7 +146,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _lines(values: Mapping, per_class: int | None = None, indent: str = "") -> str:
-    """Aligned "name value" lines; dicts indented below their name, lists over the classes left to results.json."""
+    """Aligned "name value" lines; dicts indented below their name, lists over the classes left to
+    results.json."""
     width = max((len(str(name)) for name in values), default=0)
     lines = []
     for name, value in values.items():
@@ -180,7 +187,8 @@ def plain(value):
 
 
 def environment() -> dict:
-    """Where this runs: versions, processor, threads, GPUs, the tool's git commit; plain values, no paths."""
+    """Where this runs: versions, processor, threads, GPUs, the tool's git commit; plain values, no
+    paths."""
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     return {
         "python": platform.python_version(),
@@ -205,7 +213,8 @@ def _cpu_model() -> str:
 
 
 def _commit(root: Path) -> str | None:
-    """The commit checked out at `root`, with "-dirty" if tracked files differ; None where `root` is no checkout."""
+    """The commit checked out at `root`, with "-dirty" if tracked files differ; None where `root` is
+    no checkout."""
     if not (root / ".git").exists():  # not: a repository that happens to surround the tool
         return None
     command = [

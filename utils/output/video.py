@@ -1,9 +1,9 @@
 """What inference writes: videos and label images; and `probe`, which says what is in a video.
 
-Nothing is found half-written under its final name: a video grows as NAME.partial.mp4 and is renamed once it is closed
-and found readable, a label image is renamed once it is whole. Both writers close when their `with` is left, by an
-error or by Ctrl-C as well: what was written until then is kept. SIGTERM ends a Python process without leaving
-anything; utils.stopping turns it into a request.
+Nothing is found half-written under its final name: a video grows as NAME.partial.mp4 and is renamed
+once it is closed and found readable, a label image is renamed once it is whole. Both writers close
+when their `with` is left, by an error or by Ctrl-C as well: what was written until then is kept.
+SIGTERM ends a Python process without leaving anything; utils.stopping turns it into a request.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ SPACE_RESERVE = (
 
 
 class VideoWriter:
-    """An mp4 (MPEG-4 part 2) of frames in their order; the file opens with the first frame and takes its size.
+    """An mp4 (MPEG-4 part 2) of frames in their order; the file opens with the first frame and
+    takes its size.
 
-    An odd side is made even by repeating its last row or column, as many players need. When the size of the frames
-    changes, a new file begins: NAME.mp4, NAME_2.mp4, ... `paths` lists the files that are finished. OSError where
-    frames do not arrive on the disk, RuntimeError where the video cannot be opened.
+    An odd side is made even by repeating its last row or column, as many players need. When the
+    size of the frames changes, a new file begins: NAME.mp4, NAME_2.mp4, ... `paths` lists the files
+    that are finished. OSError where frames do not arrive on the disk, RuntimeError where the video
+    cannot be opened.
     """
 
     def __init__(self, path: Path | str, fps: float):
@@ -104,10 +106,12 @@ class VideoWriter:
         if not writer.isOpened():
             self._partial.unlink(missing_ok=True)
             raise RuntimeError(
-                f"no mp4 of {height}x{width} (HxW) at {self.fps:g} frames a second can be opened as "
+                f"no mp4 of {height}x{width} (HxW) at {self.fps:g} frames a second can be opened "
+                f"as "
                 f"{self._partial}: sides go up to 8190, and the folder must be writable"
             )
-        self._writer, self._size = writer, (height, width)
+        self._writer = writer
+        self._size = (height, width)
 
     def _check_space(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,8 +127,11 @@ class VideoWriter:
         """Close the file that is open, if any, and give it its name once it proves readable."""
         if self._writer is None:
             return
-        writer, written = self._writer, self._written
-        self._writer, self._size, self._written = None, None, 0
+        writer = self._writer
+        written = self._written
+        self._writer = None
+        self._size = None
+        self._written = 0
         writer.release()
         if not written:
             self._partial.unlink(missing_ok=True)
@@ -148,8 +155,8 @@ class VideoWriter:
 class LabelWriter:
     """One PNG of class ids per frame, FOLDER/NAME.png.
 
-    ids: what is written for each class, (K,) or (256,) of 0..255, such as Cityscapes' official ids; a label without
-    an entry is an error. Without ids the labels are written as they are.
+    ids: what is written for each class, (K,) or (256,) of 0..255, such as Cityscapes' official ids;
+    a label without an entry is an error. Without ids the labels are written as they are.
     """
 
     def __init__(self, folder: Path | str, ids: np.ndarray | None = None):
@@ -197,7 +204,8 @@ class LabelWriter:
 
 
 def probe(path: Path | str) -> dict:
-    """Decode a whole video -> {"frames": n, "fps": frames a second, "size": (H, W)}; ValueError if it has none."""
+    """Decode a whole video -> {"frames": n, "fps": frames a second, "size": (H, W)}; ValueError if
+    it has none."""
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no video {path}")
     cv2 = _opencv()
@@ -217,8 +225,8 @@ def probe(path: Path | str) -> dict:
 
 
 def _frames_by_header(path: Path) -> int:
-    """How many frames the index of an mp4 lists; 0 if it cannot be opened. It is written last, so it is there only
-    if the rest is."""
+    """How many frames the index of an mp4 lists; 0 if it cannot be opened. It is written last, so
+    it is there only if the rest is."""
     cv2 = _opencv()
     capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
     try:

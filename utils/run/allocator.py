@@ -1,8 +1,9 @@
 """Memory that tensors leave is kept for the next ones.
 
-glibc hands large blocks back to the system the moment they are freed, and gets them back page by page, zeroed: a
-network on a CPU that makes and drops maps of some megabytes spends much of its time so. Told not to, it keeps them; the
-process then stays at its largest size, which bounded memory does not change.
+glibc hands large blocks back to the system the moment they are freed, and gets them back page by
+page, zeroed: a network on a CPU that makes and drops maps of some megabytes spends much of its time
+so. Told not to, it keeps them; the process then stays at its largest size, which bounded memory
+does not change.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import ctypes
 import os
 import platform
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+# M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+TRIM_THRESHOLD = -1
+MMAP_MAX = -4
 SETTINGS = (
     "MALLOC_TRIM_THRESHOLD_",
     "MALLOC_MMAP_MAX_",
@@ -21,7 +24,8 @@ SETTINGS = (
 
 
 def keep_freed_memory() -> bool:
-    """Before the first large tensor. Whether it was done: not without glibc, nor where the environment sets it."""
+    """Before the first large tensor. Whether it was done: not without glibc, nor where the
+    environment sets it."""
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in SETTINGS):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -25,10 +25,9 @@ from ..log import write_text
 from ..output.report import environment, plain
 from ..output.video import VideoWriter
 
-FRAMES, WARM_UP = (
-    50,
-    5,
-)  # frames of a benchmark, and how many after the first are not counted, by default
+# frames of a benchmark, and how many after the first are not counted, by default
+FRAMES = 50
+WARM_UP = 5
 
 
 def measure(
@@ -153,11 +152,9 @@ def table(result: Mapping) -> str:
     for name, row in result["stages"].items():
         times = "".join(f"{row[key]:9.1f}" for key in ("p50_ms", "p90_ms", "p99_ms", "mean_ms"))
         lines.append(f"{name:<14}{times}{row['fps']:10.1f}{result['first_frame_ms'][name]:10.1f}")
-    overlapped, memory, where = (
-        result["overlapped_fps"],
-        result["peak_memory"],
-        result["environment"],
-    )
+    overlapped = result["overlapped_fps"]
+    memory = result["peak_memory"]
+    where = result["environment"]
     lines += [
         "",
         "frames/s of a stage: at its median; with stages overlapped, as --inference runs: "

@@ -37,7 +37,8 @@ def one_line(error: BaseException) -> str:
 
 
 def say(text: str) -> None:
-    """Print the line. A rank other than 0 waits first: rank 0 meets most mistakes too, and its end ends all ranks."""
+    """Print the line. A rank other than 0 waits first: rank 0 meets most mistakes too, and its end
+    ends all ranks."""
     if rank():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(PATIENCE)

@@ -1,4 +1,5 @@
-"""What jobs other than training have done so far, so that --resume goes on where a killed run stopped.
+"""What jobs other than training have done so far, so that --resume goes on where a killed run
+stopped.
 
 savedir/evaluation_0_of_1.pth       an evaluation's sums, by rank; gone when it is done
 savedir/inference_0_of_1.json       the sources that are labelled whole, by rank
@@ -28,7 +29,8 @@ def same_run(recipe: str, stored: str, path: Path) -> None:
     changed = sorted(set(recipe.splitlines()) ^ set(stored.splitlines()))
     if changed:
         raise ValueError(
-            f"--resume: {path} was written with other options ({', '.join(changed[:4])}): give the same, "
+            f"--resume: {path} was written with other options ({', '.join(changed[:4])}): give "
+            f"the same, "
             "or leave --resume out to start anew"
         )
 
@@ -40,27 +42,30 @@ def stamp(path: str) -> str:
 
 
 class EvaluationProgress:
-    """The sums of an evaluation at the last point from which it can go on: between two videos, or two clips."""
+    """The sums of an evaluation at the last point from which it can go on: between two videos, or
+    two clips."""
 
     def __init__(self, folder: Path, recipe: str, weights: Sequence[str] = (), *, resume: bool):
-        """recipe, weights: the options and the files of the network, which must be those of the run that is resumed."""
+        """recipe, weights: the options and the files of the network, which must be those of the run
+        that is resumed."""
         self.path = own_file(folder, "evaluation", ".pth")
         self.recipe = recipe + "".join(f"{path} of {stamp(path)}\n" for path in weights)
-        self.done, self.sums = (
-            0,
-            None,
-        )  # samples of this rank that are counted, and what they add up to
+        # samples of this rank that are counted, and what they add up to
+        self.done = 0
+        self.sums = None
         self.written = time.monotonic()
         if resume and self.path.exists():
             stored, _ = checkpoint.read_latest(self.path)
             same_run(self.recipe, stored["recipe"], self.path)
-            self.done, self.sums = stored["done"], stored["sums"]
+            self.done = stored["done"]
+            self.sums = stored["sums"]
         elif not resume:
             self.remove()
 
     def mark(self, done: int, sums: Callable[[], dict]) -> None:
         """`done` samples are counted: remember, and write now and then."""
-        self.done, self.sums = done, sums()
+        self.done = done
+        self.sums = sums()
         if time.monotonic() - self.written > PATIENCE:
             self.write()
 
@@ -86,11 +91,14 @@ class FinishedSources:
     """The sources of an inference that are labelled from their first frame to their last."""
 
     def __init__(self, folder: Path, recipe: str, *, resume: bool):
-        self.path, self.recipe, self.names = own_file(folder, "inference", ".json"), recipe, []
+        self.path = own_file(folder, "inference", ".json")
+        self.recipe = recipe
+        self.names = []
         if resume and self.path.exists():
             try:
                 stored = json.loads(self.path.read_text())
-                written, self.names = stored["recipe"], stored["finished"]
+                written = stored["recipe"]
+                self.names = stored["finished"]
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"--resume: {self.path} is damaged: leave --resume out to start anew"

@@ -16,7 +16,8 @@ from ..training.sampler import EpochBatches
 
 
 def begin_worker(worker: int) -> None:
-    """A loader worker leaves stopping to the process that started it, which may first want the rest of its batch."""
+    """A loader worker leaves stopping to the process that started it, which may first want the rest
+    of its batch."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -30,7 +31,8 @@ def collate(clips: list) -> tuple:
     for clip in clips:
         if clip.frames.shape != first.frames.shape:
             raise ValueError(
-                f"the frames of {clip.name} are {tuple(clip.frames.shape[-2:])}, those of {first.name} "
+                f"the frames of {clip.name} are {tuple(clip.frames.shape[-2:])}, those of "
+                f"{first.name} "
                 f"{tuple(first.frames.shape[-2:])}: add --random-crop H W or --batch-size 1"
             )
     fields = {}
@@ -46,7 +48,8 @@ def collate(clips: list) -> tuple:
 
 
 class Loader(DataLoader):
-    """Tells of a worker that died while it handed over a batch, as torch does of others: RuntimeError."""
+    """Tells of a worker that died while it handed over a batch, as torch does of others:
+    RuntimeError."""
 
     def __iter__(self) -> Iterator[tuple]:
         try:
@@ -73,7 +76,8 @@ def training_loader(dataset, batches: EpochBatches, workers: int, device: str) -
 def evaluation_loader(
     dataset, workers: int, rank: int = 0, ranks: int = 1, start: int = 0
 ) -> DataLoader:
-    """This rank's share, in order, one clip at a time: whole videos where the data set steps, else every ranks-th.
+    """This rank's share, in order, one clip at a time: whole videos where the data set steps, else
+    every ranks-th.
 
     start: how many of its clips are done already.
     """
@@ -86,12 +90,14 @@ def evaluation_loader(
 
 @functools.cache
 def end_workers_at_exit() -> None:
-    """Once: multiprocessing ends its children by SIGTERM, which ours ignore, and would wait for them for ever."""
+    """Once: multiprocessing ends its children by SIGTERM, which ours ignore, and would wait for
+    them for ever."""
     atexit.register(end_workers)
 
 
 def end_workers() -> None:
-    """Kill the loader workers that still live: an error left their loader in the middle of an epoch."""
+    """Kill the loader workers that still live: an error left their loader in the middle of an
+    epoch."""
     children = multiprocessing.active_children()
     if children:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call this a failure
@@ -100,8 +106,9 @@ def end_workers() -> None:
 
 
 def common(workers: int) -> dict:
-    """What both loaders have. The generator is their own: they must not draw from the run's random state. Workers are
-    forked where that is safe, since a data set may hold a method's `training_offsets` and with it the network."""
+    """What both loaders have. The generator is their own: they must not draw from the run's random
+    state. Workers are forked where that is safe, since a data set may hold a method's
+    `training_offsets` and with it the network."""
     if workers:
         end_workers_at_exit()
     return {

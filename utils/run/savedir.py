@@ -1,4 +1,5 @@
-"""The folder a run writes into: one run at a time, what it must not hold yet, and the record of what was run."""
+"""The folder a run writes into: one run at a time, what it must not hold yet, and the record of
+what was run."""
 
 from __future__ import annotations
 
@@ -36,10 +37,11 @@ TEMPORARY = re.compile(
 
 
 def acquire(folder: Path, args) -> None:
-    """Judge and make --savedir, once for all ranks. ValueError / OSError say what to do; then nothing has changed.
+    """Judge and make --savedir, once for all ranks. ValueError / OSError say what to do; then
+    nothing has changed.
 
-    It belongs to this run until `release`. What a killed run left half-written is cleared, and with --overwrite what
-    an earlier training left.
+    It belongs to this run until `release`. What a killed run left half-written is cleared, and with
+    --overwrite what an earlier training left.
     """
     if rank() == 0:
         validate(folder, training=args.training, resume=args.resume, overwrite=args.overwrite)
@@ -63,7 +65,8 @@ def lock(folder: Path) -> None:
             os.close(descriptor)
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise ValueError(
-                    f"--savedir {folder} is in use by another run (process {owner or 'unknown'}): wait "
+                    f"--savedir {folder} is in use by another run (process {owner or 'unknown'}): "
+                    f"wait "
                     "for its end, or give another folder"
                 ) from error
             get_logger().warning(
@@ -115,7 +118,8 @@ def holds_training(folder: Path) -> bool:
 
 
 def clear(folder: Path, everything: bool) -> None:
-    """Remove temporary files of processes that are gone; with `everything`, an earlier training's files too."""
+    """Remove temporary files of processes that are gone; with `everything`, an earlier training's
+    files too."""
     for path in folder.glob(".*"):
         match = TEMPORARY.fullmatch(path.name)
         if match and not (match[1] and alive(int(match[1]))):

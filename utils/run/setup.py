@@ -1,4 +1,5 @@
-"""What options say about the machine and the way a network is run: threads, seeds, device, ranks, precision, views."""
+"""What options say about the machine and the way a network is run: threads, seeds, device, ranks,
+precision, views."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ PRECISIONS = {
 
 
 def begin(args) -> torch.device:
-    """Seed, choose the device and join the other ranks. ValueError if the device asked for is not there."""
+    """Seed, choose the device and join the other ranks. ValueError if the device asked for is not
+    there."""
     if args.threads:
         torch.set_num_threads(args.threads)
     device = check_device(args)
@@ -45,7 +47,8 @@ def check_device(args) -> torch.device:
 def allow_tf32(allowed: bool) -> None:
     """Whether products of float32 numbers on a GPU may be rounded to tf32; exact otherwise.
 
-    PyTorch's own default rounds in convolutions: to three of the seven digits that float32 promises.
+    PyTorch's own default rounds in convolutions: to three of the seven digits that float32
+    promises.
     """
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
@@ -66,7 +69,8 @@ def autocast(args, device: torch.device) -> AbstractContextManager:
 
 
 def views_of(args, model: torch.nn.Module) -> Views:
-    """--flip, --scales, --eval-crop for this network; windows that average logits take small frames whole (TMANet)."""
+    """--flip, --scales, --eval-crop for this network; windows that average logits take small frames
+    whole (TMANet)."""
     return Views(
         model.size_rule,
         scales=args.scales,

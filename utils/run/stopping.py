@@ -17,8 +17,8 @@ class Interrupted(Exception):
 class StopRequest:
     """Remembers that a signal asked to stop. A second Ctrl-C interrupts at once.
 
-    advice: what the user is told besides. wake: called when the signal comes, to end a wait that would outlast it (a
-    pipe or camera that sends nothing).
+    advice: what the user is told besides. wake: called when the signal comes, to end a wait that
+    would outlast it (a pipe or camera that sends nothing).
     """
 
     def __init__(self, advice: str = ""):
