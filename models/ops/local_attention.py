@@ -76,6 +76,7 @@ def read_plain(
     wide = torch.promote_types(dtype, torch.float32)
     if dtype not in KEPT_TYPES.get(backend, ()):
         values = [x.to(wide) for x in values]
+    # Logits are never computed in a half type
     keys = [x.to(wide) for x in keys]
     if constant is not None:
         constant = constant.to(wide)
@@ -143,6 +144,7 @@ def check(
             "local attention needs as many values as keys, at least one: "
             f"got {len(keys)} keys and {len(values)} values"
         )
+    # Values have a number of channels of their own
     check_maps("key", keys, query, query.shape[1])
     check_maps("value", values, query, values[0].shape[1])
     if constant is not None and constant.numel() != 1:
@@ -189,6 +191,7 @@ def local_weights(
         logits.append(constant.reshape(1, 1, 1).expand_as(logits[0]))
     weights = torch.stack(logits, 1).softmax(1)
     taps = size**2
+    # Without the constant's weight, which is the last
     return weights[:, : len(keys) * taps].unflatten(1, (len(keys), taps))
 
 

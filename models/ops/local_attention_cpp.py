@@ -58,6 +58,7 @@ class Problem(ctypes.Structure):
 
 def unfit(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> str | None:
     """Why these maps are not for the kernels, or None."""
+    # The device first: on another one the type does not matter
     maps = [query, *keys, *values]
     if any(x.device.type != "cpu" for x in maps):
         devices = sorted({str(x.device) for x in maps})
@@ -86,6 +87,7 @@ def build_problem() -> str | None:
 
 @cache
 def library() -> ctypes.CDLL:
+    # The struct is written down twice, here and in the kernels
     loaded = build_library(SOURCE)
     size = ctypes.c_int.in_dll(loaded, "problem_size").value
     assert size == ctypes.sizeof(Problem), "both structs have the same members"
@@ -113,8 +115,8 @@ def read(
     products: str,
 ) -> tuple[Tensor, Tensor]:
     """-> read (B, H, W, V), softmax (B, H, W, 2). Products are always exact."""
-    result = values[0].new_empty(values[0].shape)
-    softmax = query.new_empty((*query.shape[:3], 2))
+    result = values[0].new_empty(values[0].shape)  # (B, H, W, V)
+    softmax = query.new_empty((*query.shape[:3], 2))  # largest logit, 1 / sum of exponentials
     reads = {"query": query, "keys": keys, "values": values, "constant": constant}
     run_pass("read_memory", size, reads, {"softmax": softmax, "result": result})
     return result, softmax
@@ -141,7 +143,7 @@ def gradients(
     grad_query = query.new_empty(query.shape)
     grad_keys = [x.new_empty(x.shape) for x in keys]
     grad_values = [x.new_empty(x.shape) for x in values]
-    delta = softmax.new_empty(softmax.shape[:3])
+    delta = softmax.new_empty(softmax.shape[:3])  # (B, H, W)
 
     reads = {"query": query, "keys": keys, "values": values, "constant": constant}
     reads |= {"gradient": gradient, "softmax": softmax}
@@ -151,6 +153,7 @@ def gradients(
     writes = {"of_keys": grad_keys, "of_values": grad_values}
     run_pass("gradient_of_memory", size, reads, writes)
 
+    # Without the channels of zeros
     grad_query = grad_query[..., :channels].contiguous()
     grad_keys = [x[..., :channels].contiguous() for x in grad_keys]
     return grad_query, grad_keys, grad_values, delta
@@ -203,6 +206,7 @@ def set_address(problem: Problem, field: str, given: Given) -> object:
         setattr(problem, field, given.data_ptr())
         return given
     assert all(readable(x) for x in given), field
+    # An array of pointers, one per frame
     addresses = (ctypes.c_void_p * len(given))(*(x.data_ptr() for x in given))
     setattr(problem, field, ctypes.addressof(addresses))
     return given, addresses

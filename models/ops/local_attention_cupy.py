@@ -60,6 +60,7 @@ def unfit(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> st
     if any(x.device != query.device for x in maps):
         devices = sorted({str(x.device) for x in maps})
         return f"the maps are on {', '.join(devices)}: put them on one device"
+    # Keys are of the query's type in the kernels, values of a type of their own
     for dtype in (common_type([query, *keys]), common_type(values)):
         if dtype not in TYPES:
             return f"the maps are {dtype}: the kernels read {', '.join(map(str, TYPES))}"
@@ -119,7 +120,7 @@ def read(
     keys = [aligned(x) for x in keys]
     values = [aligned(x) for x in values]
     result = values[0].new_empty(values[0].shape)
-    softmax = query.new_empty((*query.shape[:3], 2), dtype=torch.float32)
+    softmax = query.new_empty((*query.shape[:3], 2), dtype=torch.float32)  # in any type of maps
     kernels = kernels_for(query, values[0], size)
     launch = Launch(kernels, query, keys, values, constant=constant, softmax=softmax)
     name = READS[products]

@@ -36,6 +36,7 @@ def read_by_kernels(
 
     kernels: one of BY_DEVICE.
     """
+    # Of the result: the kernels may want more channels and another type
     channels = values[0].shape[1]
     dtype = values[0].dtype
     query, keys, values = kernels.laid_out(query, keys, values)  # (B, H, W, C), padded channels
@@ -92,6 +93,7 @@ def flops_of_read(
 ) -> int:
     """Two per multiply-add of every tap inside the map, with its key and with its value."""
     batch, height, width, channels = query
+    # A window is square: its taps inside the map are a product of rows and columns
     taps = taps_along(height, size) * taps_along(width, size)
     return 2 * batch * len(keys) * taps * (channels + values[0][-1])
 
@@ -151,7 +153,10 @@ def save_for_gradients(ctx, inputs, keyword_only_inputs, output):
 
 
 def gradients_of_read(ctx, grad_read, _):
-    """-> gradients of query, keys, values, size and constant."""
+    """-> gradients of query, keys, values, size and constant.
+
+    The second argument is the gradient of the softmax, which only this function uses.
+    """
     softmax, *maps = ctx.saved_tensors
     constant = None
     if ctx.has_constant:
