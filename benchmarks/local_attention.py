@@ -11,8 +11,8 @@ memory, each way in a process of its own. On a machine that does other things to
 one thread.
 
 With --device cuda there is one more table, at PSPNet101's shape (129x257, 128 + 2048 channels,
-T = 3): ours exactly, by tensor cores as tf32 and of bfloat16 maps, beside the others. A way that rounds
-may differ by what its type allows, from float64 of the maps that it is given.
+T = 3): ours exactly, by tensor cores as tf32 and of bfloat16 maps, beside the others. A way that
+rounds may differ by what its type allows, from float64 of the maps that it is given.
 
 --keep-memory: freed memory is kept, as main.py runs; ways that make large tensors gain most by it.
 --quick: a quarter of the map, three rounds.
