@@ -106,7 +106,7 @@ def test_a_weight_of_one_gives_its_key_and_its_query_no_gradient(processor):
 
 @pytest.mark.parametrize("logit", [-1e15, -1e5, -443.6, -266.2, -90.0, -88.7, 90.0, 1e5])
 def test_logits_may_be_of_any_size(processor, logit):
-    """At a border far below those of taps outside, which are 0, or far above; elsewhere all alike."""
+    """All are alike, but for those of taps outside the map, which are 0: far above or far below."""
     build = Build(4, 16, 5)
     memory = Memory.random(build, (1, 2, 9, 11))
     for x in (memory.query, *memory.keys):
@@ -119,7 +119,7 @@ def test_logits_may_be_of_any_size(processor, logit):
 
 
 def test_a_pixel_of_which_all_logits_are_low_reads_their_softmax(processor):
-    """Whatever the exponential does beyond its range must not come in."""
+    """What the exponential gives beyond its range must not show."""
     query = torch.full((1, 1, 9, 9), -1.0)
     values = torch.randn(1, 16, 9, 9)
     for logit in torch.linspace(0, 1000, 2000):
@@ -346,7 +346,7 @@ def test_without_a_home_nothing_is_kept_and_nothing_is_missed(fresh, monkeypatch
 
 
 def test_temporary_files_need_not_be_executable(fresh, monkeypatch):
-    """Where /tmp is mounted so, the kept one is loaded."""
+    """If /tmp is mounted so, the library in the cache is loaded."""
     load = build_library.ctypes.CDLL
 
     def strict(path):

@@ -1,7 +1,7 @@
 """The CUDA kernels of local attention.
 
-They run on a CPU, for which they are built thread by thread; they are compiled for GPUs; and they run
-on a GPU, if there is one.
+They are built for a CPU, where each of their threads is emulated; they are compiled for GPUs; and
+they run on a GPU if there is one.
 """
 
 from __future__ import annotations
