@@ -1,11 +1,13 @@
 """Other ways to read a local memory, for benchmarks/local_attention.py.
 
-Each takes query (1, C, H, W), T keys, T values and the odd side of the window, and gives (1, V, H, W); each computes
-what models.ops.local_attention defines: raw logits, one softmax over all frames, taps outside the map with logit zero.
+Each takes query (1, C, H, W), T keys, T values and the odd side of the window, and gives (1, V, H,
+W). Each computes what models.ops.local_attention defines: raw logits, one softmax over all frames,
+taps outside the map with logit zero. FlexAttention is in flex_attention_way.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
@@ -13,184 +15,146 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Maps = list[Tensor]
-SIDE = 8  # of the tiles of SDPA and FlexAttention
+SIDE = 8  # of the tiles of `sdpa`, in pixels
 
 
 def unfold(query: Tensor, keys: Maps, values: Maps, size: int) -> Tensor:
     """The textbook form: every window of every frame laid out, one frame at a time."""
     height, width = query.shape[-2:]
+    taps = size**2
 
     def windows(x):
-        return F.unfold(x, size, padding=size // 2).view(x.shape[1], size**2, height * width)
+        """(1, C, H, W) -> (C, P^2, H W)."""
+        unfolded = F.unfold(x, size, padding=size // 2)  # (1, C P^2, H W)
+        return unfolded.view(x.shape[1], taps, height * width)
 
     q = query.flatten(2).transpose(0, 1)  # (C, 1, H W)
-    weights = torch.stack([(q * windows(key)).sum(0) for key in keys]).flatten(0, 1).softmax(0)
-    parts = weights.unflatten(0, (len(keys), size**2))
-    read = sum((part * windows(value)).sum(1) for part, value in zip(parts, values, strict=True))
+    logits = []
+    for key in keys:
+        products = q * windows(key)  # (C, P^2, H W)
+        logits.append(products.sum(0))
+    # One softmax over all frames
+    weights = torch.cat(logits).softmax(0)  # (T P^2, H W)
+    weights = weights.unflatten(0, (len(keys), taps))
+    read = 0
+    for weight, value in zip(weights, values, strict=True):
+        read = read + (weight * windows(value)).sum(1)  # (V, H W)
     return read.view(1, -1, height, width)
 
 
 def shifts(query: Tensor, keys: Maps, values: Maps, size: int) -> Tensor:
     """P^2 shifted products per frame, in place; no gradients."""
-    (height, width), radius = query.shape[-2:], size // 2
-
-    def taps(maps):
-        for x in maps:
-            padded = F.pad(x, (radius,) * 4)
-            for top in range(size):
-                for left in range(size):
-                    yield padded[..., top : top + height, left : left + width]
-
+    height, width = query.shape[-2:]
     weights = query.new_empty(1, len(keys) * size**2, height, width)
-    for i, tap in enumerate(taps(keys)):
+    for i, tap in enumerate(shifted(keys, size)):
         torch.sum(query * tap, 1, out=weights[:, i])
     weights = weights.softmax(1)
     read = torch.zeros_like(values[0])
-    for i, tap in enumerate(taps(values)):
+    for i, tap in enumerate(shifted(values, size)):
         read.addcmul_(weights[:, i : i + 1], tap)
     return read
 
 
+def shifted(maps: Maps, size: int) -> Iterator[Tensor]:
+    """Maps (1, C, H, W) -> P^2 views of each with its border of zeros, dy before dx."""
+    height, width = maps[0].shape[-2:]
+    for x in maps:
+        padded = F.pad(x, (size // 2,) * 4)
+        for top in range(size):
+            for left in range(size):
+                yield padded[..., top : top + height, left : left + width]
+
+
 def sdpa(query: Tensor, keys: Maps, values: Maps, size: int) -> Tensor:
-    """torch's fused attention tile by tile, with an additive mask; keys are padded to as many channels as values."""
-    (height, width), radius = query.shape[-2:], size // 2
-    below, right = -height % SIDE, -width % SIDE
+    """PyTorch's fused attention tile by tile, with an additive mask."""
+    height, width = query.shape[-2:]
+    radius = size // 2
+    # Fused kernels want keys and queries as wide as values
     channels = values[0].shape[1]
-
-    def rows(x, border):
-        lacking = channels - x.shape[1]
-        return F.pad(x, (border, border + right, border, border + below, 0, lacking))[0].permute(
-            1, 2, 0
-        )
-
-    q = rows(query, 0).contiguous()
-    k, v = (torch.stack([rows(x, radius) for x in maps]) for maps in (keys, values))
+    q = channels_last(query, 0, channels).contiguous()
+    k = torch.stack([channels_last(x, radius, channels) for x in keys])
+    v = torch.stack([channels_last(x, radius, channels) for x in values])
     mask = tile_mask(size, len(keys), query.dtype)
+    span = SIDE + size - 1  # cells that a tile sees, along one side
     read = query.new_empty(*q.shape)
     for y in range(0, height, SIDE):
         for x in range(0, width, SIDE):
-            seen = [
-                m[:, y : y + SIDE + size - 1, x : x + SIDE + size - 1].reshape(1, 1, -1, channels)
-                for m in (k, v)
-            ]
-            pixels = q[y : y + SIDE, x : x + SIDE].reshape(1, 1, -1, channels)
-            out = F.scaled_dot_product_attention(pixels, *seen, attn_mask=mask, scale=1.0)
-            read[y : y + SIDE, x : x + SIDE] = out.view(SIDE, SIDE, channels)
-    return read[:height, :width].permute(2, 0, 1)[None]
+            # Maps have a border of zeros: what a tile sees begins at its own place
+            tile = (slice(y, y + SIDE), slice(x, x + SIDE))
+            cells = (slice(None), slice(y, y + span), slice(x, x + span))
+            pixels = q[tile].reshape(1, 1, -1, channels)  # (1, 1 head, SIDE^2, V)
+            seen_keys = k[cells].reshape(1, 1, -1, channels)  # (1, 1, T cells, V)
+            seen_values = v[cells].reshape(1, 1, -1, channels)
+            out = F.scaled_dot_product_attention(
+                pixels, seen_keys, seen_values, attn_mask=mask, scale=1.0
+            )
+            read[tile] = out.view(SIDE, SIDE, channels)
+    inside = read[:height, :width]  # without what fills up the last tiles
+    return inside.permute(2, 0, 1)[None]
+
+
+def channels_last(x: Tensor, border: int, channels: int) -> Tensor:
+    """(1, C, H, W) with a border of zeros, padded to whole tiles -> (height, width, channels)."""
+    height, width = x.shape[-2:]
+    below = border + -height % SIDE
+    right = border + -width % SIDE
+    lacking = channels - x.shape[1]
+    padded = F.pad(x, (border, right, border, below, 0, lacking))
+    return padded[0].permute(1, 2, 0)
 
 
 @lru_cache(maxsize=8)
 def tile_mask(size: int, frames: int, dtype: torch.dtype) -> Tensor:
     """(SIDE^2, T cells): 0 in the window of a pixel, else -inf."""
-    distance = torch.arange(SIDE + size - 1) - torch.arange(SIDE)[:, None]
-    near = (distance >= 0) & (distance < size)
-    seen = (near[:, None, :, None] & near[None, :, None, :]).flatten(2).flatten(0, 1)
-    return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf")).repeat(1, frames)
-
-
-# FlexAttention
-
-
-def tiled_order(x: Tensor, border: int) -> Tensor:
-    """(1, C, H, W) with a zero border, padded to whole tiles -> (1, 1, tiles SIDE^2, C), tile after tile."""
-    height, width = (side + 2 * border for side in x.shape[-2:])
-    x = F.pad(x, (border, border + -width % SIDE, border, border + -height % SIDE))
-    x = x[0].unflatten(2, (-1, SIDE)).unflatten(1, (-1, SIDE))  # (C, ty, SIDE, tx, SIDE)
-    return x.permute(1, 3, 2, 4, 0).reshape(1, 1, -1, x.shape[0])
-
-
-@lru_cache(maxsize=8)
-def block_mask(size: int, frames: int, height: int, width: int, device: torch.device):
-    """Which tiles of keys a tile of queries sees: known from their places; `create_block_mask` takes half a minute."""
-    from torch.nn.attention.flex_attention import BlockMask
-
-    rows, columns = -(-height // SIDE), -(-width // SIDE)
-    krows, kcolumns = (-(-(side + size - 1) // SIDE) for side in (height, width))
-    reach = -(-(SIDE + size - 1) // SIDE)  # tiles that a window touches
-    cells, queries = SIDE**2, rows * columns * SIDE**2
-
-    def places(tiles, per_row):
-        index = torch.arange(tiles * cells, device=device)
-        tile, inner = index // cells, index % cells
-        return tile // per_row * SIDE + inner // SIDE, tile % per_row * SIDE + inner % SIDE
-
-    (ys, xs), (kys, kxs) = places(rows * columns, columns), places(krows * kcolumns, kcolumns)
-    kys, kxs = kys.repeat(frames), kxs.repeat(frames)
-
-    def seen(b, h, q, k):
-        dy, dx = kys[k] - ys[q], kxs[k] - xs[q]
-        return (dy >= 0) & (dy < size) & (dx >= 0) & (dx < size)
-
-    offsets = [(t, dy, dx) for t in range(frames) for dy in range(reach) for dx in range(reach)]
-    indices = torch.zeros(rows * columns, frames * krows * kcolumns, dtype=torch.int32)
-    counts = torch.zeros(rows * columns, dtype=torch.int32)
-    for i in range(rows * columns):
-        y, x = divmod(i, columns)
-        tiles = [
-            (t * krows + y + dy) * kcolumns + x + dx
-            for t, dy, dx in offsets
-            if y + dy < krows and x + dx < kcolumns
-        ]
-        indices[i, : len(tiles)], counts[i] = torch.tensor(tiles, dtype=torch.int32), len(tiles)
-    lengths = queries, frames * krows * kcolumns * cells
-    return BlockMask.from_kv_blocks(
-        counts[None, None].to(device),
-        indices[None, None].to(device),
-        BLOCK_SIZE=(cells, cells),
-        mask_mod=seen,
-        seq_lengths=lengths,
-    )
-
-
-@lru_cache(maxsize=1)
-def compiled_flex():
-    from torch.nn.attention.flex_attention import flex_attention
-
-    return torch.compile(flex_attention, dynamic=False)
-
-
-def flex(query: Tensor, keys: Maps, values: Maps, size: int) -> Tensor:
-    """Compiled FlexAttention on pixels in tile order, keys and values with an explicit border of zeros."""
-    (height, width), radius = query.shape[-2:], size // 2
-    q, k, v = (
-        torch.cat([tiled_order(x, border) for x in maps], 2)
-        for maps, border in (([query], 0), (keys, radius), (values, radius))
-    )
-    mask = block_mask(size, len(keys), height, width, query.device)
-    read = compiled_flex()(q, k, v, block_mask=mask, scale=1.0)[0, 0]
-    rows, columns = -(-height // SIDE), -(-width // SIDE)
-    read = read.view(rows, columns, SIDE, SIDE, -1).permute(4, 0, 2, 1, 3).flatten(3).flatten(1, 2)
-    return read[None, :, :height, :width]
+    cells = torch.arange(SIDE + size - 1)
+    pixels = torch.arange(SIDE)
+    distance = cells - pixels[:, None]
+    near = (distance >= 0) & (distance < size)  # (SIDE, SIDE + P - 1), of rows or columns
+    near_rows = near[:, None, :, None]
+    near_columns = near[None, :, None, :]
+    seen = (near_rows & near_columns).flatten(2).flatten(0, 1)  # (SIDE^2, cells)
+    mask = torch.zeros(seen.shape, dtype=dtype)
+    mask.masked_fill_(~seen, float("-inf"))
+    return mask.repeat(1, frames)
 
 
 # Packages that may be installed
 
 
 def natten(query: Tensor, keys: Maps, values: Maps, size: int) -> Tensor:
-    """NATTEN, whose windows shift inwards at borders: on zero-padded maps, cropped after; frames merged."""
+    """NATTEN on maps with a border of zeros, cropped after; frames are merged.
+
+    The border is needed since NATTEN's windows shift inwards at borders.
+    """
     from natten.functional import merge_attentions, na2d
 
     radius = size // 2
-    q, *memory = (
-        F.pad(x, (radius,) * 4).permute(0, 2, 3, 1)[:, :, :, None].contiguous()
-        for x in (query, *keys, *values)
-    )
-    parts = [
-        na2d(q, k, v, kernel_size=size, scale=1.0, return_lse=True)
-        for k, v in zip(memory[: len(keys)], memory[len(keys) :], strict=True)
-    ]
-    read = (
-        merge_attentions([out for out, _ in parts], [lse for _, lse in parts])[0]
-        if len(parts) > 1
-        else parts[0][0]
-    )
-    return read[:, radius:-radius, radius:-radius, 0].permute(0, 3, 1, 2)
+
+    def laid_out(x):
+        """(1, C, H, W) -> (1, H + 2r, W + 2r, 1 head, C)."""
+        padded = F.pad(x, (radius,) * 4)
+        return padded.permute(0, 2, 3, 1)[:, :, :, None].contiguous()
+
+    q = laid_out(query)
+    outs = []
+    sums = []
+    options = {"kernel_size": size, "scale": 1.0, "return_lse": True}
+    for key, value in zip(keys, values, strict=True):
+        out, log_sum = na2d(q, laid_out(key), laid_out(value), **options)
+        outs.append(out)
+        sums.append(log_sum)
+    read = outs[0]
+    if len(outs) > 1:
+        read = merge_attentions(outs, sums)[0]
+    inside = read[:, radius:-radius, radius:-radius, 0]  # (1, H, W, V)
+    return inside.permute(0, 3, 1, 2)
 
 
 def correlation_only(query: Tensor, keys: Maps, values: Maps, size: int) -> Tensor:
-    """spatial-correlation-sampler: the logits alone, neither softmax nor values; not comparable in its result."""
+    """spatial-correlation-sampler: the logits alone, neither softmax nor values."""
     from spatial_correlation_sampler import spatial_correlation_sample
 
-    return torch.stack(
-        [spatial_correlation_sample(query, key, kernel_size=1, patch_size=size) for key in keys]
-    )
+    logits = []
+    for key in keys:
+        logits.append(spatial_correlation_sample(query, key, kernel_size=1, patch_size=size))
+    return torch.stack(logits)

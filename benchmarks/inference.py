@@ -2,16 +2,19 @@
 
     python benchmarks/inference.py [--quick] [--threads 1] [--device cuda] [--json FILE]
 
-    streaming   LMANet-ERFNet's step beside the single-frame ERFNet's, and beside encoding the whole window anew
-    network     ERFNet prepared for inference (float32, bfloat16) beside the plain network, and ONNX Runtime, if it is
-                installed (pip install onnx onnxruntime)
-    agreement   pixels of the same class, prepared (1) and bfloat16 beside the plain float32 network, with the weights
-                in trained_models/ on frames of the synthetic world
-    metrics     the confusion matrix beside one-hot vectors, colouring beside a mask per class: as Python comes, and
-                with freed memory kept, as main.py runs, which makes the others faster as well
+    streaming   a step of LMANet-ERFNet beside one of the single-frame ERFNet, and beside LMANet
+                that encodes the whole window again
+    network     ERFNet prepared for inference (float32, bfloat16) beside the plain network, and
+                ONNX Runtime if it is installed (pip install onnx onnxruntime)
+    agreement   share of pixels of the same class as the plain float32 network, prepared (expected:
+                1) and in bfloat16, with the weights in trained_models/ on synthetic frames
+    metrics     the confusion matrix beside one-hot vectors, colouring beside a mask per class: as
+                Python comes, and with freed memory kept, as main.py runs, which makes the others
+                faster as well
 
-512x1024, batch 1, as `main.py` runs them; medians over rounds in which all take turns, process CPU time beside wall
-time (on a busy machine trust that, on one thread). --quick: 256x512, three rounds.
+512x1024, batch 1, as `main.py` runs them. Medians over rounds in which all take turns; process CPU
+time beside wall time (on a busy machine trust CPU time, on one thread). --quick: 256x512, three
+rounds.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import argparse
 import copy
 import json
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
-from local_attention import interleaved
+from timing import interleaved, ratio
 
 import main
 from datasets import build_dataset
@@ -43,47 +47,45 @@ from utils.run.benchmark import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"full": (512, 1024), "quick": (256, 512), "tiny": (32, 64)}
-NETWORKS = {  # words, and trained weights; LMANet as published, with four frames in memory, is timed untrained
+ROUNDS = {"full": 7, "quick": 3, "tiny": 3}
+# Labels are scored at the data set's size, that of Cityscapes
+METRIC_SIZES = SIZES | {"full": (1024, 2048)}
+AGREEMENT_FRAMES = {"full": 40, "quick": 8, "tiny": 0}
+# Options and trained weights; LMANet as published, with four frames in memory, is timed untrained
+NETWORKS = {
     "single": ("--method single", "erfnet_synthetic.pth"),
     "lma": ("--method lma --win-size 5 --stm-queue-size 4", None),
     "lma shipped": ("--method lma --fusion-strategy sigmoid-down1", "lmanet_erf_synthetic.pth"),
 }
-TRAINED = "single", "lma shipped"
+TRAINED = ("single", "lma shipped")
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CLASSES = 11  # of the synthetic world
 
 
 def network(name: str, device: str):
-    """A row of NETWORKS."""
-    words, weights = NETWORKS[name]
-    args = main.parse_args(
-        ["--inference", "--savedir", "unused", "--dataset", "synthetic", *words.split()]
-    )
-    model = build_model(args, CLASSES)
+    """A row of NETWORKS, in eval mode but not prepared for inference."""
+    options, weights = NETWORKS[name]
+    argv = ["--inference", "--savedir", "unused", "--dataset", "synthetic", *options.split()]
+    model = build_model(main.parse_args(argv), CLASSES)
     if weights:
-        load_weights(
-            model, [str(ROOT / "trained_models" / weights)], complete=True, new_classes=False
-        )
+        paths = [str(ROOT / "trained_models" / weights)]
+        load_weights(model, paths, complete=True, new_classes=False)
     return model.to(device).eval()
+
+
+# A step
 
 
 def streaming(size, rounds: int, device: str) -> dict:
     """Prepared networks; the memory is full."""
     frame = torch.rand(1, 3, *size, device=device)
     computes = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        single, memory = (
-            for_inference(network(which, device), dtype=dtype) for which in ("single", "lma")
-        )
-        state = memory.start()
-        for _ in memory.offsets:
-            state = memory.observe(frame, state)
-        window = frame[:, None].expand(-1, len(memory.offsets) + 1, -1, -1, -1)
-        computes |= {
-            f"single {name}": lambda net=single: net.step(frame, None),
-            f"stream {name}": lambda net=memory, state=state: net.step(frame, state),
-            f"window {name}": lambda net=memory, window=window: net(window),
-        }
+    for name, dtype in TYPES.items():
+        single = for_inference(network("single", device), dtype=dtype)
+        memory = for_inference(network("lma", device), dtype=dtype)
+        computes |= steps_of(name, single, memory, frame)
     rows = interleaved(computes, rounds, device)
+    # As many frames of memory in both types
     return rows | {
         "remembered frames": len(memory.offsets),
         "stream over single": ratio(rows, "stream fp32", "single fp32", device),
@@ -92,72 +94,105 @@ def streaming(size, rounds: int, device: str) -> dict:
     }
 
 
-def ratio(rows: dict, slow: str, fast: str, device: str) -> float:
-    """By CPU time on a CPU."""
-    key = "wall_ms" if device == "cuda" else "least_cpu_ms"
-    return rows[slow][key] / max(rows[fast][key], 1e-6)
+def steps_of(name: str, single, memory, frame: torch.Tensor) -> dict[str, Callable]:
+    """What is timed: one frame, single, with a memory, and with the whole window encoded again."""
+    state = memory.start()
+    # Until the memory is full
+    for _ in memory.offsets:
+        state = memory.observe(frame, state)
+    window = frame[:, None].expand(-1, len(memory.offsets) + 1, -1, -1, -1)  # (1, T, 3, H, W)
+    return {
+        f"single {name}": lambda: single.step(frame, None),
+        f"stream {name}": lambda: memory.step(frame, state),
+        f"window {name}": lambda: memory(window),
+    }
 
 
-def compare_networks(size, rounds: int, device: str, skip: list[str], compiled: bool) -> dict:
-    """ERFNet alone: eager as it was built, prepared, lowered, and ONNX Runtime."""
+# Ways to run a network
+
+
+def compare_networks(size, rounds: int, *, device: str, skip: list[str], compiled: bool) -> dict:
+    """ERFNet alone: eager as it was built, prepared, in bfloat16, and by ONNX Runtime."""
     plain = network("single", device)
     frame = torch.rand(1, 3, *size, device=device)
-    last = frame.contiguous(memory_format=torch.channels_last)  # as engine.frame_tensor makes it
-    kinds = {"prepared": {}, "bf16": {"dtype": torch.bfloat16}}
-    if compiled:
-        kinds |= {
-            f"{name}, compiled": options | {"compiled": True} for name, options in kinds.items()
-        }
-    networks = {
-        name: for_inference(copy.deepcopy(plain), **options) for name, options in kinds.items()
-    }
     computes = {"eager NCHW": lambda: plain.step(frame, None)[0]}
-    computes |= {name: lambda net=net: net.step(last, None)[0] for name, net in networks.items()}
+    computes |= prepared_networks(plain, frame, compiled)
     notes = {}
+    # ONNX Runtime is optional: without it the table says so
     if "onnx" not in skip:
         try:
             computes["ONNX Runtime"] = onnx_session(plain, frame.cpu())
         except ImportError as problem:
             notes["ONNX Runtime"] = f"not run: {problem}"
-    expected = computes["eager NCHW"]()
     rows = interleaved(computes, rounds, device)
+    expected = computes["eager NCHW"]()
     for name, compute in computes.items():
         found = torch.as_tensor(compute()).to(device).float()
-        rows[name]["error"] = float((found - expected).abs().max() / expected.abs().max())
-        rows[name]["agreement"] = float((found.argmax(1) == expected.argmax(1)).float().mean())
+        rows[name] |= closeness(found, expected)
         rows[name]["eager over it"] = ratio(rows, "eager NCHW", name, device)
         if "ONNX Runtime" in rows:
             rows[name]["ONNX Runtime over it"] = ratio(rows, "ONNX Runtime", name, device)
     return rows | notes
 
 
-def onnx_session(model, frame: torch.Tensor):
-    """The single-frame network in ONNX Runtime, float32 on the CPU. ImportError where a package is missing."""
+def prepared_networks(plain, frame: torch.Tensor, compiled: bool) -> dict[str, Callable]:
+    """The network prepared in several ways, each a function that gives the frame's logits."""
+    kinds = {"prepared": {}, "bf16": {"dtype": torch.bfloat16}}
+    # Each of them compiled as well
+    if compiled:
+        for name in list(kinds):
+            kinds[f"{name}, compiled"] = kinds[name] | {"compiled": True}
+    last = frame.contiguous(memory_format=torch.channels_last)  # as engine.frame_tensor makes it
+    computes = {}
+    for name, options in kinds.items():
+        net = for_inference(copy.deepcopy(plain), **options)
+        computes[name] = lambda net=net: net.step(last, None)[0]
+    return computes
+
+
+def closeness(found: torch.Tensor, expected: torch.Tensor) -> dict[str, float]:
+    """Of logits (1, K, h, w): the largest error, and the share of pixels of the same class."""
+    same = found.argmax(1) == expected.argmax(1)
+    return {
+        "error": float((found - expected).abs().max() / expected.abs().max()),
+        "agreement": float(same.float().mean()),
+    }
+
+
+def onnx_session(model, frame: torch.Tensor) -> Callable:
+    """The single-frame network in ONNX Runtime, float32 on the CPU.
+
+    ImportError where a package is missing.
+    """
     import onnx  # noqa: F401  (torch's exporter needs it)
     import onnxruntime
 
+    # As many threads as PyTorch has
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    backbone = copy.deepcopy(model.backbone).cpu()
     with TemporaryDirectory() as folder:
         path = str(Path(folder) / "network.onnx")
-        torch.onnx.export(
-            copy.deepcopy(model.backbone).cpu(), (frame,), path, dynamo=False, opset_version=17
-        )
+        torch.onnx.export(backbone, (frame,), path, dynamo=False, opset_version=17)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    name, array = session.get_inputs()[0].name, frame.numpy()
+    name = session.get_inputs()[0].name
+    array = frame.numpy()
     return lambda: session.run(None, {name: array})[0]
 
 
+# Labels
+
+
 def agreement(frames: int, device: str) -> dict:
-    """Share of pixels with the same class as the plain float32 network, on a stream of the synthetic world."""
+    """Share of pixels with the same class as the plain float32 network, on a synthetic stream."""
     found = {}
-    args = main.parse_args(
-        ["--eval-mode", "--savedir", "unused", "--dataset", "synthetic", "--weights", "unused"]
-    )
+    argv = ["--eval-mode", "--savedir", "unused", "--dataset", "synthetic", "--weights", "unused"]
+    args = main.parse_args(argv)
     for which in TRAINED:
         plain = network(which, device)
         data = build_dataset(args, "val", augment=False, startup=plain.startup).stepping()
-        images = [data[i].frames[-1:].to(device) for i in range(frames)]
+        # A clip's last frame is the one that is new
+        images = [data[i].frames[-1:].to(device) for i in range(frames)]  # (1, 3, H, W) each
         expected = labels(plain, images)
         for name, dtype in (("prepared", torch.float32), ("bf16", torch.bfloat16)):
             ours = labels(for_inference(copy.deepcopy(plain), dtype=dtype), images)
@@ -166,33 +201,35 @@ def agreement(frames: int, device: str) -> dict:
 
 
 def labels(model, images: list[torch.Tensor]) -> torch.Tensor:
-    state, found = model.start(), []
+    """Class ids (T, h, w) of a stream."""
+    state = model.start()
+    found = []
     for image in images:
         logits, state = model.step(image, state)
         found.append(logits.float().argmax(1))
     return torch.cat(found)
 
 
+# Metrics
+
+
 def metrics(size, rounds: int) -> dict:
     """20 outputs for 19 classes."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, 19, size, generator=generator)
-    labels[torch.rand(size, generator=generator) < 0.1] = 255
-    predictions = torch.randint(0, 20, size, generator=generator).to(torch.uint8)
-    ours, ids, palette = ConfusionMatrix(19), predictions.numpy(), default_palette(19)
-    rows = interleaved(
-        {
-            "confusion, ours": lambda: ours.update(labels, predictions),
-            "confusion, one-hot": lambda: one_hot_counts(labels, predictions),
-            "colouring, ours": lambda: colourise(ids, palette),
-            "colouring, masks": lambda: colour_by_masks(ids, palette),
-        },
-        rounds,
-        "cpu",
-    )
+    truth, predictions = random_labels(size)
+    ids = predictions.numpy()
+    palette = default_palette(19)
+    ours = ConfusionMatrix(19)  # 19 x 20
+    computes = {
+        "confusion, ours": lambda: ours.update(truth, predictions),
+        "confusion, one-hot": lambda: one_hot_counts(truth, predictions),
+        "colouring, ours": lambda: colourise(ids, palette),
+        "colouring, masks": lambda: colour_by_masks(ids, palette),
+    }
+    rows = interleaved(computes, rounds, "cpu")
+    # Both ways give the same. A new matrix: the one that was timed has counted many rounds
     fresh = ConfusionMatrix(19)
-    fresh.update(labels, predictions)
-    equal = torch.equal(three_counts(fresh.counts), one_hot_counts(labels, predictions))
+    fresh.update(truth, predictions)
+    equal = torch.equal(three_counts(fresh.counts), one_hot_counts(truth, predictions))
     equal &= np.array_equal(colourise(ids, palette), colour_by_masks(ids, palette))
     return rows | {
         "equal": bool(equal),
@@ -201,31 +238,51 @@ def metrics(size, rounds: int) -> dict:
     }
 
 
-def one_hot_counts(labels: torch.Tensor, predictions: torch.Tensor) -> torch.Tensor:
-    """The textbook form: a map of 0 and 1 per class -> true positives, false positives and misses of 19 classes."""
-    maps = [
-        torch.zeros(1, 20, *labels.shape).scatter_(1, x.long().clamp(max=19)[None, None], 1)
-        for x in (labels, predictions)
-    ]
-    (of_labels, void), (of_predictions, _) = (x.split((19, 1), 1) for x in maps)
-    hits = of_labels * of_predictions
-    wrong = of_predictions * (1 - of_labels - void)
-    missed = of_labels * (1 - of_predictions)
+def random_labels(size) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels of 19 classes, a tenth of them 255, and predictions of 20 (H, W)."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randint(0, 19, size, generator=generator)
+    truth[torch.rand(size, generator=generator) < 0.1] = 255
+    predictions = torch.randint(0, 20, size, generator=generator).to(torch.uint8)
+    return truth, predictions
+
+
+def one_hot_counts(truth: torch.Tensor, predictions: torch.Tensor) -> torch.Tensor:
+    """The textbook form: a map of 0 and 1 per class.
+
+    -> true positives, false positives and misses of 19 classes, (3, 19).
+    """
+    of_truth, void = one_hot(truth).split((19, 1), 1)
+    of_predictions, _ = one_hot(predictions).split((19, 1), 1)
+    hits = of_truth * of_predictions
+    # Predictions where the label is void are not counted
+    wrong = of_predictions * (1 - of_truth - void)
+    missed = of_truth * (1 - of_predictions)
     return torch.stack([x.sum((0, 2, 3), dtype=torch.float64) for x in (hits, wrong, missed)])
+
+
+def one_hot(x: torch.Tensor) -> torch.Tensor:
+    """(H, W) -> (1, 20, H, W), the last one for everything from 19 on."""
+    return torch.zeros(1, 20, *x.shape).scatter_(1, x.long().clamp(max=19)[None, None], 1)
 
 
 def three_counts(counts: torch.Tensor) -> torch.Tensor:
     """The same of a confusion matrix."""
     hits = counts.diagonal()
-    return torch.stack([hits, counts[:, :-1].sum(0) - hits, counts.sum(1) - hits]).double()
+    wrong = counts[:, :-1].sum(0) - hits  # without the predictions of "ignore"
+    missed = counts.sum(1) - hits
+    return torch.stack([hits, wrong, missed]).double()
 
 
 def colour_by_masks(ids: np.ndarray, palette) -> np.ndarray:
-    """One boolean mask per class."""
+    """One boolean mask per class: (H, W) -> (H, W, 3)."""
     picture = np.zeros((*ids.shape, 3), np.uint8)
     for k, colour in enumerate(palette):
         picture[ids == k] = colour
     return picture
+
+
+# The command
 
 
 def show(title: str, rows: dict) -> None:
@@ -233,20 +290,19 @@ def show(title: str, rows: dict) -> None:
     for name, row in rows.items():
         if isinstance(row, dict):
             print(f"  {name:<22}" + "  ".join(f"{key} {value:.6g}" for key, value in row.items()))
+        elif isinstance(row, (str, bool)):
+            print(f"  {name}: {row}")
         else:
-            print(f"  {name}: {row if isinstance(row, (str, bool)) else f'{row:.5g}'}")
+            print(f"  {name}: {row:.5g}")
 
 
-def run(argv: list[str] | None = None) -> dict:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--quick", action="store_const", dest="size", const="quick", help="256x512, three rounds"
-    )
-    parser.add_argument(
-        "--tiny", action="store_const", dest="size", const="tiny", help="for the tests"
-    )
+    size = {"action": "store_const", "dest": "size"}
+    parser.add_argument("--quick", **size, const="quick", help="256x512, three rounds")
+    parser.add_argument("--tiny", **size, const="tiny", help="for the tests")
     parser.add_argument("--rounds", type=int, help="default 7, with --quick 3")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -254,31 +310,45 @@ def run(argv: list[str] | None = None) -> dict:
     parser.add_argument("--skip", nargs="+", default=[], choices=("onnx",))
     parser.add_argument("--json", type=Path)
     parser.set_defaults(size="full")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def run(argv: list[str] | None = None) -> dict:
+    args = parse_args(argv)
     torch.set_num_threads(args.threads)
-    size, rounds = SIZES[args.size], args.rounds or (7 if args.size == "full" else 3)
-    result = {"size": size, "rounds": rounds, "environment": machine()}
-    where = result["environment"]
+    size = SIZES[args.size]
+    rounds = args.rounds or ROUNDS[args.size]
+    where = machine()
     print(
-        f"{where['cpu']}, {args.threads} threads, load {where['load']}, AVX512_BF16 {where['avx512_bf16']}; {size}"
+        f"{where['cpu']}, {args.threads} threads, load {where['load']}, "
+        f"AVX512_BF16 {where['avx512_bf16']}; {size}"
     )
+    result = {"size": size, "rounds": rounds, "environment": where}
     with torch.inference_mode():
-        area = (1024, 2048) if args.size == "full" else size
-        result["metrics"] = metrics(area, rounds)
-        show("metrics", result["metrics"])
-        keep_freed_memory()
-        result["metrics, memory kept"] = metrics(area, rounds)
-        show("metrics, freed memory kept", result["metrics, memory kept"])
-        result["network"] = compare_networks(size, rounds, args.device, args.skip, args.compile)
-        show("network", result["network"])
-        result["streaming"] = streaming(size, rounds, args.device)
-        show("streaming", result["streaming"])
-        if args.size != "tiny":
-            result["agreement"] = agreement(40 if args.size == "full" else 8, args.device)
-            show("agreement with the plain network", result["agreement"])
+        for name, title, rows in tables(args, size, rounds):
+            result[name] = rows
+            show(title, rows)
     if args.json:
         args.json.write_text(json.dumps(result, indent=2))
     return result
+
+
+def tables(args: argparse.Namespace, size, rounds: int) -> Iterator[tuple[str, str, dict]]:
+    """Name, title and rows of each table, measured one after the other."""
+    metric_size = METRIC_SIZES[args.size]
+    yield "metrics", "metrics", metrics(metric_size, rounds)
+    # It cannot be undone, so all that follows runs with it, as under main.py
+    keep_freed_memory()
+    yield "metrics, memory kept", "metrics, freed memory kept", metrics(metric_size, rounds)
+    found = compare_networks(
+        size, rounds, device=args.device, skip=args.skip, compiled=args.compile
+    )
+    yield "network", "network", found
+    yield "streaming", "streaming", streaming(size, rounds, args.device)
+    frames = AGREEMENT_FRAMES[args.size]
+    if frames:
+        found = agreement(frames, args.device)
+        yield "agreement", "agreement with the plain network", found
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
     python benchmarks/stream_memory.py [--backbone erf] [--frames 2000] [--json FILE]
     python benchmarks/stream_memory.py --soak [--json FILE]
 
-Labels a video of random frames as `--inference` does, decoding, network and overlay video included, with an untrained
-network on one thread, and prints at marks along the way the resident memory of the process and the median time of a
-frame since the mark before. Flat means: within 2 % of the mark at a tenth of the way.
+Labels a video of random frames as `--inference` does, decoding, network and overlay video included,
+with an untrained network on one thread. At marks along the way it prints the resident memory of the
+process and the median time of a frame since the mark before. Flat means: within 2 % of the mark at
+a tenth of the way.
 
---soak: two hours of the synthetic world at 15 Hz, 108,000 frames, by an LMANet, as fast as they can be labelled; the
-frames are some seconds of a drive, over and over.
+--soak: two hours of the synthetic world at 15 Hz, 108,000 frames, by an LMANet, as fast as they can
+be labelled. The frames are a few seconds of a drive, repeated.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import gc
 import json
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -42,20 +43,26 @@ from utils.output.video import VideoWriter
 from utils.views import Views
 
 CLASSES = 19
-HOURS, RATE = 2, 15  # of the soak
+HOURS = 2  # of the soak
+RATE = 15  # frames a second, of the soak
 MARKS = 10
+# Method and number of frames
+DEFAULTS = ("single", 2000)
+SOAK_DEFAULTS = ("lma", HOURS * 3600 * RATE)
+PAGE = 4096  # bytes of a page of memory, as Linux counts them
 
 
 class Drive(Source):
-    """Seconds of a synthetic drive, over and over: a stream that does not end by itself."""
+    """A few seconds of a synthetic drive, repeated: a stream that does not end by itself."""
 
     def __init__(self, size: tuple[int, int], seconds: int = 4):
         super().__init__("synthetic", "stream", step=1, fps=RATE)
-        (video,) = synthetic.videos("test", 1, seconds * RATE, size, RATE)
+        (video,) = synthetic.videos("test", 1, seconds * RATE, size, fps=RATE)
         self.frames = [video.frame(i) for i in range(len(video))]
 
     def _entries(self):
         index = 0
+        # The reader of a stream stops it
         while not self._stopping.is_set():
             frame = self.frames[index % len(self.frames)]
             yield None, lambda frame=frame: frame
@@ -64,26 +71,36 @@ class Drive(Source):
 
 def resident() -> float:
     """Resident memory of this process in MiB (Linux)."""
+    # Garbage that waits to be collected is not growth
     gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 2**20
+    pages = int(Path("/proc/self/statm").read_text().split()[1])  # the second number: resident
+    return pages * PAGE / 2**20  # MiB
 
 
 def write_video(path: Path, frames: int, size: tuple[int, int]) -> None:
+    """A video of random frames, size (H, W)."""
+    height, width = size
     rng = np.random.default_rng(0)
     with VideoWriter(path, 25) as writer:
         for _ in range(frames):
-            coarse = rng.integers(0, 256, (size[0] // 8, size[1] // 8, 3), np.uint8)
+            # Blocks of 8 x 8 pixels, which a video codec can compress
+            coarse = rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
             writer.write(coarse.repeat(8, 0).repeat(8, 1))
 
 
 def follow(labelled: Iterable[tuple], every: int) -> tuple[dict[int, float], dict[int, float]]:
-    """engine.stream's frames -> {frames done: MiB}, {frames done: median ms of a frame since the mark before}."""
-    memory, times, spent = {}, {}, []
+    """Marks of a video that engine.stream labels, by the number of frames done.
+
+    -> resident memory in MiB, and median milliseconds of a frame since the mark before.
+    """
+    memory = {}
+    times = {}
+    spent = []
     for i, (_, _, seconds) in enumerate(labelled, 1):
         spent.append(1000 * seconds)
         if i % every == 0:
-            memory[i], times[i] = resident(), statistics.median(spent)
+            memory[i] = resident()
+            times[i] = statistics.median(spent)
             spent.clear()
     return memory, times
 
@@ -92,61 +109,80 @@ def measure(
     backbone: str, method: str, frames: int, size: tuple[int, int], *, soak: bool = False
 ) -> tuple[dict[int, float], dict[int, float]]:
     """`follow` of a video, or of an endless drive, of which `frames` are labelled."""
+    # One thread: times vary less
     torch.set_num_threads(1)
-    args = main.parse_args(
-        ["--inference", "--method", method, "--backbone", backbone, "--savedir", "unused"]
-    )
-    model = build_model(args, CLASSES).eval()
-    stepper = Stepper(model, Views(model.size_rule), nullcontext())
-    with TemporaryDirectory() as folder:
-        video = Path(folder) / "video.mp4"
-        if not soak:
-            write_video(video, frames, size)
-        with (
-            Drive(size) if soak else open_source(str(video)) as source,
-            ReadAhead(source) as ahead,
-            InferenceOutput(
-                Path(folder), "video", ["overlay"], source.fps, default_palette(CLASSES), 0.5
-            ) as output,
-        ):
+    stepper = untrained(backbone, method)
+    with (
+        TemporaryDirectory() as name,
+        open_stream(Path(name), frames, size, soak=soak) as source,
+        ReadAhead(source) as ahead,
+        overlay(Path(name), source.fps) as output,
+    ):
+        # A drive has no end of its own
+        labelled = stream(stepper, islice(ahead, frames), device=torch.device("cpu"))
+        return follow(written(labelled, output), max(frames // MARKS, 1))
 
-            def written():
-                for frame, prediction, seconds in stream(
-                    stepper, islice(ahead, frames), device=torch.device("cpu")
-                ):
-                    output.write(frame.image, frame.name, prediction.numpy())
-                    yield frame, prediction, seconds
 
-            return follow(written(), max(frames // MARKS, 1))
+def untrained(backbone: str, method: str) -> Stepper:
+    argv = ["--inference", "--method", method, "--backbone", backbone, "--savedir", "unused"]
+    model = build_model(main.parse_args(argv), CLASSES).eval()
+    return Stepper(model, Views(model.size_rule), nullcontext())
+
+
+def open_stream(folder: Path, frames: int, size: tuple[int, int], *, soak: bool) -> Source:
+    """An endless drive for the soak, else a video file in the folder."""
+    if soak:
+        return Drive(size)
+    video = folder / "video.mp4"
+    write_video(video, frames, size)
+    return open_source(str(video))
+
+
+def overlay(folder: Path, fps: float) -> InferenceOutput:
+    palette = default_palette(CLASSES)
+    return InferenceOutput(folder, "video", ["overlay"], fps=fps, palette=palette, alpha=0.5)
+
+
+def written(labelled: Iterable[tuple], output: InferenceOutput) -> Iterator[tuple]:
+    """engine.stream's frames, each once it is written."""
+    for frame, prediction, seconds in labelled:
+        output.write(frame.image, frame.name, prediction.numpy())
+        yield frame, prediction, seconds
 
 
 def growth(marks: dict[int, float]) -> float:
     """The largest later mark relative to the first one."""
+    # Until the first mark libraries still allocate what they keep
     first, *later = marks.values()
     return max(later) / first - 1
 
 
-def run(argv: list[str] | None = None) -> dict:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    frames = f"default: {DEFAULTS[1]}; {SOAK_DEFAULTS[1]} for the soak"
+    soak = "two hours of a synthetic stream, compressed"
     parser.add_argument("--backbone", default="erf")
     parser.add_argument("--method", default=None, help="default: single; lma for the soak")
-    parser.add_argument(
-        "--frames",
-        type=int,
-        default=None,
-        help=f"default: 2000; {HOURS * 3600 * RATE} for the soak",
-    )
+    parser.add_argument("--frames", type=int, default=None, help=frames)
     parser.add_argument("--size", nargs=2, type=int, default=(64, 128), metavar=("H", "W"))
-    parser.add_argument(
-        "--soak", action="store_true", help="two hours of a synthetic stream, compressed"
-    )
+    parser.add_argument("--soak", action="store_true", help=soak)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
-    method = args.method or ("lma" if args.soak else "single")
-    frames = args.frames or (HOURS * 3600 * RATE if args.soak else 2000)
-    memory, times = measure(args.backbone, method, frames, tuple(args.size), soak=args.soak)
+    method, count = DEFAULTS
+    if args.soak:
+        method, count = SOAK_DEFAULTS
+    args.method = args.method or method
+    args.frames = args.frames or count
+    return args
+
+
+def run(argv: list[str] | None = None) -> dict:
+    args = parse_args(argv)
+    memory, times = measure(
+        args.backbone, args.method, args.frames, tuple(args.size), soak=args.soak
+    )
     print("frames   MiB     ms a frame")
     for done in memory:
         print(f"{done:6d}  {memory[done]:6.1f}  {times[done]:6.2f}")

@@ -1,5 +1,6 @@
-// Local attention's kernels for a CPU as a program, for sanitizers: every map has its exact size.
-// A problem comes on stdin, its results leave on stdout; see kernels.py and test_local_attention_cpp.py.
+// Local attention's kernels for a CPU as a program, for sanitizers: every map has its exact size. A
+// problem comes on stdin, its results leave on stdout; see kernels.py and
+// test_local_attention_cpp.py.
 #include "../models/ops/kernels/local_attention.cpp"
 
 #include <cstdio>
@@ -21,11 +22,12 @@ struct Map {
 
 int main()
 {
-    int header[7];                          // batch, height, width, frames, with a constant, threads - 1, reads only
+    int header[7];  // batch, height, width, frames, with a constant, threads - 1, reads only
     if (fread(header, 4, 7, stdin) != 7)
         return 4;
     const size_t cells = size_t(header[0]) * header[1] * header[2];
-    Map query(cells * KEY_CHANNELS), of_query(query.size), gradient(cells * VALUE_CHANNELS), read(gradient.size);
+    Map query(cells * KEY_CHANNELS), of_query(query.size), gradient(cells * VALUE_CHANNELS),
+        read(gradient.size);
     Map constant(1), softmax(2 * cells), delta(cells);
     std::vector<Map> maps[4];               // keys, values, gradients of both
     std::vector<float *> data[4];
@@ -37,9 +39,24 @@ int main()
             if (kind < 2)
                 maps[kind][t].take();
         }
-    Problem p = {header[0], header[1], header[2], header[3], WINDOW, KEY_CHANNELS, VALUE_CHANNELS, 1 + 2 * header[5],
-                 query.data.get(), gradient.data.get(), header[4] ? constant.data.get() : nullptr, data[0].data(),
-                 data[1].data(), softmax.data.get(), delta.data.get(), read.data.get(), data[2].data(), data[3].data()};
+    Problem p = {header[0],
+                 header[1],
+                 header[2],
+                 header[3],
+                 WINDOW,
+                 KEY_CHANNELS,
+                 VALUE_CHANNELS,
+                 1 + 2 * header[5],
+                 query.data.get(),
+                 gradient.data.get(),
+                 header[4] ? constant.data.get() : nullptr,
+                 data[0].data(),
+                 data[1].data(),
+                 softmax.data.get(),
+                 delta.data.get(),
+                 read.data.get(),
+                 data[2].data(),
+                 data[3].data()};
     if (read_memory(p))
         return 5;
     p.result = of_query.data.get();

@@ -1,7 +1,8 @@
-// The kernels of local attention on a CPU: every CUDA thread is a fiber, barriers and shuffles are where fibers wait.
-// Fibers of a block run one after the other, in order or in reverse, from one barrier to the next; a missing barrier
-// shows as other numbers, or under ThreadSanitizer as a race. Copies to shared memory happen late, when they are waited
-// for, or at once. Shared memory has its exact size (AddressSanitizer watches it) and begins as NaN.
+// The kernels of local attention on a CPU: every CUDA thread is a fiber, barriers and shuffles are
+// where fibers wait. Fibers of a block run one after the other, in order or in reverse, from one
+// barrier to the next; a missing barrier shows as other numbers, or under ThreadSanitizer as a
+// race. Copies to shared memory happen late, when they are waited for, or at once. Shared memory
+// has its exact size (AddressSanitizer watches it) and begins as NaN.
 //
 // A problem comes on stdin, its results leave on stdout; see test_local_attention_kernel.py.
 #include <ucontext.h>
@@ -64,15 +65,19 @@ static float widen(Half x)
     return x.bits >> 15 ? -size : size;
 }
 
-static void narrow(float x, Bfloat &to) { to.bits = (bits_of(x) + 0x7fff + (bits_of(x) >> 16 & 1)) >> 16; }
+static void narrow(float x, Bfloat &to)
+{
+    to.bits = (bits_of(x) + 0x7fff + (bits_of(x) >> 16 & 1)) >> 16;
+}
 
-static void narrow(float x, Tf32 &to) { to.bits = bits_of(x) + 0x1000; }       // halves away from zero
+static void narrow(float x, Tf32 &to) { to.bits = bits_of(x) + 0x1000; }  // halves away from zero
 
 static void narrow(float x, Half &to)
 {
     const float size = fabsf(x);
     int exponent = size > 0 ? fmax(ilogbf(size), -14) : -14;
-    int steps = nearbyintf(ldexpf(size, 10 - exponent));        // of 2^(exponent - 10); 1024 to 2048 if normal
+    // of 2^(exponent - 10); 1024 to 2048 if normal
+    int steps = nearbyintf(ldexpf(size, 10 - exponent));
     to.bits = bits_of(x) >> 16 & 0x8000;
     to.bits |= size >= 65520 ? 0x7c00 : steps + (exponent + 14) * 1024;
 }
@@ -212,16 +217,19 @@ UNWATCHED static bool __any_sync(unsigned, bool x)
     return any;
 }
 
-// Tensor cores: the lanes give parts of two matrices and get parts of what their product adds, as PTX lays them out.
+// Tensor cores: the lanes give parts of two matrices and get parts of what their product adds, as
+// PTX lays them out.
 
-static float number(Tf32, unsigned bits, int) { return __uint_as_float(bits & 0xffffe000u); }   // the rest is ignored
+// The rest is ignored
+static float number(Tf32, unsigned bits, int) { return __uint_as_float(bits & 0xffffe000u); }
 template <class T> static float number(T, unsigned bits, int k)
 {
     return widen(T{static_cast<unsigned short>(k % 2 ? bits >> 16 : bits)});
 }
 
 template <class T>
-UNWATCHED static void multiply_add(T type, float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2])
+UNWATCHED static void multiply_add(
+    T type, float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2])
 {
     constexpr int packed = 4 / sizeof(T);           // inner columns that share a register
     const Slots all = exchange({a[0], a[1], a[2], a[3], b[0], b[1]});
@@ -231,8 +239,9 @@ UNWATCHED static void multiply_add(T type, float (&sums)[4], const unsigned (&a)
         double sum = sums[i];
         for (int k = 0; k < 8 * packed; ++k) {
             const int holder = k / packed % 4, later = k / packed / 4;
-            sum += static_cast<double>(number(type, all[row % 8 * 4 + holder][row / 8 + 2 * later], k))
-                   * number(type, all[column * 4 + holder][4 + later], k);
+            sum +=
+                static_cast<double>(number(type, all[row % 8 * 4 + holder][row / 8 + 2 * later], k))
+                * number(type, all[column * 4 + holder][4 + later], k);
         }
         sums[i] = sum;
     }
@@ -277,7 +286,8 @@ UNWATCHED static void run_block(int shared)
         fiber.thread = {static_cast<unsigned>(i), 0, 0};
         fiber.waits = nullptr;
         fiber.started = fiber.done = false;
-        TSAN(if (fiber.watch) __tsan_destroy_fiber(fiber.watch); fiber.watch = __tsan_create_fiber(0));
+        TSAN(if (fiber.watch) __tsan_destroy_fiber(fiber.watch);
+             fiber.watch = __tsan_create_fiber(0));
         if (!fiber.stack)
             fiber.stack.reset(new char[STACK]);
     }
@@ -333,17 +343,26 @@ extern "C" int run_pass(int pass, const Problem *given, int x, int y, int z)
 
 static void launch(int pass, const Problem &given, int maps)
 {
-    run_pass(pass, &given, quotient(given.width, 8), quotient(given.height, plans[pass][2]), maps * plans[pass][3]);
+    run_pass(pass, &given, quotient(given.width, 8), quotient(given.height, plans[pass][2]),
+             maps * plans[pass][3]);
 }
 
 // Where the members of Problem lie, then its size; the launcher fills it from Python.
 static void print_layout()
 {
-    const size_t places[] = {
-        offsetof(Problem, query), offsetof(Problem, gradient), offsetof(Problem, constant), offsetof(Problem, softmax),
-        offsetof(Problem, delta), offsetof(Problem, keys), offsetof(Problem, values), offsetof(Problem, results),
-        offsetof(Problem, height), offsetof(Problem, width), offsetof(Problem, frames), offsetof(Problem, unused),
-        sizeof(Problem)};
+    const size_t places[] = {offsetof(Problem, query),
+                             offsetof(Problem, gradient),
+                             offsetof(Problem, constant),
+                             offsetof(Problem, softmax),
+                             offsetof(Problem, delta),
+                             offsetof(Problem, keys),
+                             offsetof(Problem, values),
+                             offsetof(Problem, results),
+                             offsetof(Problem, height),
+                             offsetof(Problem, width),
+                             offsetof(Problem, frames),
+                             offsetof(Problem, unused),
+                             sizeof(Problem)};
     for (size_t place : places)
         printf("%zu ", place);
 }
@@ -380,7 +399,7 @@ int main(int arguments, char **)
         print_layout();
         return 0;
     }
-    int header[7];                          // batch, height, width, frames, with a constant, reversed, reads only
+    int header[7];  // batch, height, width, frames, with a constant, reversed, reads only
     if (fread(header, 4, 7, stdin) != 7)
         return 4;
     TSAN(home_watch = __tsan_get_current_fiber());
@@ -413,7 +432,8 @@ int main(int arguments, char **)
         Map<VALUE> rounded(read.size);
         Map<float> its_softmax(softmax.size);
         Problem again = given;
-        again.results[0] = rounded.data.get(), again.softmax = reinterpret_cast<float2 *>(its_softmax.data.get());
+        again.results[0] = rounded.data.get(),
+        again.softmax = reinterpret_cast<float2 *>(its_softmax.data.get());
         launch(TENSOR_READ, again, batch);
         rounded.give(), its_softmax.give();
     }

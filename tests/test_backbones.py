@@ -1,5 +1,7 @@
 """What every backbone promises (models/backbones/backbone.py), and what its paper says of it."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,14 @@ from models.backbones.resnet import Bottleneck, dilated_layers
 
 SMALL = [ERFNet, PSPNet18, ResNet50V1c]  # one of each family
 ALL = [*SMALL, PSPNet50, PSPNet101, ResNet101V1c]
+HEADS = {
+    ERFNet: "decoder",
+    PSPNet18: "cls",
+    PSPNet50: "cls",
+    PSPNet101: "cls",
+    ResNet50V1c: "head",
+    ResNet101V1c: "head",
+}
 
 
 def size(module: nn.Module) -> int:
@@ -31,10 +41,9 @@ def test_attributes_say_what_the_maps_are(cls):
     logits = backbone.decode(features)
     assert features.last.shape[:2] == (2, backbone.channels)
     assert logits.shape[:2] == (2, backbone.num_outputs)
-    for map_, stride in (
-        (features.last, backbone.stride),
-        *zip(features.stages, backbone.stage_strides, strict=True),
-    ):
+    maps = [features.last, *features.stages]
+    strides = [backbone.stride, *backbone.stage_strides]
+    for map_, stride in zip(maps, strides, strict=True):
         assert map_.shape[-2:] == tuple(-(-side // stride) for side in frame.shape[-2:])
     auxiliary = backbone.auxiliary(features)
     assert auxiliary is None or auxiliary.shape == logits.shape
@@ -65,9 +74,9 @@ def test_every_parameter_that_the_losses_reach_learns(cls):
     backbone = cls(5).train()
     features = backbone.encode(frame_for(backbone))
     auxiliary = backbone.auxiliary(features)
-    loss = backbone.decode(features).square().mean() + (
-        0 if auxiliary is None else auxiliary.square().mean()
-    )
+    loss = backbone.decode(features).square().mean()
+    if auxiliary is not None:
+        loss = loss + auxiliary.square().mean()
     loss.backward()
     assert [name for name, parameter in backbone.named_parameters() if parameter.grad is None] == []
 
@@ -75,14 +84,10 @@ def test_every_parameter_that_the_losses_reach_learns(cls):
 @pytest.mark.parametrize("cls", ALL)
 def test_the_encoder_is_a_proper_part_of_the_network(cls):
     backbone = cls(5)
+    head = getattr(backbone, HEADS[cls])
     encoder = [id(p) for part in backbone.encoder_parts() for p in part.parameters()]
     assert len(set(encoder)) == len(encoder) < len(list(backbone.parameters()))
-    heads = (
-        backbone.decoder
-        if cls is ERFNet
-        else (backbone.cls if hasattr(backbone, "cls") else backbone.head)
-    )
-    assert not set(encoder) & {id(p) for p in heads.parameters()}
+    assert not set(encoder) & {id(p) for p in head.parameters()}
 
 
 @pytest.mark.parametrize("cls", [PSPNet18, ResNet50V1c])
@@ -91,33 +96,22 @@ def test_the_encoder_is_a_proper_part_of_the_network(cls):
 def test_any_size_works_where_the_rule_says_so(cls, height, width):
     backbone = cls(3).eval()
     assert backbone.size_rule == SizeRule()
-    assert backbone(torch.rand(1, 3, height, width)).shape == (
-        1,
-        3,
-        -(-height // 8),
-        -(-width // 8),
-    )
+    logits = backbone(torch.rand(1, 3, height, width))
+    assert logits.shape == (1, 3, -(-height // 8), -(-width // 8))
 
 
 def test_size_rules_are_the_published_ones():
-    assert [str(cls.size_rule) for cls in (ERFNet, PSPNet50, PSPNet101)] == [
-        "a multiple of 8",
-        "8n+1",
-        "8n+1",
-    ]
+    assert str(ERFNet.size_rule) == "a multiple of 8"
+    assert str(PSPNet50.size_rule) == str(PSPNet101.size_rule) == "8n+1"
 
 
 @torch.no_grad()
 def test_pspnet_and_fcn_normalise_frames_and_erfnet_does_not():
-    mean, std = (
-        torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    )
+    mean = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
+    std = torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
     frame = torch.rand(1, 3, 16, 16)
-    for cls, expected in (
-        (PSPNet18, (frame - mean) / std),
-        (ResNet50V1c, (frame - mean) / std),
-        (ERFNet, frame),
-    ):
+    normalised = (frame - mean) / std
+    for cls, expected in ((PSPNet18, normalised), (ResNet50V1c, normalised), (ERFNet, frame)):
         backbone = cls(3)
         torch.testing.assert_close(backbone.normalize(frame), expected)
         assert not any("normalize" in key for key in backbone.state_dict())
@@ -141,11 +135,9 @@ def test_erfnet_has_its_published_size_and_one_output_more_than_classes():
 def test_pspnets_have_their_published_sizes(cls, parameters, entries):
     backbone = cls(19)
     assert (size(backbone), len(backbone.state_dict())) == (parameters, entries)
-    if cls is not PSPNet50:
-        assert (
-            size(backbone) - size(backbone.aux)
-            == {PSPNet18: 13_804_371, PSPNet101: 65_707_475}[cls]
-        )
+    without_auxiliary = {PSPNet18: 13_804_371, PSPNet101: 65_707_475}
+    if cls in without_auxiliary:
+        assert size(backbone) - size(backbone.aux) == without_auxiliary[cls]
 
 
 def test_resnet50_v1c_has_its_published_size():
@@ -161,12 +153,10 @@ def test_resnet50_v1c_has_its_published_size():
     "contract, expected", [(True, [[1], [1], [1, 2], [2, 4]]), (False, [[1], [1], [2], [4]])]
 )
 def test_the_last_layers_are_dilated_and_only_the_first_block_contracts(contract, expected):
-    for layer, (first, *rest) in zip(
-        dilated_layers(50, 64, contract_dilation=contract), expected, strict=True
-    ):
-        assert [block.conv2.dilation[0] for block in layer] == [first] + (rest or [first]) * (
-            len(layer) - 1
-        )
+    layers = dilated_layers(50, 64, contract_dilation=contract)
+    for layer, (first, *rest) in zip(layers, expected, strict=True):
+        others = (rest or [first]) * (len(layer) - 1)
+        assert [block.conv2.dilation[0] for block in layer] == [first, *others]
         assert [block.conv2.padding for block in layer] == [block.conv2.dilation for block in layer]
 
 
@@ -179,11 +169,9 @@ def test_blocks_of_resnet_v1c_begin_as_their_shortcut():
     backbone = ResNet50V1c(19)
     blocks = [module for module in backbone.modules() if isinstance(module, Bottleneck)]
     assert len(blocks) == 16 and all((block.bn3.weight == 0).all() for block in blocks)
-    assert all(
-        (module.weight == 1).all()
-        for name, module in backbone.named_modules()
-        if isinstance(module, nn.BatchNorm2d) and not name.endswith("bn3")
-    )
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and not name.endswith("bn3"):
+            assert (module.weight == 1).all()
 
 
 def test_align_corners_of_the_fcn_is_a_choice():
@@ -203,22 +191,18 @@ def test_the_shallow_decoder_is_one_convolution_at_an_eighth():
 
 
 def test_without_batch_norm_the_weights_stay_and_have_no_effect():
-    with_bn, without = ERFNet(3), ERFNet(3, use_bn=False, dropout=(0.5, 0.5))
+    with_bn = ERFNet(3)
+    without = ERFNet(3, use_bn=False, dropout=(0.5, 0.5))
     assert with_bn.state_dict().keys() == without.state_dict().keys()
     without.load_state_dict(with_bn.state_dict())
     frame = torch.rand(1, 3, 32, 32)
     before = without.train()(frame)
-    for module in without.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.constant_(module.weight, 7.0)
-    torch.testing.assert_close(
-        without(frame), before, rtol=0, atol=0
-    )  # train mode: no dropout either
-    assert all(
-        module.num_batches_tracked == 0
-        for module in without.modules()
-        if isinstance(module, nn.BatchNorm2d)
-    )
+    norms = [module for module in without.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        nn.init.constant_(norm.weight, 7.0)
+    # In train mode: there is no dropout either
+    torch.testing.assert_close(without(frame), before, rtol=0, atol=0)
+    assert all(norm.num_batches_tracked == 0 for norm in norms)
     assert not torch.allclose(with_bn.eval()(frame), before)
 
 
@@ -235,3 +219,25 @@ def test_a_decoder_for_fewer_channels_has_the_same_form():
     decoder = Decoder(64, 20).eval()
     assert decoder(torch.rand(1, 64, 4, 6)).shape == (1, 20, 32, 48)
     assert len(decoder.state_dict()) == 88
+
+
+def test_networks_are_built_from_the_options_that_they_know():
+    options = {"shallow_dec": False, "backbone_nobn": False, "align_corners": None}
+
+    def build(cls, **changed):
+        return cls.from_args(3, SimpleNamespace(**options | changed))
+
+    for cls in SMALL:
+        assert build(cls).state_dict().keys() == cls(3).state_dict().keys()
+    assert build(ERFNet).use_bn and not build(ERFNet, backbone_nobn=True).use_bn
+    assert not build(ERFNet).shallow_decoder and build(ERFNet, shallow_dec=True).shallow_decoder
+    assert not build(ResNet50V1c).align_corners
+    assert build(ResNet50V1c, align_corners=True).align_corners
+    assert not build(ResNet50V1c, align_corners=False).align_corners
+    # Options of other networks are not looked at
+    assert PSPNet18.from_args(3, SimpleNamespace()).align_corners
+
+
+def test_only_with_the_shallow_decoder_losses_are_computed_at_the_size_of_the_logits():
+    assert ERFNet(3, shallow_decoder=True).loss_at_logits
+    assert not any(cls(3).loss_at_logits for cls in SMALL)

@@ -1,4 +1,7 @@
-"""Local and global attention: the tiled form is the definition, keeps little, and refuses what it cannot read."""
+"""Local and global attention.
+
+The tiled form computes what the definition says, keeps little, and refuses what it cannot read.
+"""
 
 import pytest
 import torch
@@ -22,10 +25,12 @@ SHAPES = [  # B, C, V, T, H, W, P
 
 
 def tensors(shape, scale: float = 1.0, dtype=torch.float64):
+    """Query (B, C, H, W), keys (B, C, T, H, W), values (B, V, T, H, W)."""
     b, c, v, t, h, w, _ = shape
-    return [scale * torch.randn(size, dtype=dtype) for size in ((b, c, h, w), (b, c, t, h, w))] + [
-        torch.randn(b, v, t, h, w, dtype=dtype)
-    ]
+    query = scale * torch.randn(b, c, h, w, dtype=dtype)
+    keys = scale * torch.randn(b, c, t, h, w, dtype=dtype)
+    values = torch.randn(b, v, t, h, w, dtype=dtype)
+    return [query, keys, values]
 
 
 @pytest.mark.parametrize("constant", [None, 0.7])
@@ -63,7 +68,8 @@ def test_a_constant_that_weighs_next_to_nothing_gets_its_gradient_in_float32(bac
         constant = torch.tensor([-8.0], dtype=dtype, requires_grad=True)
         local_attention(q, k, v, 7, constant, backend=way).square().sum().backward()
         found.append(constant.grad.double())
-    torch.testing.assert_close(*found[::-1], rtol=1e-4, atol=0)
+    exact, single = found
+    torch.testing.assert_close(single, exact, rtol=1e-4, atol=0)
 
 
 def test_gradcheck_of_the_tiled_form():
@@ -104,9 +110,12 @@ def test_nothing_but_the_inputs_is_kept_for_the_backward_pass():
     q, k, v = (x.float().requires_grad_() for x in tensors(shape))
     for backend, per_pixel in (("tiled", 0), ("cpp", 2)):
         kept = []
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda x, to=kept: to.append(x.numel()) or x, lambda x: x
-        ):
+
+        def note(x, kept=kept):
+            kept.append(x.numel())
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
             local_attention(q, k.unbind(2), v.unbind(2), 11, backend=backend)
         inputs = q.numel() + k.numel() + v.numel()
         assert sum(kept) == inputs + per_pixel * 24 * 40, "no weight, no read, no padded copy"
@@ -126,9 +135,8 @@ def test_maps_may_come_as_one_tensor_or_one_by_one_in_any_memory_format():
     stacked = local_attention(q, k, v, 5)
     formats = [x.contiguous(memory_format=torch.channels_last) for x in k.unbind(2)]
     assert torch.equal(stacked, local_attention(q, formats, list(v.unbind(2)), 5))
-    assert torch.equal(
-        stacked, local_attention(q.transpose(2, 3).contiguous().transpose(2, 3), k, v, 5)
-    )
+    columns_first = q.transpose(2, 3).contiguous().transpose(2, 3)
+    assert torch.equal(stacked, local_attention(columns_first, k, v, 5))
 
 
 @pytest.mark.parametrize("channels, size", [(8, 5), (300, 7)])  # both shapes of tiles
@@ -137,22 +145,21 @@ def test_values_in_bfloat16_are_multiplied_in_it_and_nothing_else_is(channels, s
     q, k, v = tensors((2, 4, channels, 3, 11, 19, size), dtype=torch.float32)
     v = v.bfloat16()
     weights = local_weights(q, k, size).bfloat16().float()  # (B, T, P^2, H, W)
-    taps = torch.stack(
-        [torch.stack(list(shifted(value.float(), size)), 1) for value in v.unbind(2)], 1
-    )
+    taps = [torch.stack(list(shifted(value.float(), size)), 1) for value in v.unbind(2)]
+    taps = torch.stack(taps, 1)  # (B, T, P^2, V, H, W)
     expected = torch.einsum("btphw,btpvhw->bvhw", weights, taps)
     read = local_attention(q, k, v, size, backend="tiled")
     assert read.dtype == torch.bfloat16
     torch.testing.assert_close(read.float(), expected, rtol=2**-8, atol=1e-5)
     unrounded = local_attention(q, k, v.float(), size, backend="tiled")
-    assert (expected - unrounded).abs().max() > 1e-4, (
-        "rounding the weights shows: else nothing is tested"
-    )
+    # Else nothing is tested
+    assert (expected - unrounded).abs().max() > 1e-4, "rounding the weights shows"
 
 
 def test_gradients_of_values_in_bfloat16_are_those_of_the_same_values_in_float32():
     q, k, v = tensors((2, 4, 8, 3, 11, 19, 5), dtype=torch.float32)
-    v, g = v.bfloat16(), torch.randn(2, 8, 11, 19).bfloat16()
+    v = v.bfloat16()
+    g = torch.randn(2, 8, 11, 19).bfloat16()
     found = {}
     for dtype in (torch.bfloat16, torch.float32):
         leaves = [x.detach().clone().requires_grad_() for x in (q, k, v.to(dtype))]
@@ -172,7 +179,8 @@ def test_autocast_does_not_round_the_logits_and_half_types_come_back_as_they_wer
         assert torch.equal(local_attention(q, k, v, 5), exact)
         half = local_attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), 5)
     assert half.dtype == torch.bfloat16
-    wide = local_attention(q.bfloat16().float(), k.bfloat16().float(), v.bfloat16().float(), 5)
+    rounded = [x.bfloat16().float() for x in (q, k, v)]
+    wide = local_attention(*rounded, 5)
     torch.testing.assert_close(half.float(), wide, rtol=1e-2, atol=1e-2)
 
 
@@ -183,10 +191,7 @@ def test_autocast_does_not_round_the_logits_and_half_types_come_back_as_they_wer
         ({"size": -1}, "must be odd"),
         ({"backend": "cupyy"}, "unknown backend 'cupyy'.*reference"),
         ({"keys": torch.zeros(1, 3, 2, 5, 6)}, r"a key is \(1, 3, 5, 6\), expected \(1, 2, 5, 6\)"),
-        (
-            {"values": torch.zeros(1, 4, 2, 5, 7)},
-            r"a value is \(1, 4, 5, 7\), expected \(1, 4, 5, 6\)",
-        ),
+        ({"values": torch.zeros(1, 4, 2, 5, 7)}, r"a value is \(1, 4, 5, 7\), expected \(1, 4, 5"),
         ({"values": torch.zeros(1, 4, 3, 5, 6)}, "got 2 keys and 3 values"),
         ({"keys": [], "values": []}, "at least one"),
         ({"constant": torch.zeros(2)}, "one number"),
@@ -217,15 +222,19 @@ def test_global_attention_is_a_scaled_softmax_over_all_cells(constant):
 @pytest.mark.parametrize("size", [3, 9, 31])
 def test_an_attention_map_holds_the_weights_of_its_pixel(size):
     q, k, _ = tensors((1, 3, 1, 2, 6, 8, size))
-    constant, radius, (y, x) = torch.tensor([0.2], dtype=torch.float64), size // 2, (1, 6)
+    constant = torch.tensor([0.2], dtype=torch.float64)
+    radius = size // 2
+    y, x = 1, 6
     found = attention_map(q, k.unbind(2), (y, x), size, constant)
     weights = local_weights(q, k, size, constant)[0, :, :, y, x].unflatten(1, (size, size))
     assert found.shape == (2, 6, 8)
     for row in range(6):
         for column in range(8):
-            dy, dx = row - y + radius, column - x + radius
-            inside = 0 <= dy < size and 0 <= dx < size
-            expected = weights[:, dy, dx] if inside else torch.zeros(2, dtype=torch.float64)
+            dy = row - y + radius
+            dx = column - x + radius
+            expected = torch.zeros(2, dtype=torch.float64)
+            if 0 <= dy < size and 0 <= dx < size:
+                expected = weights[:, dy, dx]
             torch.testing.assert_close(found[:, row, column], expected)
 
 

@@ -1,4 +1,7 @@
-"""Streaming takes no more memory and no more time, the longer it lasts: short forms of benchmarks/stream_memory.py."""
+"""Streaming takes no more memory and no more time, the longer it lasts.
+
+Short forms of benchmarks/stream_memory.py.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,12 @@ from stream_memory import follow, growth, measure
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
+def assert_not_slower(times: dict[int, float]) -> None:
+    """The fastest of the last three marks is little slower than the slowest of the first three."""
+    marks = list(times.values())
+    assert min(marks[-3:]) < 1.5 * max(marks[:3]), times
+
+
 @linux
 def test_memory_after_400_frames_is_within_2_percent_of_that_after_40():
     memory, _ = measure("erf", "single", 400, (32, 64))
@@ -35,16 +44,14 @@ def test_ten_thousand_frames_through_a_memory_take_neither_more_memory_nor_more_
     torch.manual_seed(0)
     model = LMANet(ToyBackbone(5), corr_size=5).eval()
     rng = np.random.default_rng(0)
-    bank = [
-        SimpleNamespace(image=rng.integers(0, 256, (16, 32, 3), np.uint8), work=None)
-        for _ in range(64)
-    ]
+    images = [rng.integers(0, 256, (16, 32, 3), np.uint8) for _ in range(64)]
+    bank = [SimpleNamespace(image=image, work=None) for image in images]
     stepper = Stepper(model, Views(model.size_rule), nullcontext())
     frames = (bank[i % len(bank)] for i in range(10_000))
     memory, times = follow(stream(stepper, frames, device=torch.device("cpu")), 1000)
     assert list(memory) == list(range(1000, 10_001, 1000))
     assert growth(memory) < 0.02, memory
-    assert min(list(times.values())[-3:]) < 1.5 * max(list(times.values())[:3]), times
+    assert_not_slower(times)
 
 
 @linux
@@ -53,7 +60,7 @@ def test_ten_thousand_frames_of_a_drive_through_an_lmanet_take_neither_more_memo
     """As the soak, with reading ahead and an overlay video."""
     memory, times = measure("erf", "lma", 10_000, (32, 64), soak=True)
     assert len(memory) == 10 and growth(memory) < 0.02, memory
-    assert min(list(times.values())[-3:]) < 1.5 * max(list(times.values())[:3]), times
+    assert_not_slower(times)
 
 
 def test_growth_is_seen():

@@ -4,13 +4,14 @@
                            |
                            +-- auxiliary --> logits (training only)
 
-A method never asks which backbone it has: differences are attributes (`channels`, `stride`, `size_rule`,
-`align_corners`) and methods. Frames come in as RGB in [0, 1]; the network normalises them by its
-own submodule `normalize`.
+A method never asks which backbone it has. Differences between backbones are attributes (`channels`,
+`stride`, `size_rule`, `align_corners`) and methods. Frames come in as RGB in [0, 1]; the network
+normalises them by its own submodule `normalize`.
 """
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 
 class Features(NamedTuple):
-    """Maps of one frame. `last` is the one memory methods read (each backbone's docstring says which)."""
+    """Maps of one frame. Memory methods read `last`; each backbone says which map that is."""
 
     last: Tensor  # (B, F, h, w)
     stages: tuple[Tensor, ...] = ()  # of the encoder, finest first, where the backbone offers them
@@ -27,26 +28,28 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class SizeRule:
-    """Sides that work: multiple * n + offset. The engine pads frames up to the next such size."""
+    """Sides that work: multiple * n + offset, n >= 1. The engine pads frames up to the next one."""
 
     multiple: int = 1
     offset: int = 0
 
     def fit(self, side: int) -> int:
         """The smallest side >= `side` that works."""
-        return max(-(-(side - self.offset) // self.multiple), 1) * self.multiple + self.offset
+        steps = -((self.offset - side) // self.multiple)  # rounded up
+        return max(steps, 1) * self.multiple + self.offset
 
     def __str__(self) -> str:
-        return (
-            f"{self.multiple}n+{self.offset}" if self.offset else f"a multiple of {self.multiple}"
-        )
+        if self.offset:
+            return f"{self.multiple}n+{self.offset}"
+        return f"a multiple of {self.multiple}"
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std per channel, for frames in [0, 1]; buffers that stay out of the state dict."""
+    """(x - mean) / std per channel, for frames (B, 3, H, W) in [0, 1]."""
 
     def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float]):
         super().__init__()
+        # Not persistent: published state dicts have no such entries
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -55,11 +58,12 @@ class Normalize(nn.Module):
 
 
 def imagenet_normalize() -> Normalize:
+    """Mean and standard deviation of ImageNet's RGB channels."""
     return Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Backbone(nn.Module):
-    """Base class. A subclass sets the attributes in __init__ and gives encode, embed and classify."""
+    """Base class. A subclass sets the attributes and gives encode, embed and classify."""
 
     num_outputs: int  # channels of the logits
     learned_ignore: bool = False  # whether the last of them stands for "ignore"
@@ -68,17 +72,29 @@ class Backbone(nn.Module):
     size_rule: SizeRule = SizeRule()
     align_corners: bool = False  # of the upsampling of logits
     stage_strides: tuple[int, ...] = ()  # of Features.stages
+    # Whether losses bring the labels to the size of the logits, instead of the logits to that of
+    # the labels. Published for ERFNet's shallow decoder.
+    loss_at_logits: bool = False
 
     def __init__(self):
         super().__init__()
+        # A child of every backbone, so that golden tests can replace all of them by an identity
         self.normalize: nn.Module = nn.Identity()
+
+    @classmethod
+    def from_args(cls, num_classes: int, args: Namespace) -> Backbone:
+        """The network that parsed options (main.parse_args) ask for.
+
+        num_classes: as evaluated, without "ignore". This is the only place that sees options.
+        """
+        return cls(num_classes)
 
     def encode(self, frame: Tensor) -> Features:
         """frame (B, 3, H, W) RGB in [0, 1] -> Features."""
         raise NotImplementedError
 
     def embed(self, features: Features) -> Tensor:
-        """Features -> the map (B, E, h', w') the classifier reads."""
+        """Features -> the map (B, E, h', w') that the classifier reads."""
         raise NotImplementedError
 
     def classify(self, embedding: Tensor) -> Tensor:
@@ -90,7 +106,7 @@ class Backbone(nn.Module):
         return self.classify(self.embed(features))
 
     def second_decoder(self, channels: int) -> nn.Module:
-        """A new decoder of this network's kind for a map of another width: (B, channels, h, w) -> logits."""
+        """A new decoder of this network's kind, for a map (B, channels, h, w) -> logits."""
         raise NotImplementedError
 
     def auxiliary(self, features: Features) -> Tensor | None:
@@ -102,11 +118,14 @@ class Backbone(nn.Module):
         return []
 
     def encoder_parts(self) -> list[nn.Module]:
-        """The modules --train-encoder and --encoder-eval-mode speak of; all others are the decoder's."""
+        """The modules that --train-encoder and --encoder-eval-mode are about.
+
+        All other modules belong to the decoder.
+        """
         raise NotImplementedError
 
     def key_maps(self) -> list:
-        """Published checkpoints this backbone reads (models.keymaps.KeyMap)."""
+        """Published checkpoints that this backbone reads (models.keymaps.KeyMap)."""
         return []
 
     def forward(self, frame: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What heads are built of."""
+"""Building blocks of heads."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from .resnet import initialize
 
 
 class ConvBNReLU(nn.Module):
-    """A convolution that keeps the map's size, batch norm, ReLU: (B, in, h, w) -> (B, out, h, w)."""
+    """Convolution that keeps the map's size, batch norm, ReLU: (B, in, h, w) -> (B, out, h, w)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
         super().__init__()
+        # No bias: the batch norm that follows has one
         self.conv = nn.Conv2d(
             in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False
         )

@@ -1,14 +1,17 @@
 """ERFNet (Romera et al., T-ITS 2018): factorised convolutions, real time on 512x1024 frames.
 
-    frame -- initial_block --> 1/2 -- layers.0 --> 1/4 -- 5 blocks, layers.6 --> 1/8 -- 8 dilated blocks --> last
+    frame -- initial_block --> 1/2 -- layers.0 --> 1/4 -- 5 blocks, layers.6 --> 1/8
+                                                              -- 8 dilated blocks --> last
     last -- decoder.layers: up, 2 blocks, up, 2 blocks --> 1/2 -- output_conv --> logits 1/1
-    last -- decoder.output_conv_stm_shallow --> logits 1/8          (the shallow decoder of LMANet)
+    last -- decoder.output_conv_stm_shallow --> logits 1/8        (the shallow decoder of LMANet)
 
-One output more than there are classes: the last is "ignore", learned. Frames enter as they are, in [0, 1].
-Module names are the published ones.
+The network has one output more than there are classes: the last one is "ignore", which is learned.
+Frames are not normalised: they enter in [0, 1]. Module names are the published ones.
 """
 
 from __future__ import annotations
+
+from argparse import Namespace
 
 import torch
 import torch.nn.functional as F
@@ -21,35 +24,43 @@ EPS = 1e-3  # of every batch norm of this network
 
 
 def halve(x: Tensor) -> Tensor:
-    """F.max_pool2d(x, 2); without gradients as a maximum of slices, which for three channels takes a CPU a tenth."""
+    """F.max_pool2d(x, 2): (B, C, h, w) -> (B, C, h/2, w/2), h and w even."""
     if torch.is_grad_enabled():
         return F.max_pool2d(x, 2)
+    # The same maximum of slices. For three channels a CPU needs a tenth of the time for it.
     rows = torch.maximum(x[..., ::2, :], x[..., 1::2, :])
     return torch.maximum(rows[..., ::2], rows[..., 1::2])
 
 
 class Down(nn.Module):
-    """x (B, in, h, w) -> (B, out, h/2, w/2): a strided convolution beside a pooling; h and w even."""
+    """x (B, in, h, w) -> (B, out, h/2, w/2): a strided convolution beside a pooling; h, w even."""
 
     def __init__(self, in_channels: int, out_channels: int, use_bn: bool = True):
         super().__init__()
+        # The pooled input gives the other in_channels of the output
         self.conv = nn.Conv2d(in_channels, out_channels - in_channels, 3, 2, padding=1)
         self.bn = nn.BatchNorm2d(out_channels, eps=EPS)
         self.use_bn = use_bn
 
     def forward(self, x: Tensor) -> Tensor:
-        out = torch.cat([self.conv(x), halve(x)], dim=1)
-        return F.relu(self.bn(out) if self.use_bn else out, inplace=True)
+        out = torch.cat([self.conv(x), halve(x)], dim=1)  # (B, out, h/2, w/2)
+        if self.use_bn:
+            out = self.bn(out)
+        return F.relu(out, inplace=True)
 
 
 class NonBottleneck(nn.Module):
-    """A residual block of 3x1 and 1x3 convolutions, the second pair dilated: (B, F, h, w) -> the same."""
+    """A residual block: 3x1 and 1x3 convolutions twice, the second pair dilated.
+
+    (B, F, h, w) -> the same shape.
+    """
 
     def __init__(self, channels: int, dilation: int = 1, dropout: float = 0.0, use_bn: bool = True):
         super().__init__()
         self.conv3x1_1 = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
         self.conv1x3_1 = nn.Conv2d(channels, channels, (1, 3), padding=(0, 1))
         self.bn1 = nn.BatchNorm2d(channels, eps=EPS)
+        # As much padding as dilation: the map keeps its size
         self.conv3x1_2 = nn.Conv2d(
             channels, channels, (3, 1), padding=(dilation, 0), dilation=(dilation, 1)
         )
@@ -61,10 +72,16 @@ class NonBottleneck(nn.Module):
         self.use_bn = use_bn
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.conv1x3_1(F.relu(self.conv3x1_1(x), inplace=True))
-        out = F.relu(self.bn1(out) if self.use_bn else out, inplace=True)
-        out = self.conv1x3_2(F.relu(self.conv3x1_2(out), inplace=True))
-        if self.use_bn:  # without batch norm the published block has no dropout either
+        out = F.relu(self.conv3x1_1(x), inplace=True)
+        out = self.conv1x3_1(out)
+        if self.use_bn:
+            out = self.bn1(out)
+        out = F.relu(out, inplace=True)
+
+        out = F.relu(self.conv3x1_2(out), inplace=True)
+        out = self.conv1x3_2(out)
+        # Without batch norm the published block has no dropout either
+        if self.use_bn:
             out = self.dropout(self.bn2(out))
         return F.relu(out + x, inplace=True)
 
@@ -80,20 +97,24 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv(x)
-        return F.relu(self.bn(out) if self.use_bn else out, inplace=True)
+        if self.use_bn:
+            out = self.bn(out)
+        return F.relu(out, inplace=True)
 
 
 class Encoder(nn.Module):
-    """frame (B, 3, H, W) -> (B, 128, H/8, W/8). dropout: of the blocks with 64 and of those with 128 channels."""
+    """frame (B, 3, H, W) -> (B, 128, H/8, W/8)."""
 
     def __init__(self, dropout: tuple[float, float], use_bn: bool):
+        """dropout: of the blocks with 64 channels, and of those with 128."""
         super().__init__()
         early, late = dropout
-        self.initial_block = Down(3, 16, use_bn)
+        self.initial_block = Down(3, 16, use_bn)  # (B, 16, H/2, W/2)
+        # The indices in `layers` are part of the published names
         self.layers = nn.Sequential(
-            Down(16, 64, use_bn),
+            Down(16, 64, use_bn),  # (B, 64, H/4, W/4)
             *(NonBottleneck(64, 1, early, use_bn) for _ in range(5)),
-            Down(64, 128, use_bn),
+            Down(64, 128, use_bn),  # (B, 128, H/8, W/8)
             *(NonBottleneck(128, dilation, late, use_bn) for dilation in (2, 4, 8, 16) * 2),
         )
 
@@ -102,15 +123,15 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """x (B, F, h, w) -- embed --> (B, 16, 4h, 4w) -- classify --> logits (B, num_outputs, 8h, 8w)."""
+    """x (B, F, h, w) -- embed --> (B, 16, 4h, 4w) -- classify --> (B, num_outputs, 8h, 8w)."""
 
     def __init__(self, channels: int, num_outputs: int, use_bn: bool = True):
         super().__init__()
         half = channels // 2
         self.layers = nn.Sequential(
-            Up(channels, half, use_bn),
+            Up(channels, half, use_bn),  # (B, F/2, 2h, 2w)
             *(NonBottleneck(half, use_bn=use_bn) for _ in range(2)),
-            Up(half, 16, use_bn),
+            Up(half, 16, use_bn),  # (B, 16, 4h, 4w)
             *(NonBottleneck(16, use_bn=use_bn) for _ in range(2)),
         )
         self.output_conv = nn.ConvTranspose2d(16, num_outputs, 2, 2)
@@ -126,7 +147,10 @@ class Decoder(nn.Module):
 
 
 class ShallowDecoder(nn.Module):
-    """x (B, F, h, w) -> logits (B, num_outputs, h, w), as the classifier ERFNet's encoder is pretrained with."""
+    """x (B, F, h, w) -> logits (B, num_outputs, h, w): one 1x1 convolution.
+
+    ERFNet's encoder is pretrained with a classifier of the same form.
+    """
 
     def __init__(self, channels: int, num_outputs: int):
         super().__init__()
@@ -142,7 +166,7 @@ class ShallowDecoder(nn.Module):
         return self.classify(x)
 
 
-def freeze_bn(part: nn.Module, use_bn: bool) -> None:
+def freeze_unused_bn(part: nn.Module, use_bn: bool) -> None:
     """A batch norm that is skipped is not trained either."""
     for module in part.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -165,13 +189,23 @@ class ERFNet(Backbone):
         use_bn: bool = True,
         dropout: tuple[float, float] = (0.03, 0.3),
     ):
-        """use_bn=False skips every batch norm and the dropout beside it; their weights stay in the state dict."""
+        """use_bn=False skips every batch norm and the dropout beside it.
+
+        The weights of skipped batch norms stay in the state dict.
+        """
         super().__init__()
-        self.num_outputs = num_classes + 1
-        self.shallow_decoder, self.use_bn = shallow_decoder, use_bn
+        self.num_outputs = num_classes + 1  # the last one is "ignore"
+        self.shallow_decoder = shallow_decoder
+        self.use_bn = use_bn
+        self.loss_at_logits = shallow_decoder
         self.encoder = Encoder(dropout, use_bn)
-        freeze_bn(self.encoder, use_bn)
+        freeze_unused_bn(self.encoder, use_bn)
         self.decoder = self.second_decoder(self.channels)
+
+    @classmethod
+    def from_args(cls, num_classes: int, args: Namespace) -> ERFNet:
+        use_bn = not args.backbone_nobn
+        return cls(num_classes, shallow_decoder=args.shallow_dec, use_bn=use_bn)
 
     def encode(self, frame: Tensor) -> Features:
         return Features(self.encoder(self.normalize(frame)))
@@ -186,12 +220,13 @@ class ERFNet(Backbone):
         if self.shallow_decoder:
             return ShallowDecoder(channels, self.num_outputs)
         decoder = Decoder(channels, self.num_outputs, self.use_bn)
-        freeze_bn(decoder, self.use_bn)
+        freeze_unused_bn(decoder, self.use_bn)
         return decoder
 
     def encoder_parts(self) -> list[nn.Module]:
         return [self.encoder]
 
     def key_maps(self) -> list[KeyMap]:
-        key_maps = (ERFNET_SHALLOW,) if self.shallow_decoder else (ERFNET, ERFNET_ENCODER)
-        return [key_map.prefixed(BACKBONE) for key_map in key_maps]
+        if self.shallow_decoder:
+            return [ERFNET_SHALLOW.prefixed(BACKBONE)]
+        return [ERFNET.prefixed(BACKBONE), ERFNET_ENCODER.prefixed(BACKBONE)]

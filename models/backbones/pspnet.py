@@ -1,11 +1,14 @@
 """PSPNet (Zhao et al., CVPR 2017): a dilated ResNet, pooled at four scales.
 
-    frame -- layer0..4 --> last -- ppm: pool to 1, 2, 3, 6 cells, 1x1 conv, back --> concat -- cls --> logits 1/8
+    frame -- layer0..4 --> last -- ppm --> pooled maps beside `last` -- cls --> logits 1/8
                     |
                  layer3 -- aux --> logits 1/8 (training only)
 
-PSPNet50 and PSPNet101 are semseg's (deep stem, sides 8n+1), PSPNet18 is that of ETC (plain stem, any size).
-Logits stay at 1/8 and are upsampled with aligned corners. Module names are the published ones.
+    ppm: pool to 1, 2, 3 and 6 cells a side, 1x1 convolution, back to the size of `last`
+
+PSPNet50 and PSPNet101 are semseg's (deep stem, sides 8n+1). PSPNet18 is ETC's (plain stem, any
+size). Logits stay at 1/8 and are upsampled with aligned corners. Module names are the published
+ones.
 """
 
 from __future__ import annotations
@@ -37,14 +40,17 @@ from .resnet import (
 
 
 class PyramidPooling(nn.Module):
-    """x (B, F, h, w) -> (B, 2F, h, w): x, and its means over a grid of each number of cells, F/4 channels each."""
+    """x (B, F, h, w) -> (B, 2F, h, w): x beside its means over grids of several sizes.
+
+    bins: cells along each side of a grid; each grid gives F/4 channels.
+    """
 
     def __init__(self, channels: int, bins: tuple[int, ...] = (1, 2, 3, 6)):
         super().__init__()
-        width = channels // len(bins)
+        width = channels // len(bins)  # F/4
         self.features = nn.ModuleList(
             nn.Sequential(
-                nn.AdaptiveAvgPool2d(cells),
+                nn.AdaptiveAvgPool2d(cells),  # (B, F, cells, cells)
                 nn.Conv2d(channels, width, 1, bias=False),
                 nn.BatchNorm2d(width),
                 nn.ReLU(inplace=True),
@@ -53,15 +59,16 @@ class PyramidPooling(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        scales = [
-            F.interpolate(scale(x), x.shape[-2:], mode="bilinear", align_corners=True)
-            for scale in self.features
-        ]
-        return torch.cat([x, *scales], dim=1)
+        size = x.shape[-2:]
+        maps = [x]
+        for scale in self.features:
+            pooled = scale(x)  # (B, F/4, cells, cells)
+            maps.append(F.interpolate(pooled, size, mode="bilinear", align_corners=True))
+        return torch.cat(maps, dim=1)  # (B, 2F, h, w)
 
 
 def classifier(in_channels: int, width: int, num_outputs: int, dropout: float) -> nn.Sequential:
-    """(B, in, h, w) -> logits (B, num_outputs, h, w); indices 0, 1, 4 have weights."""
+    """(B, in, h, w) -> logits (B, num_outputs, h, w); the modules 0, 1 and 4 have weights."""
     return nn.Sequential(
         nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
         nn.BatchNorm2d(width),
@@ -72,7 +79,10 @@ def classifier(in_channels: int, width: int, num_outputs: int, dropout: float) -
 
 
 class PSPNet(Backbone):
-    """Any depth. `last` is layer4's output at 1/8, `stages` are layer1 to layer4, `embed` gives the pooled map."""
+    """Any depth. `last` is layer4's output at 1/8, `stages` are the outputs of layer1 to layer4.
+
+    `embed` gives the pooled map beside `last`, (B, 2F, h, w).
+    """
 
     depth: int
     head_width: int = 512
@@ -82,25 +92,28 @@ class PSPNet(Backbone):
 
     def __init__(self, num_classes: int, *, dropout: float = 0.1):
         super().__init__()
-        self.num_outputs, self.dropout = num_classes, dropout
+        self.num_outputs = num_classes
+        self.dropout = dropout
         self.channels = channels_of(self.depth)
         self.normalize = imagenet_normalize()
         self.layer0 = self.make_stem()
-        stem_channels = self.layer0[-3].num_features  # of the batch norm before ReLU and pooling
-        self.layer1, self.layer2, self.layer3, self.layer4 = dilated_layers(
-            self.depth, stem_channels
-        )
+        # A stem ends with batch norm, ReLU, pooling
+        stem_channels = self.layer0[-3].num_features
+        layers = dilated_layers(self.depth, stem_channels)
+        self.layer1, self.layer2, self.layer3, self.layer4 = layers
         initialize(*self.encoder_parts())
         self.ppm = PyramidPooling(self.channels)
+        # As many channels from pooling as in `last`
         self.cls = classifier(2 * self.channels, self.head_width, num_classes, dropout)
         self.aux = classifier(self.channels // 2, 256, num_classes, dropout)
 
     @staticmethod
     def make_stem() -> nn.Sequential:
+        """(B, 3, H, W) -> (B, C, H/4, W/4), C = 128 here."""
         return deep_stem(64, 64, 128)
 
     def encode(self, frame: Tensor) -> Features:
-        x = self.layer0(self.normalize(frame))
+        x = self.layer0(self.normalize(frame))  # (B, C, H/4, W/4)
         return run_layers(x, (self.layer1, self.layer2, self.layer3, self.layer4))
 
     def embed(self, features: Features) -> Tensor:
@@ -110,15 +123,12 @@ class PSPNet(Backbone):
         return self.cls(embedding)
 
     def second_decoder(self, channels: int) -> nn.Module:
-        return nn.Sequential(
-            OrderedDict(
-                ppm=PyramidPooling(channels),
-                cls=classifier(2 * channels, self.head_width, self.num_outputs, self.dropout),
-            )
-        )
+        ppm = PyramidPooling(channels)
+        cls = classifier(2 * channels, self.head_width, self.num_outputs, self.dropout)
+        return nn.Sequential(OrderedDict(ppm=ppm, cls=cls))
 
     def auxiliary(self, features: Features) -> Tensor:
-        return self.aux(features.stages[2])
+        return self.aux(features.stages[2])  # layer3's output
 
     def auxiliary_parts(self) -> list[nn.Module]:
         return [self.aux]
@@ -145,14 +155,14 @@ class PSPNet18(PSPNet):
 
 
 class PSPNet50(PSPNet):
-    """semseg's, 2048 channels, 4096 pooled."""
+    """semseg's: 2048 channels, 4096 pooled."""
 
     depth = 50
     size_rule = SizeRule(8, 1)
 
 
 class PSPNet101(PSPNet):
-    """semseg's, 2048 channels, 4096 pooled: LMANet's larger backbone and the teacher of ETC."""
+    """semseg's: 2048 channels, 4096 pooled. LMANet's larger backbone and the teacher of ETC."""
 
     depth = 101
     size_rule = SizeRule(8, 1)

@@ -1,23 +1,28 @@
-"""Local attention over several remembered frames: the read of LMANet (Paul et al., IROS 2021, section III-C).
+"""Local attention over remembered frames, the read of LMANet (Paul et al., IROS 2021, III-C).
 
-Every pixel of the query looks at the P x P window around itself in each of T frames:
+Every pixel of the query attends to the P x P window around itself in each of T frames:
 
-    logit(t, dy, dx) = <query(y, x), key_t(y + dy, x + dx)>             raw: not divided by anything
-    weights          = softmax over all T P^2 logits together           and over the constant, if there is one
+    logit(t, dy, dx) = <query(y, x), key_t(y + dy, x + dx)>          raw: not divided by anything
+    weights          = softmax over all T P^2 logits together, and over the constant if there is one
     read(y, x)       = sum of weights * value_t(y + dy, x + dx)
 
-A tap outside the map has a key and a value of zero, and takes part: its logit is 0, its value adds nothing, so
-reads near borders shrink, as published. The constant is one more logit whose value is zero.
+A tap outside the map has a key and a value of zero, and takes part: its logit is 0 and its value
+adds nothing, so reads near borders shrink, as published. The constant is an extra logit whose value
+is zero.
 
-Backends answer the same question: "reference" is the definition, shift by shift; "tiled" (local_attention_tiled.py)
-keeps nothing of the size of the weights and needs PyTorch alone; "cpp" (local_attention_cpp.py) runs kernels made for
-it on CPUs, and "cupy" (local_attention_cupy.py) on NVIDIA GPUs. "auto" takes the fastest that can.
+Several backends compute the same:
+
+    reference   the definition, shift by shift
+    tiled       keeps nothing of the size of the weights (local_attention_tiled.py)
+    cpp         kernels for CPUs (local_attention_cpp.py)
+    cupy        kernels for NVIDIA GPUs (local_attention_cupy.py)
+    auto        the fastest of them that can run
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -38,57 +43,84 @@ def local_attention(
     constant: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """Read the memory: query (B, C, H, W), keys (B, C, T, H, W), values (B, V, T, H, W) -> (B, V, H, W).
+    """query (B, C, H, W), keys (B, C, T, H, W), values (B, V, T, H, W) -> read (B, V, H, W).
 
-    keys, values: or T maps (B, C, H, W) each, which saves stacking them. size: P, odd. constant: a scalar tensor, an
-    extra logit at every pixel. Logits and softmax are in float32 at least. Values of a half type are returned in it,
-    and where it is faster (tiled: bfloat16; cupy: more than 128 channels) multiplied in it by weights rounded to it,
-    summed in float32; cupy multiplies such values of float32 as tf32 if PyTorch is told that it may. Only the reference
-    has a second derivative. ValueError for shapes that do not fit and unknown backends, RuntimeError where the backend
-    asked for cannot run.
+    keys, values: or T maps each, (B, C, H, W) and (B, V, H, W), which saves stacking them. size: P,
+    odd. constant: a scalar tensor, an extra logit at every pixel.
+
+    Logits and softmax are in float32 at least. Values of a half type are returned in it. Where that
+    is faster (tiled: bfloat16; cupy: more than 128 channels), they are also multiplied in it, by
+    weights rounded to it, and summed in float32. cupy multiplies such values of float32 as tf32 if
+    PyTorch is told that it may. Only the reference has a second derivative.
+
+    ValueError for shapes that do not fit and unknown backends, RuntimeError where the backend asked
+    for cannot run.
     """
-    keys, values = as_maps(keys), as_maps(values)
+    keys = as_maps(keys)
+    values = as_maps(values)
     check(query, keys, values, size, constant)
     backend = choose(backend, query, keys, values)
-    with torch.autocast(
-        query.device.type, enabled=False
-    ):  # logits are unscaled: rounding them shows
+    # No autocast: logits are not scaled, so rounding them would show
+    with torch.autocast(query.device.type, enabled=False):
         if backend in KERNELS:
-            return read_by_kernels(KERNELS[backend], query, keys, values, size, constant)
-        dtype, wide = values[0].dtype, torch.promote_types(values[0].dtype, torch.float32)
-        if backend != "tiled" or dtype != torch.bfloat16:
-            values = [x.to(wide) for x in values]
-        read = PLAIN[backend](
-            query.to(wide),
-            [x.to(wide) for x in keys],
-            values,
-            size,
-            None if constant is None else constant.to(wide),
-        )
+            kernels = KERNELS[backend]
+            return read_by_kernels(kernels, query, keys, values, size=size, constant=constant)
+        return read_plain(backend, query, keys, values, size=size, constant=constant)
+
+
+def read_plain(
+    backend: str, query: Tensor, keys: Maps, values: Maps, *, size: int, constant: Tensor | None
+) -> Tensor:
+    """`local_attention` by one of PLAIN. The result has the type of the values."""
+    dtype = values[0].dtype
+    wide = torch.promote_types(dtype, torch.float32)
+    if dtype not in KEPT_TYPES.get(backend, ()):
+        values = [x.to(wide) for x in values]
+    # Logits are never computed in a half type
+    keys = [x.to(wide) for x in keys]
+    if constant is not None:
+        constant = constant.to(wide)
+    read = PLAIN[backend](query.to(wide), keys, values, size, constant)
     return read.to(dtype)
 
 
 def choose(backend: str, query: Tensor, keys: Maps, values: Maps) -> str:
-    """The backend that answers; "auto" takes the kernels where they can run, and says so if they could if installed."""
-    if backend not in (*BACKENDS, *KERNELS):
+    """The backend that computes these maps.
+
+    "auto" takes the kernels of the device where they can run. It warns where they could run but are
+    not installed. ValueError and RuntimeError as in `local_attention`.
+    """
+    names = (*BACKENDS, *KERNELS)
+    if backend not in names:
         raise ValueError(
-            f"unknown backend {backend!r} of local attention: choose from "
-            f"{', '.join((*BACKENDS, *KERNELS))}"
+            f"unknown backend {backend!r} of local attention: choose from {', '.join(names)}"
         )
     if backend in PLAIN:
         return backend
-    name = backend if backend in KERNELS else "cupy" if query.is_cuda else "cpp"
-    unfit = KERNELS[name].unfit(query, keys, values)
-    problem = unfit or KERNELS[name].missing()
-    if backend in KERNELS and problem:
-        raise RuntimeError(f"backend {backend} of local attention cannot be used: {problem}")
-    if problem and not unfit:
-        warn_of(query.device.type, problem)
-    return "tiled" if problem else name
+    if backend in KERNELS:
+        kernels = KERNELS[backend]
+        problem = kernels.unfit(query, keys, values) or kernels.missing()
+        if problem:
+            raise RuntimeError(f"backend {backend} of local attention cannot be used: {problem}")
+        return backend
+
+    name = "cpp"
+    if query.is_cuda:
+        name = "cupy"
+    # Nothing to warn of: these kernels are not made for such maps
+    if KERNELS[name].unfit(query, keys, values):
+        return "tiled"
+    problem = KERNELS[name].missing()
+    if problem:
+        warn_of_slow_read(query.device.type, problem)
+        return "tiled"
+    return name
 
 
+# Under torch.compile it runs once, while the call is traced
 @torch.compiler.assume_constant_result
-def warn_of(device: str, problem: str) -> None:
+def warn_of_slow_read(device: str, problem: str) -> None:
+    # stacklevel 4: the line that calls local_attention
     warnings.warn(
         f"local attention takes its slower way on {device}: {problem}", RuntimeWarning, stacklevel=4
     )
@@ -96,7 +128,9 @@ def warn_of(device: str, problem: str) -> None:
 
 def as_maps(frames: Tensor | Maps) -> list[Tensor]:
     """(B, C, T, H, W) or T maps (B, C, H, W) -> T maps."""
-    return list(frames.unbind(2)) if isinstance(frames, Tensor) else list(frames)
+    if isinstance(frames, Tensor):
+        return list(frames.unbind(2))
+    return list(frames)
 
 
 def check(
@@ -107,51 +141,67 @@ def check(
         raise ValueError(f"the window of local attention must be odd, got {size}")
     if not keys or len(keys) != len(values):
         raise ValueError(
-            f"local attention needs as many values as keys, at least one: got {len(keys)} keys and "
-            f"{len(values)} values"
+            "local attention needs as many values as keys, at least one: "
+            f"got {len(keys)} keys and {len(values)} values"
         )
-    batch, channels, *area = query.shape
-    for what, maps, width in (("key", keys, channels), ("value", values, values[0].shape[1])):
-        for x in maps:
-            if x.shape != (batch, width, *area):
-                raise ValueError(
-                    f"a {what} is {tuple(x.shape)}, expected {(batch, width, *area)} beside the query "
-                    f"{tuple(query.shape)}"
-                )
+    # Values have a number of channels of their own
+    check_maps("key", keys, query, query.shape[1])
+    check_maps("value", values, query, values[0].shape[1])
     if constant is not None and constant.numel() != 1:
         raise ValueError(
             f"the constant of local attention is one number, got {tuple(constant.shape)}"
         )
 
 
+def check_maps(what: str, maps: list[Tensor], query: Tensor, channels: int) -> None:
+    """ValueError unless all maps have so many channels, and else the shape of the query."""
+    batch, _, height, width = query.shape
+    expected = (batch, channels, height, width)
+    for x in maps:
+        if x.shape != expected:
+            raise ValueError(
+                f"a {what} is {tuple(x.shape)}, expected {expected} "
+                f"beside the query {tuple(query.shape)}"
+            )
+
+
 def local_attention_reference(
     query: Tensor, keys: Maps, values: Maps, size: int, constant: Tensor | None
 ) -> Tensor:
-    """The definition: arguments as in `local_attention`, T maps each. Keeps all weights: for checks and small maps."""
-    weights = local_weights(query, keys, size, constant)  # (B, T, P^2, H, W)
-    taps = zip(
-        weights.flatten(1, 2).unbind(1),
-        (tap for value in values for tap in shifted(value, size)),
-        strict=True,
-    )
-    return sum(weight[:, None] * tap for weight, tap in taps)
+    """The definition: arguments as in `local_attention`, T maps each.
+
+    It keeps all weights: for checks and small maps.
+    """
+    weights = local_weights(query, keys, size, constant).flatten(1, 2)  # (B, T P^2, H, W)
+    taps = (tap for value in values for tap in shifted(value, size))
+    pairs = zip(weights.unbind(1), taps, strict=True)
+    return sum(weight[:, None] * tap for weight, tap in pairs)
 
 
 def local_weights(
     query: Tensor, keys: Tensor | Maps, size: int, constant: Tensor | None = None
 ) -> Tensor:
-    """The weights of `local_attention`: (B, T, P^2, H, W), tap (dy + r) P + (dx + r). Sum: 1, less with a constant."""
+    """The weights of `local_attention`: (B, T, P^2, H, W), tap number (dy + r) P + (dx + r).
+
+    They sum to 1, or to less with a constant.
+    """
     keys = as_maps(keys)
-    logits = torch.stack([(query * tap).sum(1) for key in keys for tap in shifted(key, size)], 1)
+    logits = [(query * tap).sum(1) for key in keys for tap in shifted(key, size)]
     if constant is not None:
-        logits = torch.cat([logits, constant.reshape(1, 1, 1, 1).expand_as(logits[:, :1])], 1)
-    weights = logits.softmax(1)
-    return weights[:, : len(keys) * size**2].unflatten(1, (len(keys), size**2))
+        logits.append(constant.reshape(1, 1, 1).expand_as(logits[0]))
+    weights = torch.stack(logits, 1).softmax(1)
+    taps = size**2
+    # Without the constant's weight, which is the last
+    return weights[:, : len(keys) * taps].unflatten(1, (len(keys), taps))
 
 
-def shifted(x: Tensor, size: int):
-    """x (B, C, H, W) -> P^2 maps of the same shape: what lies at (y + dy, x + dx), zero outside, dy before dx."""
-    radius, (height, width) = size // 2, x.shape[-2:]
+def shifted(x: Tensor, size: int) -> Iterator[Tensor]:
+    """x (B, C, H, W) -> P^2 maps of the same shape: what lies at (y + dy, x + dx), zero outside.
+
+    dy is the outer loop, dx the inner one.
+    """
+    height, width = x.shape[-2:]
+    radius = size // 2
     padded = F.pad(x, (radius,) * 4)
     for top in range(size):
         for left in range(size):
@@ -161,3 +211,4 @@ def shifted(x: Tensor, size: int):
 PLAIN = {"reference": local_attention_reference, "tiled": local_attention_tiled}
 BACKENDS = ("auto", *PLAIN)  # that run on any device
 KERNELS = {"cpp": local_attention_cpp, "cupy": local_attention_cupy}
+KEPT_TYPES = {"tiled": (torch.bfloat16,)}  # of values that a backend multiplies as they are

@@ -1,6 +1,7 @@
-"""Local attention on a CPU: calls kernels/local_attention.cpp, which build_library.py builds when it is first needed.
+"""Local attention on a CPU: calls kernels/local_attention.cpp, compiled when it is first needed.
 
-Everything is in float32, by as many threads as PyTorch uses; how many does not change the results.
+Everything is in float32, by as many threads as PyTorch uses. The number of threads does not change
+the results.
 """
 
 from __future__ import annotations
@@ -15,10 +16,23 @@ import torch
 from torch import Tensor
 
 from .build_library import build_library
-from .local_attention_tiled import channels_last, filled_up
+from .local_attention_tiled import channels_last, pad_channels
+
+Given = Tensor | Sequence[Tensor] | None
 
 SOURCE = Path(__file__).parent / "kernels" / "local_attention.cpp"
-MULTIPLE = 16  # that channels are filled up to where they are gathered: the longest vector
+# Channels that are gathered are padded to a multiple of it: the longest vector of a processor
+MULTIPLE = 16
+SIZES = (
+    "batch",
+    "height",
+    "width",
+    "frames",
+    "window",
+    "key_channels",
+    "value_channels",
+    "threads",
+)
 ADDRESSES = (
     "query",
     "gradient",
@@ -37,30 +51,22 @@ class Problem(ctypes.Structure):
     """struct Problem of the kernels."""
 
     _fields_ = [
-        *(
-            (name, ctypes.c_int)
-            for name in (
-                "batch",
-                "height",
-                "width",
-                "frames",
-                "window",
-                "key_channels",
-                "value_channels",
-                "threads",
-            )
-        ),
+        *((name, ctypes.c_int) for name in SIZES),
         *((name, ctypes.c_void_p) for name in ADDRESSES),
     ]
 
 
 def unfit(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> str | None:
     """Why these maps are not for the kernels, or None."""
+    # The device first: on another one the type does not matter
     maps = [query, *keys, *values]
     if any(x.device.type != "cpu" for x in maps):
-        return f"the maps are on {', '.join(sorted({str(x.device) for x in maps}))}, not on the CPU"
-    wide = [x.dtype for x in maps if torch.promote_types(x.dtype, torch.float32) != torch.float32]
-    return f"the maps are {wide[0]}: the kernels compute in float32" if wide else None
+        devices = sorted({str(x.device) for x in maps})
+        return f"the maps are on {', '.join(devices)}, not on the CPU"
+    for x in maps:
+        if torch.promote_types(x.dtype, torch.float32) != torch.float32:
+            return f"the maps are {x.dtype}: the kernels compute in float32"
+    return None
 
 
 @torch.compiler.assume_constant_result
@@ -69,6 +75,7 @@ def missing() -> str | None:
     return build_problem()
 
 
+# Asked at every read, compiled at most once
 @cache
 def build_problem() -> str | None:
     try:
@@ -80,6 +87,7 @@ def build_problem() -> str | None:
 
 @cache
 def library() -> ctypes.CDLL:
+    # The struct is written down twice, here and in the kernels
     loaded = build_library(SOURCE)
     size = ctypes.c_int.in_dll(loaded, "problem_size").value
     assert size == ctypes.sizeof(Problem), "both structs have the same members"
@@ -88,31 +96,29 @@ def library() -> ctypes.CDLL:
 
 def laid_out(
     query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]
-) -> tuple[Tensor, list, list]:
-    """Maps (B, C, H, W) -> (B, H, W, C) in float32; values with channels of zeros that fill them up."""
-    query, *keys = (channels_last(x.float()) for x in (query, *keys))
-    return query, keys, [filled_up(channels_last(x.float()), MULTIPLE) for x in values]
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Maps (B, C, H, W) -> (B, H, W, C) in float32; values with channels of zeros at their end."""
+    query = channels_last(query.float())
+    keys = [channels_last(x.float()) for x in keys]
+    # The read gathers values only: keys may have any number of channels here
+    values = [pad_channels(channels_last(x.float()), MULTIPLE) for x in values]
+    return query, keys, values
 
 
 def read(
     query: Tensor,
     keys: Sequence[Tensor],
     values: Sequence[Tensor],
+    *,
     size: int,
     constant: Tensor | None,
     products: str,
 ) -> tuple[Tensor, Tensor]:
     """-> read (B, H, W, V), softmax (B, H, W, 2). Products are always exact."""
-    result, softmax = values[0].new_empty(values[0].shape), query.new_empty((*query.shape[:3], 2))
-    call(
-        "read_memory",
-        size,
-        query,
-        keys,
-        values,
-        constant=constant,
-        writes={"softmax": softmax, "result": result},
-    )
+    result = values[0].new_empty(values[0].shape)  # (B, H, W, V)
+    softmax = query.new_empty((*query.shape[:3], 2))  # largest logit, 1 / sum of exponentials
+    reads = {"query": query, "keys": keys, "values": values, "constant": constant}
+    run_pass("read_memory", size, reads, {"softmax": softmax, "result": result})
     return result, softmax
 
 
@@ -122,69 +128,90 @@ def gradients(
     query: Tensor,
     keys: Sequence[Tensor],
     values: Sequence[Tensor],
+    *,
     size: int,
     constant: Tensor | None,
 ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
-    """-> those of query, keys and values, and the sum of weights times their gradients (B, H, W)."""
+    """-> gradients of query, keys and values, and delta (B, H, W).
+
+    delta: the sum of a pixel's weights times their gradients.
+    """
     channels = query.shape[-1]
-    query, *keys = (filled_up(x, MULTIPLE) for x in (query, *keys))
-    of_query, *of_keys = (x.new_empty(x.shape) for x in (query, *keys))
-    of_values, delta = [x.new_empty(x.shape) for x in values], softmax.new_empty(softmax.shape[:3])
-    given = {"constant": constant, "gradient": gradient, "softmax": softmax}
-    call(
-        "gradient_of_query",
-        size,
-        query,
-        keys,
-        values,
-        **given,
-        writes={"delta": delta, "result": of_query},
-    )
-    call(
-        "gradient_of_memory",
-        size,
-        query,
-        keys,
-        values,
-        **given,
-        delta=delta,
-        writes={"of_keys": of_keys, "of_values": of_values},
-    )
-    of_query, *of_keys = (x[..., :channels].contiguous() for x in (of_query, *of_keys))
-    return of_query, of_keys, of_values, delta
+    # The backward pass gathers query and keys as well
+    query = pad_channels(query, MULTIPLE)
+    keys = [pad_channels(x, MULTIPLE) for x in keys]
+    grad_query = query.new_empty(query.shape)
+    grad_keys = [x.new_empty(x.shape) for x in keys]
+    grad_values = [x.new_empty(x.shape) for x in values]
+    delta = softmax.new_empty(softmax.shape[:3])  # (B, H, W)
+
+    reads = {"query": query, "keys": keys, "values": values, "constant": constant}
+    reads |= {"gradient": gradient, "softmax": softmax}
+    run_pass("gradient_of_query", size, reads, {"delta": delta, "result": grad_query})
+    # The pass of the query has written delta, which that of the memory needs
+    reads |= {"delta": delta}
+    writes = {"of_keys": grad_keys, "of_values": grad_values}
+    run_pass("gradient_of_memory", size, reads, writes)
+
+    # Without the channels of zeros
+    grad_query = grad_query[..., :channels].contiguous()
+    grad_keys = [x[..., :channels].contiguous() for x in grad_keys]
+    return grad_query, grad_keys, grad_values, delta
 
 
-def call(
-    name: str,
-    size: int,
-    query: Tensor,
-    keys: Sequence[Tensor],
-    values: Sequence[Tensor],
-    *,
-    writes: dict[str, Tensor | Sequence[Tensor]],
-    **reads: Tensor | None,
-) -> None:
-    """Run a pass."""
+def run_pass(name: str, size: int, reads: dict[str, Given], writes: dict[str, Given]) -> None:
+    """Run one pass of the kernels. MemoryError where there is not enough memory.
+
+    reads, writes: tensors, or a tensor per frame, by the names in ADDRESSES.
+    """
+    query = reads["query"]
+    values = reads["values"]
     assert values[0].shape[3] % MULTIPLE == 0, "as laid_out has them"
+    batch, height, width, key_channels = query.shape
     problem = Problem(
-        *query.shape[:3],
-        len(keys),
-        size,
-        query.shape[3],
-        values[0].shape[3],
-        torch.get_num_threads(),
+        batch=batch,
+        height=height,
+        width=width,
+        frames=len(values),
+        window=size,
+        key_channels=key_channels,
+        value_channels=values[0].shape[3],
+        threads=torch.get_num_threads(),
     )
-    held = []  # what the addresses belong to
-    reads = {"query": query, "keys": keys, "values": values, **reads}
-    reads = {
-        key: [y.contiguous() for y in x] if isinstance(x, (list, tuple)) else x.contiguous()
-        for key, x in reads.items()
-        if x is not None
-    }
-    for key, x in {**reads, **writes}.items():
-        maps = x if isinstance(x, (list, tuple)) else [x]
-        assert all(y.dtype == torch.float32 and y.is_contiguous() for y in maps), key
-        held += [x, (ctypes.c_void_p * len(maps))(*(y.data_ptr() for y in maps))]
-        setattr(problem, key, held[-1][0] if x is maps[0] else ctypes.addressof(held[-1]))
-    if getattr(library(), name)(ctypes.byref(problem)):
+    # What the addresses point to must live until the pass is done
+    held = [set_address(problem, field, contiguous(given)) for field, given in reads.items()]
+    held += [set_address(problem, field, given) for field, given in writes.items()]
+    failed = getattr(library(), name)(ctypes.byref(problem))
+    if failed:
         raise MemoryError("local attention needs more memory than there is")
+
+
+def contiguous(given: Given) -> Given:
+    if given is None:
+        return None
+    if isinstance(given, Tensor):
+        return given.contiguous()
+    return [x.contiguous() for x in given]
+
+
+def set_address(problem: Problem, field: str, given: Given) -> object:
+    """Let a field of the struct point to a tensor, or to an array of the addresses of tensors.
+
+    None leaves a null pointer. -> what has to be kept alive.
+    """
+    if given is None:
+        return None
+    if isinstance(given, Tensor):
+        assert readable(given), field
+        setattr(problem, field, given.data_ptr())
+        return given
+    assert all(readable(x) for x in given), field
+    # An array of pointers, one per frame
+    addresses = (ctypes.c_void_p * len(given))(*(x.data_ptr() for x in given))
+    setattr(problem, field, ctypes.addressof(addresses))
+    return given, addresses
+
+
+def readable(x: Tensor) -> bool:
+    """Whether the kernels can read it; the shape is not looked at."""
+    return x.dtype == torch.float32 and x.is_contiguous()

@@ -1,68 +1,47 @@
-"""Local attention on NVIDIA GPUs: launches the kernels of kernels/local_attention.cu through CuPy.
+"""Local attention on NVIDIA GPUs, by the kernels that cuda_kernels.py compiles and launches.
 
-The kernels read the maps of every frame where they are (a struct of pointers, passed by value), so memory is never
-stacked or copied; reading is one launch, the backward pass three. They are compiled when first used, per channels,
-window, types and device; sizes are arguments. Launches go to PyTorch's current stream, tensors come from its allocator,
-nothing waits for the GPU: a CUDA graph can capture them once a first call has compiled them.
+The kernels read the maps of every frame where they are, so memory is never stacked or copied.
+Reading is one launch, the backward pass three. Tensors come from PyTorch's allocator.
 
-Logits, softmax and gradients are in float32 whatever the maps are stored in. So are the products of weights and values,
-but where there are more than 128 channels of values tensor cores compute these: of values of a half type, with weights
-rounded to it, and of float32 as tf32 if PyTorch is told that products of float32 may be.
+Logits, softmax and gradients are in float32 whatever the maps are stored in. So are the products of
+weights and values, with one exception. Where there are more than 128 channels of values, tensor
+cores compute these products: of values of a half type, with weights rounded to it, and of float32
+as tf32 if PyTorch is told that products of float32 may be.
 
-The operators that launch them are in read_memory.py. CuPy is imported when a kernel is first built.
+The operators that call this module are in read_memory.py.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .local_attention_tiled import channels_last, filled_up
+from .cuda_kernels import FRAMES, Launch, build, options_of
+from .local_attention_tiled import channels_last, pad_channels
 
-FOLDER = Path(__file__).parent / "kernels"
-TYPES = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "Bfloat"}
-FRAMES = 16  # MAX_FRAMES of the kernels
-PASSES = (
-    "read_memory",
-    "gradient_of_query",
-    "gradient_of_keys",
-    "gradient_of_values",
-    "read_memory_tensor",
-)
-READS = {
-    "exact": "read_memory",
-    "tensor": "read_memory_tensor",
-}  # by the products of weights and values
-PROBLEM = np.dtype(
-    [  # struct Problem of the kernels
-        *((name, "u8") for name in ("query", "gradient", "constant", "softmax", "delta")),
-        *((name, "u8", FRAMES) for name in ("keys", "values", "results")),
-        *((name, "i4") for name in ("height", "width", "frames", "unused")),
-    ],
-    align=True,
-)
+TYPES = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "Bfloat"}  # in C++
+# By how weights and values are multiplied
+READS = {"exact": "read_memory", "tensor": "read_memory_tensor"}
+ALIGNMENT = 16  # bytes: the kernels copy so many at a time
 
 
 def laid_out(
     query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]
-) -> tuple[Tensor, list, list]:
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Maps (B, C, H, W) -> (B, H, W, C), those of keys and those of values of one type each."""
     query, *keys = of_one_type([query, *keys])
     return query, keys, of_one_type(values)
 
 
 def of_one_type(maps: Sequence[Tensor]) -> list[Tensor]:
-    """Maps (B, C, H, W) -> (B, H, W, C) of one type; with channels of zeros until they fill 16 bytes."""
+    """Maps (B, C, H, W) -> (B, H, W, C) of one type; channels of zeros fill up 16 bytes."""
     dtype = common_type(maps)
-    return [filled_up(channels_last(x.to(dtype)), 16 // dtype.itemsize) for x in maps]
+    multiple = ALIGNMENT // dtype.itemsize
+    return [pad_channels(channels_last(x.to(dtype)), multiple) for x in maps]
 
 
 def common_type(maps: Sequence[Tensor]) -> torch.dtype:
@@ -79,15 +58,18 @@ def unfit(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> st
     if not query.is_cuda:
         return f"the query is on {query.device}, not on a CUDA device"
     if any(x.device != query.device for x in maps):
-        return f"the maps are on {', '.join(sorted({str(x.device) for x in maps}))}: put them on one device"
+        devices = sorted({str(x.device) for x in maps})
+        return f"the maps are on {', '.join(devices)}: put them on one device"
+    # Keys are of the query's type in the kernels, values of a type of their own
     for dtype in (common_type([query, *keys]), common_type(values)):
         if dtype not in TYPES:
-            return (
-                f"the maps are {dtype}: the kernels read {', '.join(str(known) for known in TYPES)}"
-            )
+            return f"the maps are {dtype}: the kernels read {', '.join(map(str, TYPES))}"
     if len(keys) > FRAMES:
         return f"there are {len(keys)} frames in memory: the kernels read at most {FRAMES}"
     return device_problem(query.device.index)
+
+
+# These two are constants for torch.compile, which cannot look into functions that are cached
 
 
 @torch.compiler.assume_constant_result
@@ -103,13 +85,15 @@ def missing() -> str | None:
 
 @cache
 def missing_cupy() -> str | None:
+    # Looked for first: an import that fails is tried anew at every read
     if find_spec("cupy") is None:
         return "CuPy is not installed: pip install 'cupy-cuda13x>=14,<15'"
     try:
         import cupy
     except ImportError as error:
         return f"CuPy cannot be imported: {error}"
-    if int(cupy.__version__.split(".")[0]) < 14:
+    major = int(cupy.__version__.split(".")[0])
+    if major < 14:
         return f"CuPy {cupy.__version__} is installed, the kernels need 14 or later"
     return None
 
@@ -126,17 +110,24 @@ def read(
     query: Tensor,
     keys: Sequence[Tensor],
     values: Sequence[Tensor],
+    *,
     size: int,
     constant: Tensor | None,
     products: str,
 ) -> tuple[Tensor, Tensor]:
-    """-> read (B, H, W, V), softmax (B, H, W, 2). Few channels of values are always read exactly."""
-    keys, values = aligned(keys), aligned(values)
+    """-> read (B, H, W, V), softmax (B, H, W, 2); few channels of values are read exactly."""
+    query = aligned(query)
+    keys = [aligned(x) for x in keys]
+    values = [aligned(x) for x in values]
     result = values[0].new_empty(values[0].shape)
-    softmax = query.new_empty((*query.shape[:3], 2), dtype=torch.float32)
-    run = Launch(size, *aligned([query]), keys, values, constant, softmax)
+    softmax = query.new_empty((*query.shape[:3], 2), dtype=torch.float32)  # in any type of maps
+    kernels = kernels_for(query, values[0], size)
+    launch = Launch(kernels, query, keys, values, constant=constant, softmax=softmax)
     name = READS[products]
-    run(name if name in run.kernels else "read_memory", [result])
+    # With few channels of values there is no kernel that uses tensor cores
+    if name not in kernels:
+        name = "read_memory"
+    launch(name, [result])
     return result, softmax
 
 
@@ -146,144 +137,48 @@ def gradients(
     query: Tensor,
     keys: Sequence[Tensor],
     values: Sequence[Tensor],
+    *,
     size: int,
     constant: Tensor | None,
 ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
-    """-> those of query, keys and values, and the sum of weights times their gradients (B, H, W)."""
-    query, gradient, softmax = aligned([query, gradient, softmax])
-    keys, values = aligned(keys), aligned(values)
-    of_query, *others = [x.new_empty(x.shape) for x in (query, *keys, *values)]
-    of_keys, of_values = others[: len(keys)], others[len(keys) :]
+    """-> gradients of query, keys and values, and delta (B, H, W).
+
+    delta: the sum of a pixel's weights times their gradients.
+    """
+    query = aligned(query)
+    keys = [aligned(x) for x in keys]
+    values = [aligned(x) for x in values]
+    grad_query = query.new_empty(query.shape)
+    grad_keys = [x.new_empty(x.shape) for x in keys]
+    grad_values = [x.new_empty(x.shape) for x in values]
     delta = softmax.new_empty(softmax.shape[:3])
-    run = Launch(size, query, keys, values, constant, softmax, delta, gradient)
-    run("gradient_of_query", [of_query])  # writes delta, which those of the keys need
-    run("gradient_of_keys", of_keys)
-    run("gradient_of_values", of_values)
-    return of_query, of_keys, of_values, delta
+    launch = Launch(
+        kernels_for(query, values[0], size),
+        query,
+        keys,
+        values,
+        constant=constant,
+        softmax=aligned(softmax),
+        delta=delta,
+        gradient=aligned(gradient),
+    )
+    launch("gradient_of_query", [grad_query])  # writes delta, which the pass of the keys reads
+    launch("gradient_of_keys", grad_keys)
+    launch("gradient_of_values", grad_values)
+    return grad_query, grad_keys, grad_values, delta
 
 
-# Launches
+def kernels_for(query: Tensor, value: Tensor, size: int) -> dict:
+    """The passes for maps (B, H, W, C) of these channels and types, by name."""
+    options = options_of(
+        query.shape[3], value.shape[3], size, TYPES[query.dtype], TYPES[value.dtype]
+    )
+    return build(query.device.index, options)
 
 
-class Kernel(NamedTuple):
-    """A compiled pass and the shape of its launches."""
-
-    function: object
-    threads: int
-    shared: int  # bytes of shared memory
-    height: int  # of a tile; it is 8 wide
-    blocks: int  # of channels
-
-
-class Launch:
-    """The arguments that all passes of one problem have in common."""
-
-    def __init__(
-        self,
-        size: int,
-        query: Tensor,
-        keys: Sequence[Tensor],
-        values: Sequence[Tensor],
-        constant: Tensor | None,
-        softmax: Tensor,
-        delta: Tensor | None = None,
-        gradient: Tensor | None = None,
-    ):
-        self.device, self.shape, self.frames = query.device, query.shape, len(keys)
-        self.kernels = build(
-            query.device.index,
-            query.shape[3],
-            values[0].shape[3],
-            size,
-            TYPES[query.dtype],
-            TYPES[values[0].dtype],
-        )
-        self.problem = np.zeros(1, PROBLEM)
-        height, width = query.shape[1:3]
-        self.set(
-            query=query,
-            gradient=gradient,
-            constant=constant,
-            softmax=softmax,
-            delta=delta,
-            keys=keys,
-            values=values,
-        )
-        for name, number in (("height", height), ("width", width), ("frames", len(keys))):
-            self.problem[name] = number
-
-    def set(self, **tensors: Tensor | Sequence[Tensor] | None) -> None:
-        """Pointers to tensors, or to each of some tensors; None leaves a null pointer."""
-        for name, given in tensors.items():
-            if isinstance(given, Tensor):
-                self.problem[name] = given.data_ptr()
-            elif given is not None:
-                self.problem[name][0, : len(given)] = [x.data_ptr() for x in given]
-
-    def __call__(self, name: str, results: Sequence[Tensor]) -> None:
-        """Start the pass on the current stream. results: what it writes, one tensor or one per frame."""
-        import cupy
-
-        kernel, (batch, height, width, _) = self.kernels[name], self.shape
-        self.set(results=results)
-        grid = -(-width // 8), -(-height // kernel.height), batch * len(results) * kernel.blocks
-        stream = torch.cuda.current_stream(self.device)
-        with cupy.cuda.Device(self.device.index), cupy.cuda.Stream.from_external(stream):
-            kernel.function(grid, (kernel.threads,), (self.problem,), shared_mem=kernel.shared)
-
-
-def aligned(maps: Sequence[Tensor]) -> list[Tensor]:
-    """Maps as the kernels can read them: contiguous, at addresses divisible by 16."""
-    return [x if x.data_ptr() % 16 == 0 else x.clone() for x in (x.contiguous() for x in maps)]
-
-
-@cache
-def build(
-    device: int, key_channels: int, value_channels: int, window: int, key_type: str, value_type: str
-) -> dict[str, Kernel]:
-    """Compile the kernels: their names and how to launch them. CuPy keeps what it compiled in a folder of its own."""
-    import cupy
-
-    options = options_of(key_channels, value_channels, window, key_type, value_type)
-    with cupy.cuda.Device(device):
-        module = cupy.RawModule(code=source(), options=options)
-        plans = cupy.ndarray((len(PASSES), 4), np.int32, module.get_global("plans")).get().tolist()
-        return dict(kernels_of(module, plans))
-
-
-def kernels_of(module, plans: Sequence[Sequence[int]]) -> Iterator[tuple[str, Kernel]]:
-    """plans: as the module's `plans` says, in the order of PASSES; zeros for a pass that this build does not have."""
-    for name, plan in zip(PASSES, plans, strict=True):
-        if not any(plan):
-            continue
-        function = module.get_function(name)
-        function.max_dynamic_shared_size_bytes = plan[1]
-        yield name, Kernel(function, *plan)
-
-
-def options_of(
-    key_channels: int, value_channels: int, window: int, key_type: str, value_type: str
-) -> tuple[str, ...]:
-    """Of the compiler: what a build is for."""
-    given = {
-        "KEY_CHANNELS": key_channels,
-        "VALUE_CHANNELS": value_channels,
-        "WINDOW": window,
-        "KEY": key_type,
-        "VALUE": value_type,
-    }
-    return "-std=c++17", *(f"-D{name}={value}" for name, value in given.items())
-
-
-def source() -> str:
-    """The kernels as one text: CuPy's cache does not look into included files."""
-    seen = set()
-
-    def with_included(name: str) -> str:
-        if name in seen:
-            return ""
-        seen.add(name)
-        text = (FOLDER / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
-        return re.sub(r'#include "(.*)"\n', lambda found: with_included(found[1]), text)
-
-    return with_included("local_attention.cu")
+def aligned(x: Tensor) -> Tensor:
+    """The map as the kernels can read it: contiguous, at an address divisible by 16."""
+    x = x.contiguous()
+    if x.data_ptr() % ALIGNMENT:
+        return x.clone()
+    return x

@@ -1,21 +1,25 @@
-// Local attention over several frames on a CPU, forward and backward, without ever storing its weights.
-// What it computes: models/ops/local_attention.py; who builds and calls it: models/ops/local_attention_cpp.py.
+// Local attention over several frames on a CPU, forward and backward, without ever storing its
+// weights. What it computes: models/ops/local_attention.py.
+// Who builds and calls it: models/ops/local_attention_cpp.py.
 //
-// A group is LANES pixels, 4 in a row. In a frame it sees a rectangle of cells, little larger than the window. Three
-// passes are one algorithm of two halves:
+// A group is LANES pixels, 4 in a row. In a frame it sees a rectangle of cells, little larger than
+// the window. Three passes are one algorithm of two halves:
 //
-//   score    products of the group's pixels and the rectangle's cells over channels: a vector is all pixels, one cell
-//   gather   sums of what the cells hold, weighted by what the scores became: a vector is LANES channels of one pixel
+//   score    products of the group's pixels and the rectangle's cells over channels:
+//            a vector is all pixels, one cell
+//   gather   sums of what the cells hold, weighted by what the scores became:
+//            a vector is LANES channels of one pixel
 //
-//   pass          group of        cells of      scores       weights of a cell               sums
-//   read          queries         T frames      q k          p                               v
-//   of queries    queries         T frames      q k, g v     p (g v - delta)                 k
-//   of memory     keys, one t     queries       k q, v g     p (v g - delta), and p          q, and g
+//   pass          group of       cells of     scores       weights of a cell         sums
+//   read          queries        T frames     q k          p                         v
+//   of queries    queries        T frames     q k, g v     p (g v - delta)           k
+//   of memory     keys, one t    queries      k q, v g     p (g v - delta), and p    q, and g
 //
-// with g the gradient of the read, p = exp(q k - largest) / sum, delta = sum of p (g v) over all cells of a query. Each
-// pass writes what is its own, so nothing is added across threads, and results do not depend on how many there are.
-// Products are summed over channels in the same order everywhere, so scores are the same to the bit in all passes: a
-// weight of exactly 1 stays one, and its key's gradient is exactly 0.
+// with g the gradient of the read, p = exp(q k - largest) / sum, delta = sum of p (g v) over all
+// cells of a query. Each pass writes what is its own, so nothing is added across threads, and
+// results do not depend on how many there are. Products are summed over channels in the same order
+// everywhere, so scores are the same to the bit in all passes: a weight of exactly 1 stays one, and
+// its key's gradient is exactly 0.
 //
 // Taps outside the map have logit 0 and value 0: they are counted, never visited.
 #include <algorithm>
@@ -44,8 +48,9 @@ struct Problem {
     int batch, height, width, frames, window, key_channels, value_channels, threads;
     const float *query, *gradient, *constant;           // constant: null if there is none
     const float *const *keys, *const *values;
-    float *softmax, *delta;                             // per query: largest logit, 1 / sum of exponentials; delta
-    float *result, *const *of_keys, *const *of_values;  // result: the read, or the gradient of the query
+    float *softmax, *delta;  // per query: largest logit, 1 / sum of exponentials; delta
+    // result: the read, or the gradient of the query
+    float *result, *const *of_keys, *const *of_values;
 };
 extern "C" const int problem_size = sizeof(Problem);
 
@@ -56,19 +61,22 @@ typedef int Ints __attribute__((vector_size(4 * LANES)));
 typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 constexpr int WIDE = 4, HIGH = LANES / WIDE;            // pixels of a group
-constexpr int PART = 8 * WIDE;                          // pixels of the groups that a thread takes at once
-// What stays in registers: the scores of CELLS cells; of WIDE pixels, SUMS vectors that are gathered.
+constexpr int PART = 8 * WIDE;  // pixels of the groups that a thread takes at once
+// What stays in registers: the scores of CELLS cells; of WIDE pixels, SUMS vectors
+// that are gathered.
 constexpr int CELLS = LANES == 16 ? 12 : 6, SUMS = LANES == 16 ? 4 : 2;
 constexpr float NEVER = -std::numeric_limits<float>::infinity();
 
 Vec all(float x) { return x - Vec{}; }
 
-// e^x for x <= 0 to 1e-7 of itself: 2^n e^r, |r| <= ln 2 / 2. Exactly 1 at 0; 0 where the result is not a normal number.
+// e^x for x <= 0 to 1e-7 of itself: 2^n e^r, |r| <= ln 2 / 2. Exactly 1 at 0; 0 where the result is
+// not a normal number.
 Vec exponential(Vec x)
 {
     const float rounds = 1.5f * (1 << 23);              // adding it leaves no bits behind the point
     const Vec n = (x * 1.44269504f + rounds) - rounds;
-    const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;      // ln 2 in two parts, the first one short
+    // ln 2 in two parts, the first one short
+    const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     Vec y = r * (1.f / 5040) + 1.f / 720;
     for (const float coefficient : {1.f / 120, 1.f / 24, 1.f / 6, 1.f / 2, 1.f, 1.f})
         y = y * r + coefficient;
@@ -83,7 +91,10 @@ struct Buffer {
     std::unique_ptr<float[], Free> held;
 
     explicit Buffer(size_t floats)
-        : held(static_cast<float *>(operator new[](floats * sizeof(float), std::align_val_t(4 * LANES)))) {}
+        : held(static_cast<float *>(operator new[](floats * sizeof(float),
+                                                   std::align_val_t(4 * LANES))))
+    {
+    }
     float *floats() const { return held.get(); }
     Vec *vectors() const { return reinterpret_cast<Vec *>(held.get()); }
 };
@@ -93,17 +104,22 @@ struct Scratch {
     Buffer keys, values, scores, products, sums;
 
     explicit Scratch(const Problem &p)
-        : keys(size_t(LANES) * p.key_channels), values(size_t(LANES) * p.value_channels), scores(cells(p)),
-          products(p.delta ? cells(p) : 0), sums(size_t(LANES) * std::max(p.key_channels, p.value_channels)) {}
+        : keys(size_t(LANES) * p.key_channels), values(size_t(LANES) * p.value_channels),
+          scores(cells(p)), products(p.delta ? cells(p) : 0),
+          sums(size_t(LANES) * std::max(p.key_channels, p.value_channels))
+    {
+    }
 
     static size_t cells(const Problem &p)
     {
-        const size_t rows = std::min(p.window + HIGH, p.height), columns = std::min(p.window + WIDE, p.width);
+        const size_t rows = std::min(p.window + HIGH, p.height),
+                     columns = std::min(p.window + WIDE, p.width);
         return LANES * p.frames * rows * columns;
     }
 };
 
-// Pixels y to y + HIGH - 1, x to x + WIDE - 1, row by row in the lanes; and the rectangle of cells that they see.
+// Pixels y to y + HIGH - 1, x to x + WIDE - 1, row by row in the lanes; and the rectangle of cells
+// that they see.
 struct Group {
     const Problem &p;
     int batch, y, x, pixel_rows, pixel_columns;         // those that are inside the map
@@ -114,12 +130,17 @@ struct Group {
           pixel_columns(std::min(WIDE, p.width - x))
     {
         const int radius = p.window / 2;
-        first_row = std::max(y - radius, 0), rows = std::min(y + pixel_rows + radius, p.height) - first_row;
-        first_column = std::max(x - radius, 0), columns = std::min(x + pixel_columns + radius, p.width) - first_column;
+        first_row = std::max(y - radius, 0),
+        rows = std::min(y + pixel_rows + radius, p.height) - first_row;
+        first_column = std::max(x - radius, 0),
+        columns = std::min(x + pixel_columns + radius, p.width) - first_column;
     }
 
     int cells() const { return rows * columns; }
-    size_t cell(int row, int column) const { return (size_t(batch) * p.height + row) * p.width + column; }
+    size_t cell(int row, int column) const
+    {
+        return (size_t(batch) * p.height + row) * p.width + column;
+    }
 
     // All bits of a lane where its pixel's window has this row, or column, of the rectangle.
     Ints near_row(int row) const
@@ -201,9 +222,11 @@ void score(const Group &g, const Vec *pixels, const float *map, int channels, Ve
     }
 }
 
-// Adds to sums (LANES, channels), for a row of the group's pixels and N vectors of channels from c on.
+// Adds to sums (LANES, channels), for a row of the group's pixels and N vectors of channels
+// from c on.
 template <int N>
-void gather_part(const Group &g, const Vec *weights, const float *map, int channels, int pixel_row, int c, float *sums)
+void gather_part(const Group &g, const Vec *weights, const float *map, int channels, int pixel_row,
+                 int c, float *sums)
 {
     const int radius = g.p.window / 2, y = g.y + pixel_row;
     const auto at = [&](int i, int n) {
@@ -262,7 +285,8 @@ struct Softmax {
     Vec largest, sum;
 };
 
-// Scores of all frames become exponentials relative to the largest; 0 where a pixel does not see a cell.
+// Scores of all frames become exponentials relative to the largest;
+// 0 where a pixel does not see a cell.
 Softmax exponentials(const Group &g, Vec *scores)
 {
     const Vec outside = g.outside();
@@ -273,11 +297,12 @@ Softmax exponentials(const Group &g, Vec *scores)
         scores[i] = seen ? scores[i] : all(NEVER);
         largest = scores[i] > largest ? scores[i] : largest;
     });
-    Vec sum = outside > 0 ? outside * exponential(-largest) : Vec{};        // without any, -largest may be above 0
+    // Without any, -largest may be above 0
+    Vec sum = outside > 0 ? outside * exponential(-largest) : Vec{};
     if (g.p.constant)
         sum += exponential(*g.p.constant - largest);
     for (int row = 0; row < g.p.frames * g.rows; ++row, scores += g.columns) {
-        Vec part = {};                                  // by rows: a sum of over a thousand small numbers loses digits
+        Vec part = {};  // by rows: a sum of over a thousand small numbers loses digits
         for (int column = 0; column < g.columns; ++column)
             part += scores[column] = exponential(scores[column] - largest);
         sum += part;
@@ -359,7 +384,8 @@ void of_memory(const Group &g, const Scratch &s, int frame)
 #ifdef _OPENMP
 template <class Work> void run_by_threads(int count, Work work)
 {
-#pragma omp parallel num_threads(count)     // PyTorch's threads: they may still spin, waiting for its next operation
+// PyTorch's threads: they may still spin, waiting for its next operation
+#pragma omp parallel num_threads(count)
     work(omp_get_thread_num());
 }
 #else
@@ -383,7 +409,8 @@ template <class Work> void run_by_threads(int count, Work work)
 // -> 0, or 1 without enough memory
 template <class Work> int for_groups(const Problem &p, int maps, Work work)
 try {
-    const int rows = (p.height + HIGH - 1) / HIGH, parts = (p.width + PART - 1) / PART, count = maps * rows * parts;
+    const int rows = (p.height + HIGH - 1) / HIGH, parts = (p.width + PART - 1) / PART,
+              count = maps * rows * parts;
     std::vector<Scratch> scratch;
     for (int i = 0; i < std::max(std::min(p.threads, count), 1); ++i)
         scratch.emplace_back(p);
@@ -403,7 +430,9 @@ try {
 
 extern "C" int read_memory(const Problem &p)
 {
-    return for_groups(p, p.batch, [&](int batch, int y, int x, const Scratch &s) { read(Group(p, batch, y, x), s); });
+    return for_groups(p, p.batch, [&](int batch, int y, int x, const Scratch &s) {
+        read(Group(p, batch, y, x), s);
+    });
 }
 
 extern "C" int gradient_of_query(const Problem &p)

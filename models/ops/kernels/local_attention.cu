@@ -1,11 +1,14 @@
 // Local attention over several frames, forward and backward, without ever storing its weights.
-// What it computes: models/ops/local_attention.py; who launches it: models/ops/local_attention_cupy.py.
+// What it computes: models/ops/local_attention.py. Who launches it: models/ops/cuda_kernels.py.
 //
-// Four passes are one algorithm, in float whatever the maps are stored in. A block has a tile of pixels, 8 in a row,
-// and visits the rows of cells that they see, in all frames. A visit has two halves:
+// Four passes are one algorithm, in float whatever the maps are stored in. A block has a tile of
+// pixels, 8 in a row, and visits the rows of cells that they see, in all frames. A visit has two
+// halves:
 //
-//   score        products of the tile's pixels and the row's cells over channels: a lane has 8 pixels x 4 cells
-//   accumulate   sums of what the cells hold, weighted by what the scores became: a lane has 8 pixels x 4 or 8 channels
+//   score        products of the tile's pixels and the row's cells over channels:
+//                a lane has 8 pixels x 4 cells
+//   accumulate   sums of what the cells hold, weighted by what the scores became:
+//                a lane has 8 pixels x 4 or 8 channels
 //
 //   pass        tile of      cells of           scores           weight of a cell        sums
 //   READ        queries      T frames           q k              p, softmax on the fly   v
@@ -13,15 +16,16 @@
 //   OF_KEY      keys, one t  queries            k q, v g         p (v g - delta)         q
 //   OF_VALUE    keys, one t  queries            k q              p                       g
 //
-// with g the gradient of the read, p = exp(q k - largest) / sum, delta = sum of p (g v) over all cells of a query, and
-// the gradient of the query = sum p (g v) k - delta sum p k. Scores are summed in the same order in all passes, so they
-// are the same to the bit: a weight of exactly 1 stays one, and its key's gradient is exactly 0. Nothing is added
-// atomically, so results do not vary from run to run. A fifth pass, TENSOR_READ, differs from READ in the sums: they
-// are of rounded weights and values, by tensor cores (tensor_read.cuh).
+// with g the gradient of the read, p = exp(q k - largest) / sum, delta = sum of p (g v) over all
+// cells of a query, and the gradient of the query = sum p (g v) k - delta sum p k. Scores are
+// summed in the same order in all passes, so they are the same to the bit: a weight of exactly 1
+// stays one, and its key's gradient is exactly 0. Nothing is added atomically, so results do not
+// vary from run to run. A fifth pass, TENSOR_READ, differs from READ in the sums: they are of
+// rounded weights and values, by tensor cores (tensor_read.cuh).
 //
-// Taps outside the map have logit 0 and value 0: the softmax of a pixel that has some begins at a largest logit of 0
-// and a sum of as many; likewise with the constant. They are never visited. A cell outside a pixel's window but in that
-// of another pixel of the tile gets the weight 0.
+// Taps outside the map have logit 0 and value 0: the softmax of a pixel that has some begins at a
+// largest logit of 0 and a sum of as many; likewise with the constant. They are never visited. A
+// cell outside a pixel's window but in that of another pixel of the tile gets the weight 0.
 #include "softmax.cuh"
 
 template <> __device__ void Worker<READ>::run()
@@ -53,7 +57,8 @@ template <> __device__ void Worker<READ>::run()
         __syncwarp();
         accumulate(typename P::Values(), at, sums);
     }
-    const float largest = over_splits(softmax.largest, Max()), factor = exponential(softmax.largest - largest);
+    const float largest = over_splits(softmax.largest, Max()),
+                factor = exponential(softmax.largest - largest);
     const float inverse = 1 / over_splits(softmax.sum * factor, Sum());
 #pragma unroll
     for (int e = 0; e < 8; ++e)
@@ -109,14 +114,15 @@ template <> __device__ void Worker<OF_QUERY>::run()
     delta = over_splits(delta, Sum());
     join_splits(sums);
 #pragma unroll
-    for (int e = 0; e < 8; ++e) {                       // not fused: equal products must cancel to 0
+    for (int e = 0; e < 8; ++e) {  // not fused: equal products must cancel to 0
         const float of = of_element(delta, e);
         float4 &x = sums[0][e], y;
         if constexpr (P::VECTORS == 2)
             y = sums[1][e];
         else
-            y = make_float4(__shfl_xor_sync(WARP, x.x, LANES / 2), __shfl_xor_sync(WARP, x.y, LANES / 2),
-                            __shfl_xor_sync(WARP, x.z, LANES / 2), __shfl_xor_sync(WARP, x.w, LANES / 2));
+            y = make_float4(
+                __shfl_xor_sync(WARP, x.x, LANES / 2), __shfl_xor_sync(WARP, x.y, LANES / 2),
+                __shfl_xor_sync(WARP, x.z, LANES / 2), __shfl_xor_sync(WARP, x.w, LANES / 2));
         x = make_float4(__fsub_rn(x.x, __fmul_rn(of, y.x)), __fsub_rn(x.y, __fmul_rn(of, y.y)),
                         __fsub_rn(x.z, __fmul_rn(of, y.z)), __fsub_rn(x.w, __fmul_rn(of, y.w)));
     }
@@ -150,7 +156,9 @@ template <> __device__ void Worker<OF_KEY>::run()
             for (int e = 0; e < 8; ++e) {
                 float &weight = weights[i * 8 + e];
                 weight = within(i, e, at, seen)
-                         ? exponential(weight - softmax.x) * softmax.y * (products[i * 8 + e] - delta) : 0;
+                         ? exponential(weight - softmax.x) * softmax.y
+                           * (products[i * 8 + e] - delta)
+                         : 0;
             }
         }
         hand_over(weights, 0);
@@ -193,12 +201,13 @@ template <> __device__ void Worker<OF_VALUE>::run()
         write<VALUE>(sums, P::VECTORS);
 }
 
-// The grid: tiles in a row, rows of tiles, maps (of keys and values: batch times frames) times blocks of channels.
-#define PASS_KERNEL(name, pass, worker)                                                                               \
-    extern "C" __global__ void __launch_bounds__(Plan<pass>::THREADS, Plan<pass>::RESIDENTS)                          \
-    name(const __grid_constant__ Problem problem)                                                                     \
-    {                                                                                                                 \
-        worker(problem).run();                                                                                        \
+// The grid: tiles in a row, rows of tiles, maps (of keys and values: batch times frames) times
+// blocks of channels.
+#define PASS_KERNEL(name, pass, worker)                                                            \
+    extern "C" __global__ void __launch_bounds__(Plan<pass>::THREADS, Plan<pass>::RESIDENTS)       \
+    name(const __grid_constant__ Problem problem)                                                  \
+    {                                                                                              \
+        worker(problem).run();                                                                     \
     }
 
 PASS_KERNEL(read_memory, READ, Worker<READ>)
@@ -206,8 +215,8 @@ PASS_KERNEL(gradient_of_query, OF_QUERY, Worker<OF_QUERY>)
 PASS_KERNEL(gradient_of_keys, OF_KEY, Worker<OF_KEY>)
 PASS_KERNEL(gradient_of_values, OF_VALUE, Worker<OF_VALUE>)
 
-// For the launcher, per pass: threads, bytes of shared memory, height of a tile, blocks of channels; zeros where this
-// build does not have it.
+// For the launcher, per pass: threads, bytes of shared memory, height of a tile, blocks of
+// channels; zeros where this build does not have it.
 #define PLAN(pass) {Plan<pass>::THREADS, Plan<pass>::SHARED, Plan<pass>::HEIGHT, Plan<pass>::BLOCKS}
 #if WIDE
 #include "tensor_read.cuh"

@@ -14,9 +14,11 @@ struct Softmax {
         sum = sum * exponential(before - largest) + count * exponential(logit - largest);
     }
 
-    // Of a visit's scores, those that a pixel does not see become -infinity; by the others the largest may grow. ->
-    // what sums of earlier visits are to be scaled with, of the lane's pixel, as all that is kept here.
-    template <int PASS> __device__ float grow(const Worker<PASS> &worker, const Visit &at, float (&scores)[8 * KEPT])
+    // Of a visit's scores, those that a pixel does not see become -infinity; by the others the
+    // largest may grow. -> what sums of earlier visits are to be scaled with, of the lane's pixel,
+    // as all that is kept here.
+    template <int PASS>
+    __device__ float grow(const Worker<PASS> &worker, const Visit &at, float (&scores)[8 * KEPT])
     {
         const bool seen = worker.sees(worker.row, at);
         float most[8], factor = 1;
@@ -25,7 +27,8 @@ struct Softmax {
             most[e] = LOWEST;
 #pragma unroll
             for (int i = 0; i < KEPT; ++i) {
-                scores[i * 8 + e] = worker.within(i, e, at, seen) ? scores[i * 8 + e] : -__uint_as_float(0x7f800000u);
+                scores[i * 8 + e] = worker.within(i, e, at, seen) ? scores[i * 8 + e]
+                                                                  : -__uint_as_float(0x7f800000u);
                 most[e] = fmaxf(most[e], scores[i * 8 + e]);
             }
         }

@@ -1,4 +1,5 @@
-// What the passes of local attention do alike, by the threads of one block: fetch, score, hand over, accumulate, join.
+// What the passes of local attention do alike, by the threads of one block: fetch, score, hand
+// over, accumulate, join.
 #pragma once
 
 #include "plan.cuh"
@@ -39,7 +40,7 @@ template <int PASS> struct Worker {
     const int map = blockIdx.z / P::BLOCKS;
     const int batch = P::BY_QUERY ? map : map / problem.frames;
     const int frame = P::BY_QUERY ? 0 : map % problem.frames;       // of a tile of keys
-    const int first = max(top - RADIUS, 0);                         // row of cells that the tile sees
+    const int first = max(top - RADIUS, 0);  // row of cells that the tile sees
     const int rows = min(top + P::HEIGHT + RADIUS, problem.height) - first;
     const int visits = rows * VISITS * (P::BY_QUERY ? problem.frames : 1);
     const int stages = quotient(visits, P::SPLITS) * P::STAGES;
@@ -72,11 +73,14 @@ template <int PASS> struct Worker {
     __device__ Visit visit(int number) const
     {
         const int skipped = 32 * (number % VISITS), line = number / VISITS;
-        return {P::BY_QUERY ? line / rows : 0, first + (P::BY_QUERY ? line % rows : line), left - RADIUS + skipped,
-                min(COLUMNS, SPAN - skipped), number < visits};
+        return {P::BY_QUERY ? line / rows : 0, first + (P::BY_QUERY ? line % rows : line),
+                left - RADIUS + skipped, min(COLUMNS, SPAN - skipped), number < visits};
     }
 
-    __device__ Visit visit_of(int stage) const { return visit(stage / P::STAGES * P::SPLITS + split); }
+    __device__ Visit visit_of(int stage) const
+    {
+        return visit(stage / P::STAGES * P::SPLITS + split);
+    }
 
     __device__ bool sees(int tile_row, const Visit &at) const
     {
@@ -104,12 +108,14 @@ template <int PASS> struct Worker {
         }
     }
 
-    template <class S> __device__ void fetch_cells(S score, const Visit &at, int buffer, int from) const
+    template <class S>
+    __device__ void fetch_cells(S score, const Visit &at, int buffer, int from) const
     {
         using T = typename S::Type;
         constexpr int units = SLICE * sizeof(T) / 16, per_unit = 16 / sizeof(T);
         const T *map = cell_map(score, at.frame);
-        unsigned char *to = shared + P::AT_CELLS + buffer * P::CELLS + split * 8 * EIGHTS * pitch<T>(SLICE);
+        unsigned char *to =
+            shared + P::AT_CELLS + buffer * P::CELLS + split * 8 * EIGHTS * pitch<T>(SLICE);
 #pragma unroll 1
         for (int i = strip * 32 + lane; i < COLUMNS * units; i += 32 * P::STRIPS) {
             const int column = i / units, x = at.x + column, c = from + i % units * per_unit;
@@ -127,7 +133,8 @@ template <int PASS> struct Worker {
             fetch_cells(score, at, buffer, slice * SLICE);
     }
 
-    // Stage by stage, a slice of channels of one score; the next one is on its way while this one is used.
+    // Stage by stage, a slice of channels of one score; the next one is on its way while this one
+    // is used.
     __device__ void fetch_stage(int stage) const
     {
         if (stage >= stages)
@@ -150,12 +157,13 @@ template <int PASS> struct Worker {
         fetch_stage(0);
     }
 
-    // Scores. Of the visit's cells a lane first has in_group % 8 + 8 i, i < 4, with one part of the channels, then
-    // cell_of(i), i < KEPT, with all of them: score i * 8 + e for pixel e.
+    // Scores. Of the visit's cells a lane first has in_group % 8 + 8 i, i < 4, with one part of the
+    // channels, then cell_of(i), i < KEPT, with all of them: score i * 8 + e for pixel e.
 
     __device__ int cell_of(int i) const { return in_group % 8 + 8 * (KEPT * part + i); }
 
-    template <class S> __device__ void score_slice(S, int place, int slice, int buffer, float (&sums)[32]) const
+    template <class S>
+    __device__ void score_slice(S, int place, int slice, int buffer, float (&sums)[32]) const
     {
         using T = typename S::Type;
         const int skipped = S::STAYS ? slice * SLICE : 0;
@@ -175,7 +183,8 @@ template <int PASS> struct Worker {
                         cells + 8 * i * pitch<T>(SLICE)) + c * PARTS);
 #pragma unroll
                 for (int e = 0; e < 8; ++e) {
-                    const float4 ours = load(reinterpret_cast<const T *>(tile + e * S::PITCH) + c * PARTS);
+                    const float4 ours =
+                        load(reinterpret_cast<const T *>(tile + e * S::PITCH) + c * PARTS);
 #pragma unroll
                     for (int i = first; i < end; ++i)
                         sums[i * 8 + e] = dot(ours, theirs[i - first], sums[i * 8 + e]);
@@ -184,12 +193,14 @@ template <int PASS> struct Worker {
         }
     }
 
-    template <class S> __device__ void score(S kind, int place, bool seen, int &stage, float (&to)[8 * KEPT]) const
+    template <class S>
+    __device__ void score(S kind, int place, bool seen, int &stage, float (&to)[8 * KEPT]) const
     {
         float sums[32] = {};
         for (int slice = 0; slice < S::SLICES; ++slice, ++stage) {
             copies_done();
-            __syncthreads();        // the stage has come, and all are done with the buffer of the one before
+            // The stage has come, and all are done with the buffer of the one before
+            __syncthreads();
             fetch_stage(stage + 1);
             if (seen)
                 score_slice(kind, place, slice, stage % 2, sums);
@@ -212,7 +223,8 @@ template <int PASS> struct Worker {
 #pragma unroll
         for (int i = 0; i < KEPT; ++i)
             if (cell_of(i) < COLUMNS) {
-                store(to + 4 * cell_of(i), make_float4(x[i * 8], x[i * 8 + 1], x[i * 8 + 2], x[i * 8 + 3]));
+                store(to + 4 * cell_of(i),
+                      make_float4(x[i * 8], x[i * 8 + 1], x[i * 8 + 2], x[i * 8 + 3]));
                 store(to + 4 * (COLUMNS + cell_of(i)),
                       make_float4(x[i * 8 + 4], x[i * 8 + 5], x[i * 8 + 6], x[i * 8 + 7]));
             }
@@ -225,7 +237,9 @@ template <int PASS> struct Worker {
     }
     __device__ int channel_of(int n) const
     {
-        const int vector = P::SETS == 1 ? in_group + LANES * n : P::VECTORS == 2 ? in_group : in_group % (LANES / 2);
+        const int vector = P::SETS == 1      ? in_group + LANES * n
+                           : P::VECTORS == 2 ? in_group
+                                             : in_group % (LANES / 2);
         return block * P::BLOCK + 4 * vector;
     }
 
@@ -236,8 +250,9 @@ template <int PASS> struct Worker {
         const float *weight[P::VECTORS];
 #pragma unroll
         for (int n = 0; n < P::VECTORS; ++n) {
-            from[n] = cell_map(kind, at.frame) + cell(at.y, at.x + begin) * S::CHANNELS
-                      + (P::CHANNELS % P::BLOCK ? min(channel_of(n), P::CHANNELS - 4) : channel_of(n));
+            from[n] =
+                cell_map(kind, at.frame) + cell(at.y, at.x + begin) * S::CHANNELS
+                + (P::CHANNELS % P::BLOCK ? min(channel_of(n), P::CHANNELS - 4) : channel_of(n));
             weight[n] = weights(set_of(n));
         }
 #pragma unroll 2
@@ -264,10 +279,14 @@ template <int PASS> struct Worker {
         for (int half = P::SPLITS / 2; half; half /= 2) {
             __syncthreads();
             if (split >= half && split < 2 * half)
-                for_all([&](int n, int e) { pool[(split - half) * pitch + (n * 8 + e) * 32] = sums[n][e]; });
+                for_all([&](int n, int e) {
+                    pool[(split - half) * pitch + (n * 8 + e) * 32] = sums[n][e];
+                });
             __syncthreads();
             if (split < half)
-                for_all([&](int n, int e) { sums[n][e] = plus(sums[n][e], pool[split * pitch + (n * 8 + e) * 32]); });
+                for_all([&](int n, int e) {
+                    sums[n][e] = plus(sums[n][e], pool[split * pitch + (n * 8 + e) * 32]);
+                });
         }
     }
 
@@ -280,7 +299,8 @@ template <int PASS> struct Worker {
                 each(n, e);
     }
 
-    // A number of each pixel, of all splits, in a fixed order: lane l of eight has pixel l of its row.
+    // A number of each pixel, of all splits, in a fixed order: lane l of eight has pixel l of its
+    // row.
     template <class Join> __device__ float over_splits(float x, Join join) const
     {
         if (P::SPLITS == 1)
