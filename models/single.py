@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from .keymaps import KeyMap
 from .method import Method, split_rates
+
+# A single-frame network of ours, as the start of a method that does without some of its parts.
+SINGLE_FRAME = KeyMap(
+    "our names of a single-frame network",
+    ((r"backbone\..+", r"\g<0>"),),
+    covers=r"backbone\.(?!aux\.|auxiliary_head\.).+",
+)
 
 
 class SingleFrame(Method):
     """backbone(frame) -> logits; there is no state."""
 
     def __init__(self, backbone, *, aux_weight: float = 0.0, head_lr: float = 1.0):
-        """aux_weight: of the auxiliary head's loss, where the backbone has one; head_lr: learning
-        rate of all that is not the encoder, relative to the encoder's (ETC and semseg train
-        PSPNet's heads at 10)."""
+        """aux_weight: of the auxiliary head's loss, where the backbone has one.
+
+        head_lr: learning rate of all that is not the encoder, relative to the encoder's (ETC and
+        semseg train PSPNet's heads at 10).
+        """
         super().__init__(backbone)
         self.aux_weight = aux_weight
         self.head_lr = head_lr

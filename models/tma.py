@@ -25,9 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from .backbones.blocks import ConvBNReLU
-from .keymaps import SINGLE_FRAME, KeyMap
+from .keymaps import KeyMap
 from .method import WindowMethod, drawn_offsets, split_rates
 from .ops import attention_map, global_attention
+from .single import SINGLE_FRAME
 
 VALUES = 256  # channels of values, as published; half of a narrow backbone's
 UNSCALED = 1.0  # products of keys are taken as they are

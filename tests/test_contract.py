@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import random
+from importlib import import_module
 
 import pytest
 import torch
 
-import datasets
 import main
 import models
 import options
+from datasets import build_dataset
 from datasets.clip import ClipDataset
-from engine import LossModule, Stepper, evaluate
+from engine import LossModule, Stepper
+from evaluations import evaluated
 from laws import assert_stream_equals_clip, video
 from models.parts.frozen import Frozen
 from models.single import SingleFrame
+from options.rows import Method
 from toys import FourLabels, Gaps, KeyFrames, ToyBackbone, TwoForwards
 from utils.keyframes import FixedInterval
-from utils.run.loading import collate, evaluation_loader
+from utils.run.loading import collate
 from utils.views import Views
 
 TOYS = {"gaps": Gaps, "keyframes": KeyFrames, "two": TwoForwards, "four": FourLabels}
@@ -117,16 +120,9 @@ def test_evaluation_gives_a_flow_provider_to_clips_and_to_steps_alike():
         seen.append(tuple(frame.shape))
         return torch.full((1, 2, *frame.shape[-2:]), 2.0)
 
-    common = {
-        "num_classes": 11,
-        "device": torch.device("cpu"),
-        "views": Views(model.size_rule),
-        "autocast": torch.autocast("cpu", enabled=False),
-    }
-    given, stepped, own = (
-        evaluate(model, evaluation_loader(chosen, 0), stepping=chosen.step, flow=provider, **common)
-        for chosen, provider in ((data, flow), (data.stepping(), flow), (data, None))
-    )
+    given = evaluated(model, data, flow=flow)
+    stepped = evaluated(model, data.stepping(), flow=flow)
+    own = evaluated(model, data)
     assert given["loss"] == pytest.approx(stepped["loss"], rel=1e-5) != own["loss"]
     assert len(seen) == 2 * sum(range(12)) + 2 * 11, (
         "11 + 10 + ... flows by clips, one a frame by steps"
@@ -175,7 +171,7 @@ def synthetic(offsets, draw=None, with_flows=False, startup=None, split="train")
         "--synthetic-videos 2 2 2 --photometric none --random-flip 0".split()
     )
     args.offsets = offsets
-    return datasets.build_dataset(args, split, draw=draw, with_flows=with_flows, startup=startup)
+    return build_dataset(args, split, draw=draw, with_flows=with_flows, startup=startup)
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -189,7 +185,7 @@ def test_every_toy_trains_on_clips_of_the_synthetic_world(name):
     assert all(p.grad is not None for p in model.backbone.encoder.parameters())
 
 
-def test_random_future_neighbours_are_drawn_per_sample_and_epoch_and_labels_of_all_frames_come_along():
+def test_future_neighbours_are_drawn_per_sample_and_epoch_and_all_labels_come_along():
     data = synthetic((), toy("two").training_offsets, with_flows=True)
     clips = [data[(5, epoch)] for epoch in range(12)]
     last = clips[0].frames[-1]
@@ -216,33 +212,23 @@ def test_evaluation_by_clips_equals_evaluation_by_step_and_encodes_once_per_fram
     results, calls = [], []
     for chosen in (data, data.stepping()):
         model.backbone.calls = 0
-        results.append(
-            evaluate(
-                model,
-                evaluation_loader(chosen, 0),
-                num_classes=11,
-                device=torch.device("cpu"),
-                views=Views(model.size_rule),
-                autocast=torch.autocast("cpu", enabled=False),
-                stepping=chosen.step,
-            )
-        )
+        results.append(evaluated(model, chosen))
         calls.append(model.backbone.calls)
     assert results[0]["IoU"] == pytest.approx(results[1]["IoU"], nan_ok=True)
     assert results[0]["loss"] == pytest.approx(results[1]["loss"], rel=1e-5)
     assert calls[1] == len(data) == 24 and calls[0] > 2 * calls[1]
 
 
-def test_a_method_is_one_class_and_one_table_row(monkeypatch):
-    monkeypatch.setitem(models.METHODS, "gaps", "toys:Gaps")
-    monkeypatch.setitem(
-        options.METHODS,
-        "gaps",
-        options.Method("a toy", {"lr_start": 0.25}, offsets=lambda args: (-9, -6, -3)),
-    )
-    args = main.parse_args(
-        ["--training", "--method", "gaps", "--backbone", "psp18", "--savedir", "unused"]
-    )
+def row_of(**settings) -> Method:
+    """The row of a toy that stands in for `single`."""
+    return Method("single", "a toy", **{"network": "toys:Gaps"} | settings)
+
+
+def test_a_method_is_one_class_and_one_row(monkeypatch):
+    row = row_of(defaults={"lr_start": 0.25}, offsets=lambda args: (-9, -6, -3))
+    monkeypatch.setitem(options.METHODS, "single", row)
+    words = "--training --method single --backbone psp18 --savedir unused".split()
+    args = main.parse_args(words)
     model = models.build_model(args, 7)
     assert isinstance(model, Gaps) and model.offsets == args.offsets == (-9, -6, -3)
     assert args.lr_start == 0.25, "defaults of the row"
@@ -250,40 +236,30 @@ def test_a_method_is_one_class_and_one_table_row(monkeypatch):
 
 def test_an_impossible_pair_is_refused_with_the_pairs_that_can(monkeypatch, capsys):
     reason = "it needs maps at strides 4, 8, 16, 32"
-    monkeypatch.setitem(
-        options.METHODS,
-        "needy",
-        options.Method(
-            "a toy", problem=lambda row: None if row.stage_strides[-1:] == (8,) else reason
-        ),
-    )
+    row = row_of(unfit=lambda backbone: None if backbone.stage_strides[-1:] == (8,) else reason)
+    monkeypatch.setitem(options.METHODS, "single", row)
     with pytest.raises(SystemExit) as stop:
-        main.parse_args(
-            ["--training", "--method", "needy", "--backbone", "erf", "--savedir", "unused"]
-        )
+        main.parse_args("--training --method single --backbone erf --savedir unused".split())
     assert stop.value.code == 2
     line = capsys.readouterr().err
     assert reason in line and "psp18" in line and line.count("\n") == 1
 
 
-def test_tables_of_options_and_of_the_rooms_agree():
-    assert set(options.METHODS) == set(models.METHODS)
-    assert set(options.BACKBONES) == set(models.BACKBONES)
-    assert set(options.DATASETS) == set(datasets.DATASETS)
-    assert {row.variable for row in options.DATASETS.values()} - {None} == set(
-        datasets.ROOT_VARIABLES.values()
-    )
-
-
-@pytest.mark.parametrize("name", models.BACKBONES)
+@pytest.mark.parametrize("name", options.BACKBONES)
 def test_facts_of_backbones_in_options_are_those_of_the_networks(name):
-    network = models.find(models.BACKBONES, name)(5)
     row = options.BACKBONES[name]
+    network = models.find(row.network)(5)
     assert row.stage_strides == network.stage_strides
     features = network.eval().encode(torch.rand(1, 3, *[network.size_rule.fit(64)] * 2))
     assert row.auxiliary == (network.auxiliary(features) is not None)
     assert features.last.shape[1] == network.channels
     assert len(features.stages) == len(network.stage_strides)
+
+
+@pytest.mark.parametrize("name", options.DATASETS)
+def test_a_data_set_has_the_two_functions_of_its_contract(name):
+    module = import_module(options.DATASETS[name].module)
+    assert callable(module.videos_of) and callable(module.labels_of)
 
 
 def test_clips_near_the_ends_of_a_video_stay_inside_it():

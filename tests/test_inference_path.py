@@ -186,10 +186,10 @@ def assert_turns_are_independent(step, plain, start, videos):
     """Two videos (2, T, 1, 3, H, W) stepped in turns give what each gives alone."""
     states = [start() for _ in videos]
     for t in range(videos.shape[1]):
-        for i, video in enumerate(videos):
-            logits, states[i] = step(video[t], states[i])
+        for i, frames in enumerate(videos):
+            logits, states[i] = step(frames[t], states[i])
             alone = start()
-            for frame in video[: t + 1]:
+            for frame in frames[: t + 1]:
                 expected, alone = plain(frame, alone)
             assert torch.equal(logits, expected), f"video {i}, frame {t}"
 

@@ -199,7 +199,9 @@ def test_feature_distillation_needs_no_labels_and_shares_the_weight_with_the_lab
     assert alone["feature_distillation"].item() == pytest.approx(expected, rel=1e-5)
     model.feature_distillation = 0.25
     both, model.feature_distillation = model.losses(clip, labels), 0.0
-    assert both["feature_distillation"].item() == pytest.approx(alone["feature_distillation"].item() / 4)
+    assert both["feature_distillation"].item() == pytest.approx(
+        alone["feature_distillation"].item() / 4
+    )
     assert both["ce"].item() == pytest.approx(0.75 * model.losses(clip, labels)["ce"].item())
 
 

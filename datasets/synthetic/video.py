@@ -84,6 +84,23 @@ class SyntheticVideo:
         return self.degrade and Degradation(self.seed).failure(index) is not None
 
 
+def videos_of(args, split: str) -> list[SyntheticVideo]:
+    """The videos of a split, as parsed options describe them."""
+    counts = dict(zip(SPLITS, args.synthetic_videos, strict=True))
+    return videos(
+        split,
+        counts[split],
+        args.synthetic_length,
+        args.synthetic_size,
+        degrade=args.synthetic_degrade,
+    )
+
+
+def labels_of(args) -> LabelSet:
+    """The classes, as parsed options choose them."""
+    return LABELS
+
+
 def videos(
     split: str,
     count: int,

@@ -17,10 +17,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..keymaps import BACKBONE, ERFNET, ERFNET_ENCODER, ERFNET_SHALLOW, KeyMap
+from ..keymaps import BACKBONE, BN, KeyMap
 from .backbone import Backbone, Features, SizeRule
 
 EPS = 1e-3  # of every batch norm of this network
+
+# Published files. The encoder is pretrained with a classifier of its own, `encoder.output_conv`.
+ERFNET_PARTS = r"encoder\.(?:initial_block|layers)\..+"
+ERFNET = KeyMap(
+    "ERFNet",
+    (
+        (r"encoder\.output_conv\.(?:weight|bias)", None),
+        (ERFNET_PARTS, r"\g<0>"),
+        (r"decoder\.(?:layers|output_conv)\..+", r"\g<0>"),
+    ),
+    covers=r"(?:encoder|decoder)\..+",
+)
+ERFNET_ENCODER = KeyMap(
+    "ERFNet's encoder",
+    ((r"encoder\.output_conv\.(?:weight|bias)", None), (ERFNET_PARTS, r"\g<0>")),
+    covers=r"encoder\..+",
+)
+ERFNET_SHALLOW = KeyMap(
+    "ERFNet for the shallow decoder",
+    (
+        (r"encoder\.output_conv\.(weight|bias)", r"decoder.output_conv_stm_shallow.\1"),
+        (ERFNET_PARTS, r"\g<0>"),
+        (rf"decoder\.(?:layers\.[0-5]\.\w+|output_conv)\.{BN}", None),
+    ),
+    covers=r"encoder\..+",
+)
 
 
 def halve(x: Tensor) -> Tensor:

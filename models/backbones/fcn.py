@@ -14,7 +14,7 @@ from argparse import Namespace
 
 from torch import Tensor, nn
 
-from ..keymaps import BACKBONE, RESNET_BODY, RESNET_V1C, RESNET_V1C_STEM, KeyMap
+from ..keymaps import BACKBONE, BN, FC, LAYERS, KeyMap
 from .backbone import Backbone, Features, imagenet_normalize
 from .blocks import ConvBNReLU
 from .resnet import (
@@ -25,6 +25,22 @@ from .resnet import (
     dilated_layers,
     initialize,
     run_layers,
+)
+
+# Published files of ImageNet classifiers, as a start.
+STEM_V1C = rf"stem\.[013467]\.{BN}"
+# open-mmlab's: a deep stem of 32, 32, 64 channels
+RESNET_V1C = KeyMap(
+    "ResNet-v1c",
+    ((STEM_V1C, r"\g<0>"), (LAYERS, r"\g<0>"), (FC, None)),
+    covers=r"(?:stem|layer[1-4])\..+",
+)
+RESNET_V1C_STEM = KeyMap("the stem of ResNet-v1c", ((STEM_V1C, r"\g<0>"),), covers=r"stem\..+")
+# torchvision's, whose plain stem does not fit a ResNet-v1c: to go with a stem of its own
+RESNET_BODY = KeyMap(
+    "the layers of torchvision's ResNet",
+    ((rf"conv1\.weight|bn1\.{BN}", None), (LAYERS, r"\g<0>"), (FC, None)),
+    covers=r"layer[1-4]\..+",
 )
 
 

@@ -19,14 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..keymaps import (
-    BACKBONE,
-    ETC_PSPNET18,
-    RESNET18_PSPNET,
-    RESNET_V2_PSPNET,
-    SEMSEG_PSPNET,
-    KeyMap,
-)
+from ..keymaps import BACKBONE, BN, FC, LAYERS, KeyMap
 from .backbone import Backbone, Features, SizeRule, imagenet_normalize
 from .resnet import (
     STAGE_STRIDES,
@@ -36,6 +29,51 @@ from .resnet import (
     initialize,
     plain_stem,
     run_layers,
+)
+
+# Published files: PSPNet whole, and ImageNet classifiers as a start.
+PSPNET = rf"(?:layer0\.\d\.{BN}|{LAYERS}|ppm\.features\.[0-3]\.[12]\.{BN}|(?:cls|aux)\.[014]\.{BN})"
+PSPNET_COVERS = r"(?:layer[0-4]|ppm|cls)\..+"  # the auxiliary head is optional
+SEMSEG_PSPNET = KeyMap("semseg's PSPNet", ((PSPNET, r"\g<0>"),), covers=PSPNET_COVERS)
+# ETC's trainer saves student, flow network, losses and teacher in one. Its evaluation files hold
+# the student alone; where both spellings of a key occur, the student's counts.
+ETC_PSPNET18 = KeyMap(
+    "ETC's PSPNet18",
+    (
+        (r"(?:(?:module|student)\.)*(?:flownet|teacher|criterion)\..+", None),
+        (rf"student\.(?:(?:module|student)\.)*({PSPNET})", r"\1"),
+        (PSPNET, r"\g<0>"),
+    ),
+    covers=PSPNET_COVERS,
+)
+
+
+# ImageNet classifiers, as a start
+
+RESNET18_PSPNET = KeyMap(
+    "torchvision's ResNet-18",
+    (
+        (r"conv1\.(weight)", r"layer0.0.\1"),
+        (rf"bn1\.({BN})", r"layer0.1.\1"),
+        (LAYERS, r"\g<0>"),
+        (FC, None),
+    ),
+    covers=r"layer[0-4]\..+",
+)
+# ResNets with a deep stem of 64, 64, 128 channels: resnet50_v2.pth, resnet101_v2.pth
+RESNET_V2_PSPNET = KeyMap(
+    "ResNet-v2 (deep stem)",
+    (
+        (r"conv1\.(weight)", r"layer0.0.\1"),
+        (rf"bn1\.({BN})", r"layer0.1.\1"),
+        (r"conv2\.(weight)", r"layer0.3.\1"),
+        (rf"bn2\.({BN})", r"layer0.4.\1"),
+        (r"conv3\.(weight)", r"layer0.6.\1"),
+        (rf"bn3\.({BN})", r"layer0.7.\1"),
+        (LAYERS, r"\g<0>"),
+        (FC, None),
+    ),
+    covers=r"layer[0-4]\..+",
 )
 
 
