@@ -152,11 +152,10 @@ def prepared_networks(plain, frame: torch.Tensor, compiled: bool) -> dict[str, C
 
 def closeness(found: torch.Tensor, expected: torch.Tensor) -> dict[str, float]:
     """Of logits (1, K, h, w): the largest error, and the share of pixels of the same class."""
+    error = (found - expected).abs().max()
+    largest = expected.abs().max()
     same = found.argmax(1) == expected.argmax(1)
-    return {
-        "error": float((found - expected).abs().max() / expected.abs().max()),
-        "agreement": float(same.float().mean()),
-    }
+    return {"error": float(error / largest), "agreement": float(same.float().mean())}
 
 
 def onnx_session(model, frame: torch.Tensor) -> Callable:
@@ -195,8 +194,9 @@ def agreement(frames: int, device: str) -> dict:
         images = [data[i].frames[-1:].to(device) for i in range(frames)]  # (1, 3, H, W) each
         expected = labels(plain, images)
         for name, dtype in (("prepared", torch.float32), ("bf16", torch.bfloat16)):
-            ours = labels(for_inference(copy.deepcopy(plain), dtype=dtype), images)
-            found[f"{which} {name}"] = float((ours == expected).float().mean())
+            prepared = for_inference(copy.deepcopy(plain), dtype=dtype)
+            same = labels(prepared, images) == expected
+            found[f"{which} {name}"] = float(same.float().mean())
     return found
 
 
@@ -229,10 +229,12 @@ def metrics(size, rounds: int) -> dict:
     # Both ways give the same. A new matrix: the one that was timed has counted many rounds
     fresh = ConfusionMatrix(19)
     fresh.update(truth, predictions)
-    equal = torch.equal(three_counts(fresh.counts), one_hot_counts(truth, predictions))
-    equal &= np.array_equal(colourise(ids, palette), colour_by_masks(ids, palette))
+    counts = three_counts(fresh.counts)
+    same_counts = torch.equal(counts, one_hot_counts(truth, predictions))
+    picture = colourise(ids, palette)
+    same_colours = np.array_equal(picture, colour_by_masks(ids, palette))
     return rows | {
-        "equal": bool(equal),
+        "equal": same_counts and same_colours,
         "confusion: one-hot over ours": ratio(rows, "confusion, one-hot", "confusion, ours", "cpu"),
         "colouring: masks over ours": ratio(rows, "colouring, masks", "colouring, ours", "cpu"),
     }
@@ -242,9 +244,10 @@ def random_labels(size) -> tuple[torch.Tensor, torch.Tensor]:
     """Labels of 19 classes, a tenth of them 255, and predictions of 20 (H, W)."""
     generator = torch.Generator().manual_seed(0)
     truth = torch.randint(0, 19, size, generator=generator)
-    truth[torch.rand(size, generator=generator) < 0.1] = 255
-    predictions = torch.randint(0, 20, size, generator=generator).to(torch.uint8)
-    return truth, predictions
+    void = torch.rand(size, generator=generator) < 0.1
+    truth[void] = 255
+    predictions = torch.randint(0, 20, size, generator=generator)
+    return truth, predictions.to(torch.uint8)
 
 
 def one_hot_counts(truth: torch.Tensor, predictions: torch.Tensor) -> torch.Tensor:
@@ -258,12 +261,15 @@ def one_hot_counts(truth: torch.Tensor, predictions: torch.Tensor) -> torch.Tens
     # Predictions where the label is void are not counted
     wrong = of_predictions * (1 - of_truth - void)
     missed = of_truth * (1 - of_predictions)
-    return torch.stack([x.sum((0, 2, 3), dtype=torch.float64) for x in (hits, wrong, missed)])
+    counts = [x.sum((0, 2, 3), dtype=torch.float64) for x in (hits, wrong, missed)]
+    return torch.stack(counts)
 
 
 def one_hot(x: torch.Tensor) -> torch.Tensor:
     """(H, W) -> (1, 20, H, W), the last one for everything from 19 on."""
-    return torch.zeros(1, 20, *x.shape).scatter_(1, x.long().clamp(max=19)[None, None], 1)
+    ids = x.long().clamp(max=19)[None, None]
+    maps = torch.zeros(1, 20, *x.shape)
+    return maps.scatter_(1, ids, 1)
 
 
 def three_counts(counts: torch.Tensor) -> torch.Tensor:
@@ -289,7 +295,8 @@ def show(title: str, rows: dict) -> None:
     print(f"\n{title}")
     for name, row in rows.items():
         if isinstance(row, dict):
-            print(f"  {name:<22}" + "  ".join(f"{key} {value:.6g}" for key, value in row.items()))
+            numbers = "  ".join(f"{key} {value:.6g}" for key, value in row.items())
+            print(f"  {name:<22}{numbers}")
         elif isinstance(row, (str, bool)):
             print(f"  {name}: {row}")
         else:

@@ -125,6 +125,10 @@ BACKWARD = {
 }
 
 
+def without(table: dict[str, Way], skipped: list[str]) -> dict[str, Way]:
+    return {name: way for name, way in table.items() if name not in skipped}
+
+
 def inputs(shape, device: str, dtype=torch.float32, grad: bool = False):
     """Query, T keys, T values as convolutions leave them, channels last; and the window."""
     height, width, key_channels, value_channels, frames, size = shape
@@ -152,7 +156,8 @@ def error(way: Way, shape, device: str) -> float:
     values64 = [x.double() for x in values]
     exact = local_attention(query.double(), keys64, values64, size, backend="reference")
     found = way.read(query, keys, values, size).double()
-    return float((found - exact).abs().max() / exact.abs().max())
+    difference = (found - exact).abs().max()
+    return float(difference / exact.abs().max())
 
 
 def try_out(way: Way, shape, device: str) -> dict:
@@ -202,7 +207,7 @@ def forward(table: dict[str, Way], shape, small, *, rounds: int, device: str) ->
 
 def at_psp101(skipped: list[str], rounds: int, device: str) -> dict[str, dict]:
     """The table of PSPNet101 on a GPU; none where its maps do not fit."""
-    table = {name: way for name, way in WAYS_AT_PSP101.items() if name not in skipped}
+    table = without(WAYS_AT_PSP101, skipped)
     try:
         found = forward(table, PSP101, SMALL_PSP101, rounds=rounds, device=device)
     except torch.OutOfMemoryError as problem:
@@ -216,9 +221,12 @@ def backward(table: dict[str, Callable], shape, rounds: int, device: str) -> dic
     """Forward and backward."""
     query, keys, values, size = inputs(shape, device, grad=True)
 
+    maps = [query, *keys, *values]
+
     def compute(read):
+        total = read(query, keys, values, size).sum()
         # `grad` adds nothing to the maps' own gradients, so that all rounds are alike
-        torch.autograd.grad(read(query, keys, values, size).sum(), [query, *keys, *values])
+        torch.autograd.grad(total, maps)
 
     computes = {name: lambda read=read: compute(read) for name, read in table.items()}
     return relative(interleaved(computes, rounds, device))
@@ -280,7 +288,9 @@ def print_memory(way: Way, shape, device: str) -> None:
 
 def show(title: str, rows: dict[str, dict]) -> None:
     columns = ("wall ms", "cpu ms", "least cpu", "wall/ours", "cpu/ours", "error")
-    print(f"\n{title}\n{'':<20}" + "".join(f"{column:>10}" for column in columns))
+    head = "".join(f"{column:>10}" for column in columns)
+    print(f"\n{title}")
+    print(f"{'':<20}{head}")
     for name, row in rows.items():
         # Not timed: a package is missing, or the result is wrong
         if "wall_ms" not in row:
@@ -303,7 +313,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--shape", choices=SHAPES, default="full")
     parser.add_argument("--rounds", type=int, help="default 5, with --quick 3")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--keep-memory", action="store_true", help="utils.allocator")
+    parser.add_argument("--keep-memory", action="store_true", help="utils.run.allocator")
     parser.add_argument("--skip", nargs="+", default=[], metavar="WAY")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", type=Path)
@@ -314,7 +324,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def run(argv: list[str] | None = None) -> dict:
     args = parse_args(argv)
-    table = {name: way for name, way in WAYS[args.device].items() if name not in args.skip}
+    table = without(WAYS[args.device], args.skip)
     if args.memory_of:
         print_memory(table[args.memory_of], SHAPES[args.shape], args.device)
         return {}
@@ -344,8 +354,9 @@ def measure(args: argparse.Namespace, table: dict[str, Way]) -> dict:
         f"H, W, C, V, T, window = {shape}; {rounds} rounds"
     )
     for threads in args.threads:
-        found = on_threads(threads, args, table, rounds)
-        result["forward"][str(threads)], result["backward"][str(threads)] = found
+        reads, gradients = on_threads(threads, args, table, rounds)
+        result["forward"][str(threads)] = reads
+        result["backward"][str(threads)] = gradients
     if args.device == "cuda" and args.shape == "full":
         result["psp101"] = at_psp101(args.skip, rounds, args.device)
     # Too small to be measured
@@ -353,7 +364,8 @@ def measure(args: argparse.Namespace, table: dict[str, Way]) -> dict:
         rows = result["forward"][str(args.threads[0])]
         timed = [name for name, row in rows.items() if "wall_ms" in row]
         peaks = memory(timed, args.shape, args.device)
-        print("\nextra peak memory, MiB: " + ", ".join(f"{n} {v}" for n, v in peaks.items()))
+        listed = ", ".join(f"{name} {peak}" for name, peak in peaks.items())
+        print(f"\nextra peak memory, MiB: {listed}")
         result["extra_peak_mib"] = peaks
     return result
 
