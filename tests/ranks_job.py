@@ -1,4 +1,4 @@
-"""What every rank of tests/test_ranks.py runs: one training step and one evaluation, written down by rank 0.
+"""What each rank of tests/test_ranks.py runs: one training step, two evaluations, saved by rank 0.
 
 python ranks_job.py OUT.pt WORDS...
 """
@@ -9,6 +9,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+# Run as a script: Python puts this folder on its path, not the repository.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
@@ -22,77 +23,71 @@ from utils.run.loading import evaluation_loader
 from utils.views import Views
 
 BATCH = 4
+DATA = (
+    "--dataset synthetic --synthetic-size 33 65 --synthetic-length 9 --synthetic-videos 1 3 1"
+).split()
 
 
 def run(out: str, *words: str) -> None:
     torch.set_num_threads(1)
     cpu = join(torch.device("cpu"))
-    args = main.parse_args(
-        [
-            "--training",
-            *words,
-            "--dataset",
-            "synthetic",
-            "--savedir",
-            "unused",
-            "--synthetic-size",
-            "33",
-            "65",
-            "--synthetic-length",
-            "9",
-            "--synthetic-videos",
-            "1",
-            "3",
-            "1",
-        ]
-    )
+    args = main.parse_args(["--training", *words, *DATA, "--savedir", "unused"])
+    model = make_model(args)
+    result = train_step(model, cpu)
+    data = build_dataset(args, "val")
+    # Clip by clip, and stepping through videos.
+    result["scores"] = [score(model, each, cpu) for each in (data, data.stepping())]
+    if rank() == 0:
+        torch.save(result, out)
+    barrier()
+    leave()
+
+
+def make_model(args):
+    """The same network on every rank and in every run: no dropout, unequal class weights."""
     torch.manual_seed(0)
     model = build_model(args, 11)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout2d):
             module.p = 0.0
     model.class_weights = torch.linspace(0.5, 2, model.num_outputs)
-    step = train_step(model, cpu)
-    scores = [
-        evaluate(
-            model,
-            evaluation_loader(data, 0, rank(), world_size()),
-            num_classes=11,
-            device=cpu,
-            views=Views(model.size_rule),
-            autocast=nullcontext(),
-            stepping=data.step,
-        )
-        for data in both_ways(build_dataset(args, "val"))
-    ]
-    if rank() == 0:
-        torch.save(
-            {"losses": step[0], "gradients": step[1], "statistics": step[2], "scores": scores}, out
-        )
-    barrier()
-    leave()
+    return model
 
 
-def train_step(model, device):
-    """Losses and gradients of a batch of which each rank has a part, with unequal shares of ignored pixels."""
-    generator = torch.Generator().manual_seed(3)
-    clip = torch.rand(
-        BATCH, len(model.offsets) + 1, 3, 40, 72, generator=generator, dtype=torch.float64
+def score(model, data, device) -> dict:
+    return evaluate(
+        model,
+        evaluation_loader(data, 0, rank(), world_size()),
+        num_classes=11,
+        device=device,
+        views=Views(model.size_rule),
+        autocast=nullcontext(),
+        stepping=data.step,
     )
-    labels = torch.randint(0, 11, (BATCH, clip.shape[1], 40, 72), generator=generator)
-    labels[0, :, :30], labels[3, :, :, :5] = 255, 255
+
+
+def train_step(model, device) -> dict:
+    """Losses, gradients and batch statistics of a batch of which each rank has a part.
+
+    The ranks have unequal shares of ignored pixels.
+    """
+    generator = torch.Generator().manual_seed(3)
+    size = (BATCH, len(model.offsets) + 1, 3, 40, 72)  # (B, T, 3, H, W)
+    # In double precision: batch statistics magnify rounding.
+    clip = torch.rand(size, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 11, (BATCH, size[1], 40, 72), generator=generator)  # (B, T, H, W)
+    labels[0, :, :30] = 255
+    labels[3, :, :, :5] = 255
     mine = slice(rank() * BATCH // world_size(), (rank() + 1) * BATCH // world_size())
-    network = wrap(LossModule(model.double()), device).train()  # batch statistics magnify rounding
+    network = wrap(LossModule(model.double()), device).train()
     losses = network(clip[mine], labels[mine], None)
     sum(losses.values()).backward()
     model.float()
-    statistics = {name: buffer for name, buffer in model.named_buffers() if "running" in name}
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
-    return mean_over_ranks(losses), gradients, statistics
-
-
-def both_ways(data):
-    return data, data.stepping()
+    return {
+        "losses": mean_over_ranks(losses),
+        "gradients": {name: p.grad for name, p in model.named_parameters() if p.requires_grad},
+        "statistics": {name: x for name, x in model.named_buffers() if "running" in name},
+    }
 
 
 if __name__ == "__main__":

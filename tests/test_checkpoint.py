@@ -1,4 +1,4 @@
-"""Checkpoints survive crashes and run no code (utils/checkpoint.py)."""
+"""Checkpoint files survive crashes, and reading one runs no code (utils/checkpoint)."""
 
 import argparse
 import errno
@@ -21,9 +21,8 @@ def same(a, b) -> bool:
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):
-        return (
-            isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-        )
+        same_keys = isinstance(b, dict) and a.keys() == b.keys()
+        return same_keys and all(same(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)):
         return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
     return type(a) is type(b) and a == b
@@ -58,17 +57,15 @@ def test_what_is_saved_is_read_again(tmp_path):
 
 
 def test_parameters_and_numpy_numbers_become_plain(tmp_path):
-    save(
-        tmp_path / "c.pth",
-        {"weight": nn.Parameter(torch.ones(2)), "miou": np.float64(0.5), "epoch": np.int64(3)},
-    )
+    weight = nn.Parameter(torch.ones(2))
+    save(tmp_path / "c.pth", {"weight": weight, "miou": np.float64(0.5), "epoch": np.int64(3)})
     again = read(tmp_path / "c.pth")
     assert type(again["weight"]) is torch.Tensor and not again["weight"].requires_grad
     assert type(again["miou"]) is float and type(again["epoch"]) is int
 
 
 class Pair(tuple):
-    pass
+    """A class of our own, which reading would have to import."""
 
 
 @pytest.mark.parametrize(
@@ -96,9 +93,8 @@ def test_anything_but_plain_values_is_refused_by_name_before_the_disk_is_touched
 def test_the_file_before_is_kept_and_only_that(tmp_path):
     for epoch in range(4):
         save(tmp_path / "c.pth", {"epoch": epoch})
-    assert read(tmp_path / "c.pth") == {"epoch": 3} and read(previous(tmp_path / "c.pth")) == {
-        "epoch": 2
-    }
+    assert read(tmp_path / "c.pth") == {"epoch": 3}
+    assert read(previous(tmp_path / "c.pth")) == {"epoch": 2}
     assert sorted(os.listdir(tmp_path)) == ["c.pth", "c.pth.previous"]
 
 
@@ -109,30 +105,37 @@ def test_a_file_that_need_not_be_kept_is_replaced_in_one_step(tmp_path):
 
 
 def watch_disk(monkeypatch, before) -> list[str]:
-    """Log the calls of `save` that change the disk; `before(number)` runs before each."""
-    log = []
+    """The names of the calls of `save` that change the disk, filled in as they are made.
+
+    before(number) runs before each call.
+    """
+    calls = []
 
     def watch(module, name):
         original = getattr(module, name)
 
         def watched(*args, **kwargs):
-            before(len(log))
-            log.append(name)
+            before(len(calls))
+            calls.append(name)
             return original(*args, **kwargs)
 
         monkeypatch.setattr(module, name, watched)
 
-    watch(torch, "save"), watch(os, "fsync"), watch(os, "link"), watch(os, "replace")
-    return log
+    watch(torch, "save")
+    watch(os, "fsync")
+    watch(os, "link")
+    watch(os, "replace")
+    return calls
 
 
+# Write, link to keep the old file, move the new file to its name, move the old one to .previous.
 STEPS = ["save", "fsync", "link", "replace", "replace", "fsync"]
 
 
 @pytest.mark.parametrize("damaged", [False, True])
 @pytest.mark.parametrize("step", range(len(STEPS)))
 def test_a_full_disk_at_any_step_costs_no_checkpoint(tmp_path, monkeypatch, step, damaged):
-    """damaged: the newest file is broken already, so that its .previous is the only one there is."""
+    """damaged: the newest file is broken already, so that only its .previous is complete."""
     path = tmp_path / "c.pth"
     save(path, {"epoch": 0})
     save(path, {"epoch": 1})
@@ -143,30 +146,39 @@ def test_a_full_disk_at_any_step_costs_no_checkpoint(tmp_path, monkeypatch, step
         if number == step:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    log = watch_disk(monkeypatch, full)
-    with pytest.raises(
-        OSError, match=f"could not save {re.escape(str(path))}: No space left on device; "
-    ) as caught:
+    calls = watch_disk(monkeypatch, full)
+    message = f"could not save {re.escape(str(path))}: No space left on device; "
+    with pytest.raises(OSError, match=message) as caught:
         save(path, {"epoch": 2})
-    assert log == STEPS[:step] and "\n" not in str(caught.value)
+    assert calls == STEPS[:step] and "\n" not in str(caught.value)
     assert sorted(os.listdir(tmp_path)) == ["c.pth", "c.pth.previous"]
-    assert read_latest(path)[0]["epoch"] == (2 if step > 3 else 0 if damaged else 1)
+    expected = 1
+    if damaged:
+        expected = 0
+    # From the first rename on the new file is there.
+    if step > STEPS.index("replace"):
+        expected = 2
+    assert read_latest(path)[0]["epoch"] == expected
 
 
 def test_a_crash_at_any_step_costs_no_checkpoint(tmp_path, monkeypatch):
-    """A killed process cleans nothing up: look at the disk as each step finds it, .previous being all there is."""
-    path, found = tmp_path / "c.pth", []
+    """A killed process cleans nothing up: the disk is read as each step finds it.
+
+    The newest file is broken, so that .previous is the only complete one.
+    """
+    path = tmp_path / "c.pth"
+    found = []
     save(path, {"epoch": 0})
     save(path, {"epoch": 1})
     path.write_bytes(b"broken")
-    log = watch_disk(monkeypatch, lambda number: found.append(read_latest(path)[0]["epoch"]))
+    calls = watch_disk(monkeypatch, lambda number: found.append(read_latest(path)[0]["epoch"]))
     save(path, {"epoch": 2})
-    assert log == STEPS
+    assert calls == STEPS
     assert found == [0, 0, 0, 0, 2, 2]
 
 
 def test_a_limit_on_file_size_is_an_error_and_leaves_nothing_behind(tmp_path):
-    """The real thing: the kernel refuses to write (SIGXFSZ is ignored by Python)."""
+    """Here the kernel itself refuses to write (Python ignores SIGXFSZ)."""
     path = tmp_path / "c.pth"
     save(path, {"weight": torch.zeros(10)})
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -213,13 +225,14 @@ def test_truncation_anywhere_is_noticed_and_the_previous_file_used(tmp_path, leg
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     whole = path.read_bytes()
     assert same(read(path), content)
-    # a legacy file that ends within the name of one of torch's own functions looks as if it asked for another
-    words = r"is damaged or no checkpoint.*copy or download|holds pickled objects \((torch|collections)\."
-    for length in [
-        *range(0, 200),
-        *range(200, len(whole), 97),
-        *range(len(whole) - 70, len(whole)),
-    ]:
+    # A legacy file that ends within the name of one of torch's own functions names another one.
+    words = (
+        r"is damaged or no checkpoint.*copy or download"
+        r"|holds pickled objects \((torch|collections)\."
+    )
+    # Each length near the ends of the file, where its headers are.
+    near_the_ends = {*range(200), *range(len(whole) - 70, len(whole))}
+    for length in sorted(near_the_ends | {*range(200, len(whole), 97)}):
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=f"{re.escape(str(path))} (?:{words})"):
             read(path)
@@ -241,13 +254,12 @@ def test_a_missing_file_is_replaced_by_its_previous_and_two_missing_ones_are_an_
     latest, note = read_latest(path)
     assert latest == {"epoch": 0} and "there is no checkpoint at" in note
     previous(path).write_bytes(b"x")
-    with pytest.raises(
-        ValueError, match="no complete checkpoint: .*c.pth; .*c.pth.previous is damaged"
-    ):
+    message = "no complete checkpoint: .*c.pth; .*c.pth.previous is damaged"
+    with pytest.raises(ValueError, match=message):
         read_latest(path)
 
 
-def test_a_tensor_is_not_a_checkpoint_to_go_on_with(tmp_path):
+def test_a_tensor_is_no_checkpoint_to_resume_from(tmp_path):
     torch.save(torch.ones(2), tmp_path / "c.pth")
     with pytest.raises(ValueError, match="holds a Tensor"):
         read_latest(tmp_path / "c.pth")
@@ -263,7 +275,7 @@ def test_a_tensor_is_not_a_checkpoint_to_go_on_with(tmp_path):
         (b"<!DOCTYPE html><html>", "web page"),
     ],
 )
-def test_what_is_no_checkpoint_is_called_what_it_is(tmp_path, content, words):
+def test_the_error_says_what_a_file_is_that_is_no_checkpoint(tmp_path, content, words):
     (tmp_path / "c.pth").write_bytes(content)
     with pytest.raises(ValueError, match=words) as caught:
         read(tmp_path / "c.pth")
@@ -277,7 +289,7 @@ def test_a_path_with_nothing_or_a_folder_is_named(tmp_path):
 
 
 class Trap:
-    """Runs a command when unpickled carelessly."""
+    """Runs a command when unpickled without weights_only."""
 
     def __init__(self, command):
         self.command = command
@@ -288,7 +300,8 @@ class Trap:
 
 @pytest.mark.parametrize("legacy", [False, True, "pickle"])
 def test_a_malicious_file_is_refused_and_does_nothing(tmp_path, legacy):
-    path, evidence = tmp_path / "c.pth", tmp_path / "evidence"
+    path = tmp_path / "c.pth"
+    evidence = tmp_path / "evidence"
     content = {"state_dict": {"w": torch.ones(1)}, "x": Trap(f"touch {evidence}")}
     if legacy == "pickle":
         path.write_bytes(pickle.dumps(content, protocol=2))
@@ -299,22 +312,19 @@ def test_a_malicious_file_is_refused_and_does_nothing(tmp_path, legacy):
             attempt(path)
         assert legacy == "pickle" or "system" in str(caught.value)
     assert not evidence.exists()
-    pickle.loads(pickle.dumps(content["x"]))  # the trap is a real one
+    # The trap works: without protection the command runs.
+    pickle.loads(pickle.dumps(content["x"]))
     assert evidence.exists()
 
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_options_pickled_into_an_old_file_are_refused_with_a_reason(tmp_path, legacy):
-    torch.save(
-        {"state_dict": {}, "args": argparse.Namespace(lr=1)},
-        tmp_path / "c.pth",
-        _use_new_zipfile_serialization=not legacy,
-    )
-    with pytest.raises(
-        ValueError,
-        match=r"options of the run that wrote it \(argparse.Namespace\).*state_dict alone",
-    ):
-        read(tmp_path / "c.pth")
+    path = tmp_path / "c.pth"
+    content = {"state_dict": {}, "args": argparse.Namespace(lr=1)}
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    message = r"options of the run that wrote it \(argparse.Namespace\).*state_dict alone"
+    with pytest.raises(ValueError, match=message):
+        read(path)
 
 
 def test_the_published_legacy_file_is_read(shared):

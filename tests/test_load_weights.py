@@ -1,4 +1,4 @@
-"""Weights fit or the run stops (utils/checkpoint.py: load_weights)."""
+"""Weights that do not fit the model are refused (utils/checkpoint: load_weights, network_of)."""
 
 import re
 from collections import OrderedDict
@@ -13,8 +13,9 @@ from models.backbones.erfnet import ERFNet
 from models.backbones.fcn import ResNet50V1c
 from models.backbones.pspnet import PSPNet18, PSPNet50
 from models.keymaps import KeyMap
+from models.lma import LMANet
 from models.single import SingleFrame
-from utils.checkpoint import load_weights, read, save
+from utils.checkpoint import load_weights, network_of, read, save
 
 
 def same(a: dict, b: dict) -> bool:
@@ -23,41 +24,30 @@ def same(a: dict, b: dict) -> bool:
 
 
 class Small(nn.Module):
-    """A method in little: a backbone with an auxiliary head, and a part of its own."""
+    """A small method: a backbone with an auxiliary head, and a part of its own ("memory")."""
 
     def __init__(self, classes: int = 4, *, auxiliary: bool = True, memory: bool = True):
         super().__init__()
-        self.backbone = nn.ModuleDict(
-            {
-                "body": nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)),
-                "cls": nn.Conv2d(8, classes, 1),
-            }
-        )
+        body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+        self.backbone = nn.ModuleDict({"body": body, "cls": nn.Conv2d(8, classes, 1)})
         if auxiliary:
             self.backbone["aux"] = nn.Conv2d(8, classes, 1)
         if memory:
             self.memory = nn.Linear(2, 2)
 
     def key_maps(self):
-        return [
-            KeyMap(
-                "published",
-                ((r"trunk\.(.+)", r"body.\1"), (r"((?:cls|aux)\..+)", r"\1"), (r"fc\.bias", None)),
-                covers=r"(?:body|cls)\..+",
-            ).prefixed("backbone."),
-            KeyMap(
-                "published body",
-                ((r"trunk\.(.+)", r"body.\1"), (r"fc\.bias", None)),
-                covers=r"body\..+",
-            ).prefixed("backbone."),
-        ]
+        body = (r"trunk\.(.+)", r"body.\1")
+        heads = (r"((?:cls|aux)\..+)", r"\1")
+        classifier = (r"fc\.bias", None)
+        whole = KeyMap("published", (body, heads, classifier), covers=r"(?:body|cls)\..+")
+        part = KeyMap("published body", (body, classifier), covers=r"body\..+")
+        return [whole.prefixed("backbone."), part.prefixed("backbone.")]
 
 
 def published(model: Small) -> dict:
-    """The backbone's weights as the original names them."""
-    return {
-        re.sub(r"^body", "trunk", key): value for key, value in model.backbone.state_dict().items()
-    }
+    """The backbone's weights under the published names."""
+    state = model.backbone.state_dict()
+    return {re.sub(r"^body", "trunk", key): value for key, value in state.items()}
 
 
 def write(path: Path, content) -> Path:
@@ -65,6 +55,11 @@ def write(path: Path, content) -> Path:
     return path
 
 
+# The name of the key table, the weights in that naming, entries of the model that they lack.
+NAMINGS = {
+    "own": ("our names", Small.state_dict, ()),
+    "published": ("published", published, ("memory.weight", "memory.bias")),
+}
 WRAPPERS = {
     "bare": lambda state: state,
     "ordered": OrderedDict,
@@ -77,24 +72,25 @@ WRAPPERS = {
 
 @pytest.mark.parametrize("prefix", ["", "module.", "module.module."])
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("names", ["own", "published"])
+@pytest.mark.parametrize("names", NAMINGS)
 def test_every_wrapping_of_either_naming_loads(tmp_path, wrapper, prefix, names):
-    source, model = Small(), Small()
-    state = source.state_dict() if names == "own" else published(source)
-    path = write(
-        tmp_path / "c.pth", WRAPPERS[wrapper]({prefix + key: value for key, value in state.items()})
-    )
-    report = load_weights(model, path)
+    naming, state_of, new = NAMINGS[names]
+    source = Small()
+    model = Small()
+    state = state_of(source)
+    prefixed = {prefix + key: value for key, value in state.items()}
+    report = load_weights(model, write(tmp_path / "c.pth", WRAPPERS[wrapper](prefixed)))
     assert same(dict(model.backbone.state_dict()), dict(source.backbone.state_dict()))
-    assert report.maps == ("our names" if names == "own" else "published",)
+    assert report.maps == (naming,)
     assert report.loaded == len(state)
-    assert report.new == (() if names == "own" else ("memory.weight", "memory.bias"))
+    assert report.new == new
 
 
-def test_the_report_is_one_line_that_says_it_all(tmp_path):
+def test_the_report_is_one_line(tmp_path):
     path = write(tmp_path / "c.pth", published(Small()) | {"fc.bias": torch.ones(1)})
     assert str(load_weights(Small(), path)) == (
-        f"loaded 11 of 13 entries from {path} (published); new: 2 (memory.weight, memory.bias); not used: 1 (fc.bias)"
+        f"loaded 11 of 13 entries from {path} (published); "
+        "new: 2 (memory.weight, memory.bias); not used: 1 (fc.bias)"
     )
 
 
@@ -106,22 +102,22 @@ def test_the_table_that_matches_most_is_taken(tmp_path):
 
 
 def test_several_files_make_one_model_and_the_last_counts(tmp_path):
-    first, second, model = Small(), Small(), Small()
+    first = Small()
+    second = Small()
+    model = Small()
     memory = {key: value for key, value in second.state_dict().items() if key.startswith("memory")}
     paths = [write(tmp_path / "a.pth", published(first)), str(write(tmp_path / "b.pth", memory))]
     report = load_weights(model, paths, complete=True)
-    assert (
-        report.files == tuple(map(str, paths))
-        and report.maps == ("published", "our names")
-        and report.new == ()
-    )
+    assert report.files == tuple(map(str, paths))
+    assert report.maps == ("published", "our names") and report.new == ()
     assert same(dict(model.state_dict()), dict(first.state_dict()) | memory)
     load_weights(model, [paths[0], write(tmp_path / "c.pth", published(second))])
     assert same(dict(model.backbone.state_dict()), dict(second.backbone.state_dict()))
 
 
 def test_half_precision_is_cast_and_counters_may_be_missing(tmp_path):
-    source, model = Small(), Small()
+    source = Small()
+    model = Small()
     state = {
         key: value.half()
         for key, value in source.state_dict().items()
@@ -135,17 +131,17 @@ def test_half_precision_is_cast_and_counters_may_be_missing(tmp_path):
     )
 
 
-@pytest.mark.parametrize("names", ["own", "published"])
+@pytest.mark.parametrize("names", NAMINGS)
 @pytest.mark.parametrize("in_file, in_model", [(True, False), (False, True)])
 def test_an_auxiliary_head_may_be_in_the_file_or_the_model_alone(
     tmp_path, in_file, in_model, names
 ):
-    source, model = Small(auxiliary=in_file), Small(auxiliary=in_model)
-    state = source.state_dict() if names == "own" else published(source)
-    memory = write(
-        tmp_path / "m.pth", {"memory.weight": torch.ones(2, 2), "memory.bias": torch.ones(2)}
-    )
-    report = load_weights(model, [write(tmp_path / "c.pth", state), memory], complete=True)
+    source = Small(auxiliary=in_file)
+    model = Small(auxiliary=in_model)
+    _, state_of, _ = NAMINGS[names]
+    path = write(tmp_path / "c.pth", state_of(source))
+    memory = {"memory.weight": torch.ones(2, 2), "memory.bias": torch.ones(2)}
+    report = load_weights(model, [path, write(tmp_path / "m.pth", memory)], complete=True)
     assert all("aux" in key for key in (*report.new, *report.unused))
     assert len(report.new) == 2 * in_model and len(report.unused) == 2 * in_file
 
@@ -161,7 +157,8 @@ BAD_FILES = {
     ),
     "other classes": (
         lambda state: published(Small(7)),
-        r"cls.weight is \[7, 8, 1, 1\], not \[4, 8, 1, 1\].*it has 7 outputs .classes., the model 4",
+        r"cls.weight is \[7, 8, 1, 1\], not \[4, 8, 1, 1\].*"
+        "it has 7 outputs .classes., the model 4",
     ),
     "other shape": (
         lambda state: state | {"trunk.0.weight": torch.ones(8, 3, 5, 5)},
@@ -203,17 +200,16 @@ def test_a_bad_file_is_one_helpful_line_and_leaves_the_model_alone(tmp_path, kin
 def test_our_own_files_must_hold_their_parts_whole(tmp_path):
     state = Small().state_dict()
     single = {key: value for key, value in state.items() if key.startswith("backbone.")}
-    assert load_weights(Small(), write(tmp_path / "a.pth", single)).new == (
-        "memory.weight",
-        "memory.bias",
-    )
+    report = load_weights(Small(), write(tmp_path / "a.pth", single))
+    assert report.new == ("memory.weight", "memory.bias")
     del state["memory.bias"]
     with pytest.raises(ValueError, match="1 missing .memory.bias"):
         load_weights(Small(), write(tmp_path / "b.pth", state))
 
 
 def test_evaluation_needs_every_entry(tmp_path):
-    path, model = write(tmp_path / "c.pth", published(Small())), Small()
+    path = write(tmp_path / "c.pth", published(Small()))
+    model = Small()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(ValueError, match=r"not complete without 2 \(memory.weight, memory.bias\)"):
         load_weights(model, path, complete=True)
@@ -224,22 +220,23 @@ def test_evaluation_needs_every_entry(tmp_path):
 
 
 def test_a_model_without_tables_reads_its_own_names(tmp_path):
-    source, model = nn.Linear(2, 2), nn.Linear(2, 2)
+    source = nn.Linear(2, 2)
+    model = nn.Linear(2, 2)
     load_weights(model, write(tmp_path / "c.pth", source.state_dict()))
     assert same(dict(model.state_dict()), dict(source.state_dict()))
 
 
-# Real files and real networks
+# Published files and whole networks
 
 
 def test_resnet18_of_torchvision_starts_a_pspnet18(shared):
     path = shared / "weights" / "resnet18_imagenet1k_v1_fp16.pth"
-    model, source = SingleFrame(PSPNet18(19)), read(path)
+    model = SingleFrame(PSPNet18(19))
+    source = read(path)
     report = load_weights(model, path)
     assert report.loaded == 120 and report.unused == ("fc.weight", "fc.bias")
-    assert all(
-        key.startswith(("backbone.ppm.", "backbone.cls.", "backbone.aux.")) for key in report.new
-    )
+    heads = ("backbone.ppm.", "backbone.cls.", "backbone.aux.")
+    assert all(key.startswith(heads) for key in report.new)
     torch.testing.assert_close(model.backbone.layer0[0].weight, source["conv1.weight"].float())
     torch.testing.assert_close(
         model.backbone.layer4[1].bn2.running_var, source["layer4.1.bn2.running_var"].float()
@@ -255,18 +252,16 @@ def test_a_fitted_stem_and_the_layers_of_torchvision_make_a_resnet50_v1c(shared,
     body = write(tmp_path / "resnet50.pth", source.state_dict())
     model = SingleFrame(ResNet50V1c(11))
     report = load_weights(model, [shared / "weights" / "resnet50_v1c_stem_fp32.pth", body])
-    assert report.loaded == 330 and all(
-        key.startswith(("backbone.head.", "backbone.aux")) for key in report.new
-    )
+    assert report.loaded == 330
+    assert all(key.startswith(("backbone.head.", "backbone.aux")) for key in report.new)
     torch.testing.assert_close(model.backbone.layer3[2].conv2.weight, source.layer3[2].conv2.weight)
     assert len(report.unused) == 8  # conv1, bn1, fc
 
 
-def test_weights_for_other_classes_or_of_other_backbones_are_called_so(tmp_path):
+def test_the_error_names_other_classes_and_other_backbones(tmp_path):
     pspnet = write(tmp_path / "psp.pth", {"epoch": 200, "state_dict": PSPNet18(19).state_dict()})
-    with pytest.raises(
-        ValueError, match="it has 19 outputs .classes., the model 11: choose the data set"
-    ):
+    message = "it has 19 outputs .classes., the model 11: choose the data set"
+    with pytest.raises(ValueError, match=message):
         load_weights(SingleFrame(PSPNet18(11)), pspnet)
     for network in (ERFNet(19), PSPNet50(19), ResNet50V1c(19)):
         with pytest.raises(ValueError, match="is it of another --backbone") as caught:
@@ -277,13 +272,13 @@ def test_weights_for_other_classes_or_of_other_backbones_are_called_so(tmp_path)
         load_weights(SingleFrame(ERFNet(11)), write(tmp_path / "erf.pth", erfnet))
     encoder = {key: value for key, value in erfnet.items() if key.startswith("encoder.")}
     report = load_weights(SingleFrame(ERFNet(19)), write(tmp_path / "encoder.pth", encoder))
-    assert all(key.startswith("backbone.decoder.") for key in report.new) and report.maps == (
-        "ERFNet's encoder",
-    )
+    assert all(key.startswith("backbone.decoder.") for key in report.new)
+    assert report.maps == ("ERFNet's encoder",)
 
 
 def test_what_training_saves_comes_back_and_is_complete(tmp_path):
-    source, model = SingleFrame(ERFNet(5)), SingleFrame(ERFNet(5))
+    source = SingleFrame(ERFNet(5))
+    model = SingleFrame(ERFNet(5))
     save(tmp_path / "c.pth", {"state_dict": source.state_dict(), "epoch": 1})
     report = load_weights(model, tmp_path / "c.pth", complete=True)
     assert report.new == report.unused == () and report.maps == ("our names",)
@@ -292,12 +287,8 @@ def test_what_training_saves_comes_back_and_is_complete(tmp_path):
 
 @pytest.mark.parametrize("backbone", [ERFNet, PSPNet18])
 def test_a_memory_beside_other_classes_keeps_all_but_the_classifiers(tmp_path, backbone):
-    from models.lma import LMANet
-
-    source, target = (
-        LMANet(backbone(7), struct="aux_mem_loss"),
-        LMANet(backbone(4), struct="aux_mem_loss"),
-    )
+    source = LMANet(backbone(7), struct="aux_mem_loss")
+    target = LMANet(backbone(4), struct="aux_mem_loss")
     save(tmp_path / "seven.pth", source.state_dict())
     with pytest.raises(ValueError, match="--new-classes"):
         load_weights(target, tmp_path / "seven.pth")
@@ -310,3 +301,58 @@ def test_a_memory_beside_other_classes_keeps_all_but_the_classifiers(tmp_path, b
         "decoder_mem.cls.4",
     }
     assert 2 <= len(report.new) <= 6
+
+
+# The network's options
+
+
+def network_in(folder: Path, network, name: str = "c.pth") -> dict:
+    """What `network_of` finds in a checkpoint with this entry "network"."""
+    save(folder / name, {"state_dict": {"x": torch.zeros(1)}, "network": network})
+    return network_of([str(folder / name)])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [True, False, 0, 7, -3, 0.5, -1e-4, 2.0, "lma", "", [], [1, -2], (0.5, 1), ["a", "b"], [False]],
+)
+def test_an_option_with_a_plain_value_is_found_with_its_type(tmp_path, value):
+    found = network_in(tmp_path, {"method": "lma", "option": value})
+    assert found == {"method": "lma", "option": value}
+    assert type(found["option"]) is type(value)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("option", None),
+        ("option", {"nested": 1}),
+        ("option", {}),
+        ("option", [[1, 2], [3, 4]]),
+        ("option", [1, None]),
+        ("option", (1, {"a": 2})),
+        ("option", b"bytes"),
+        ("option", torch.zeros(1)),
+        ("option", [torch.zeros(1)]),
+        (3, "value"),
+    ],
+)
+def test_an_entry_that_no_option_can_have_is_left_out_and_its_neighbours_stay(tmp_path, key, value):
+    neighbours = {"method": "lma", "memory_weight": 0.25, "sizes": [3, 5]}
+    network = {"method": "lma", key: value, "memory_weight": 0.25, "sizes": [3, 5]}
+    assert network_in(tmp_path, network) == neighbours
+
+
+@pytest.mark.parametrize("network", [None, "lma", ["--method", "lma"], 3, (), torch.zeros(2)])
+def test_a_network_that_is_no_table_adds_nothing(tmp_path, network):
+    assert network_in(tmp_path, network) == {}
+
+
+def test_of_an_option_in_several_files_the_last_counts(tmp_path):
+    network_in(tmp_path, {"backbone": "psp18", "scale": 0.5}, "first.pth")
+    network_in(tmp_path, {"backbone": "psp50", "scale": None}, "second.pth")
+    (tmp_path / "broken.pth").write_bytes(b"no torch file")
+    torch.save(torch.zeros(1), tmp_path / "tensor.pth")
+    names = ("first.pth", "missing.pth", "broken.pth", "tensor.pth", "second.pth")
+    found = network_of([str(tmp_path / name) for name in names])
+    assert found == {"backbone": "psp50", "scale": 0.5}

@@ -1,4 +1,4 @@
-"""The run's log: automated_log.txt to the byte, and files that are whole or not there."""
+"""automated_log.txt, byte for byte; best.txt; files that are written whole or not at all."""
 
 import math
 import os
@@ -12,20 +12,20 @@ from pathlib import Path
 import pytest
 
 from utils import log
+from utils.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 NAN = math.nan
 
 
 def numbers(epoch: int) -> tuple:
-    """Values whose four (eight) decimals lose nothing."""
+    """A row's values without the epoch; rounding to four (eight) decimals loses nothing."""
     rng = random.Random(epoch)
     losses = [rng.randrange(10**5) / 10**4 for _ in range(2)]
-    return (
-        *losses,
-        *(rng.randrange(10**6) / 10**6 for _ in range(2)),
-        rng.randrange(10**5) / 10**8,
-    )
+    # Fractions: the file has percent with four decimals.
+    mious = [rng.randrange(10**6) / 10**6 for _ in range(2)]
+    lr = rng.randrange(10**5) / 10**8
+    return (*losses, *mious, lr)
 
 
 # automated_log.txt
@@ -89,9 +89,8 @@ def test_garbage_is_refused_with_file_and_line(tmp_path, text, line):
     assert f"{path}, line {line}:" in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(ValueError):
         log.TrainingLog(tmp_path, resume=True)
-    assert path.read_bytes() == text.encode(errors="surrogateescape"), (
-        "a file that is not ours was changed"
-    )
+    unchanged = path.read_bytes() == text.encode(errors="surrogateescape")
+    assert unchanged, "a file that is not ours was changed"
 
 
 def finished(folder: Path, epochs: int) -> bytes:
@@ -111,9 +110,11 @@ def test_a_killed_and_resumed_run_leaves_the_same_file(tmp_path, reached, trunca
     (tmp_path / "killed").mkdir()
     first = log.TrainingLog(tmp_path / "killed", resume=False)
     for epoch in range(1, 8):
-        first.write(
-            epoch, *(2 * value for value in numbers(epoch)) if epoch > reached else numbers(epoch)
-        )
+        values = numbers(epoch)
+        # What the resumed run has to write again differs, so that it cannot stay unnoticed.
+        if epoch > reached:
+            values = tuple(2 * value for value in values)
+        first.write(epoch, *values)
     second = log.TrainingLog(tmp_path / "killed", resume=True)
     if truncate:
         second.truncate(reached + 1)
@@ -148,9 +149,8 @@ def test_kill_9_at_any_moment_leaves_a_whole_log(tmp_path):
         rows = log.read(tmp_path / "automated_log.txt")
         assert [row.epoch for row in rows] == list(range(1, len(rows) + 1)) and rows
     log.TrainingLog(tmp_path, resume=True).write(1, *numbers(1))
-    assert os.listdir(tmp_path) == ["automated_log.txt"], (
-        "what the kill left behind should be gone after a write"
-    )
+    files = os.listdir(tmp_path)
+    assert files == ["automated_log.txt"], "what the kill left behind should be gone after a write"
 
 
 # Other files
@@ -163,18 +163,18 @@ def test_best_names_epoch_and_fraction(tmp_path):
 
 def test_a_text_arrives_as_it_is_and_leaves_nothing_else(tmp_path):
     for text in ("--epochs\n5\r\n", "Zürich", ""):
-        log.write_text(tmp_path / "args.txt", text)
+        write_text(tmp_path / "args.txt", text)
         assert (tmp_path / "args.txt").read_bytes() == text.encode()
     assert os.listdir(tmp_path) == ["args.txt"]
 
 
 def test_a_full_disk_leaves_the_previous_file(tmp_path, monkeypatch):
-    log.write_text(tmp_path / "args.txt", "old")
+    write_text(tmp_path / "args.txt", "old")
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        log.write_text(tmp_path / "args.txt", "new")
+        write_text(tmp_path / "args.txt", "new")
     assert (tmp_path / "args.txt").read_text() == "old" and os.listdir(tmp_path) == ["args.txt"]

@@ -1,4 +1,4 @@
-"""N ranks are one run: losses, gradients and scores of 2 gloo ranks are those of 1."""
+"""Losses, gradients and scores of two ranks (gloo, on a CPU) are those of one."""
 
 from __future__ import annotations
 
@@ -30,11 +30,13 @@ JOB = str(Path(__file__).with_name("ranks_job.py"))
     ],
 )
 def test_two_ranks_equal_one(tmp_path, line):
-    one, two, words = tmp_path / "one.pt", tmp_path / "two.pt", line.split()
-    subprocess.run([sys.executable, JOB, one, *words], check=True)
-    assert launch(JOB, [str(two), *words], 2) == 0
-    one, two = (torch.load(path, weights_only=True) for path in (one, two))
+    words = line.split()
+    subprocess.run([sys.executable, JOB, tmp_path / "one.pt", *words], check=True)
+    assert launch(JOB, [str(tmp_path / "two.pt"), *words], 2) == 0
+    one = torch.load(tmp_path / "one.pt", weights_only=True)
+    two = torch.load(tmp_path / "two.pt", weights_only=True)
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-6)
+    # Differences count against the largest of all gradients.
     scale = max(gradient.abs().max() for gradient in one["gradients"].values())
     for name, gradient in one["gradients"].items():
         assert (two["gradients"][name] - gradient).abs().max() <= 1e-5 * scale, name
@@ -45,9 +47,8 @@ def test_two_ranks_equal_one(tmp_path, line):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
         for name in ("mIoU", "pixel_accuracy", "fwIoU"):
             assert ours[name] == theirs[name], name
-    assert two["scores"][1]["VC8"] == one["scores"][1]["VC8"], (
-        "videos are shared over ranks and merged"
-    )
+    # Video consistency: whole videos are shared out over the ranks, and the results merged.
+    assert two["scores"][1]["VC8"] == one["scores"][1]["VC8"]
 
 
 def test_every_step_uses_the_same_clips_for_any_number_of_ranks():
@@ -78,10 +79,12 @@ def test_too_few_clips_for_a_batch_is_an_error_that_says_what_to_do():
 
 
 class Data:
-    """What evaluation_loader asks of a data set."""
+    """A data set with what evaluation_loader reads of it."""
 
     def __init__(self, step: bool):
-        self.step, self.samples = step, [(video, i) for video in range(5) for i in range(video + 1)]
+        self.step = step
+        # (video, frame): five videos of 1 to 5 frames.
+        self.samples = [(video, i) for video in range(5) for i in range(video + 1)]
 
     def __len__(self):
         return len(self.samples)
@@ -100,79 +103,37 @@ def test_evaluation_sees_every_frame_once_and_videos_stay_whole(step, ranks):
         for r, share in enumerate(shares):
             assert share == sorted(share)
             for index in share:
-                assert owners.setdefault(Data(True).samples[index][0], r) == r
+                video, _ = Data(True).samples[index]
+                assert owners.setdefault(video, r) == r
 
 
 def test_gpus_2_on_a_cpu_trains_and_both_ranks_end_with_one_model(tmp_path):
-    words = [
-        "--training",
-        *TINY,
-        "--num-epochs",
-        "1",
-        "--batch-size",
-        "2",
-        "--savedir",
-        tmp_path,
-        "--gpus",
-        "2",
-    ]
-    done = succeed(*words)
+    words = "--num-epochs 1 --batch-size 2 --gpus 2".split()
+    done = succeed("--training", *TINY, *words, "--savedir", tmp_path)
     assert done.stdout.count("epoch 1: train loss") == 1, "only rank 0 reports"
     assert read(tmp_path / "checkpoint.pth.tar")["progress"]["epoch"] == 1
 
 
 def test_parts_that_are_not_trained_do_not_stop_two_ranks(tmp_path):
-    words = [
-        "--training",
-        *TINY,
-        "--num-epochs",
-        "1",
-        "--batch-size",
-        "4",
-        "--num-workers",
-        "0",
-        "--no-iouVal",
-    ]
+    words = "--num-epochs 1 --batch-size 4 --num-workers 0 --no-iouVal".split()
+    words = ["--training", *TINY, *words]
     Ranks(tmp_path, *words, "--backbone-nobn", "--savedir", tmp_path / "nobn").succeed()
-    Ranks(
-        tmp_path, *words, "--backbone", "psp18", "--aux-weight", "0", "--savedir", tmp_path / "aux"
-    ).succeed()
+    no_auxiliary = "--backbone psp18 --aux-weight 0".split()
+    Ranks(tmp_path, *words, *no_auxiliary, "--savedir", tmp_path / "aux").succeed()
 
 
 @pytest.mark.slow
 def test_torchrun_works_as_well(tmp_path):
-    words = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        ROOT / "main.py",
-        "--training",
-        *TINY,
-        "--num-epochs",
-        "1",
-        "--batch-size",
-        "2",
-        "--savedir",
-        tmp_path,
-    ]
+    torchrun = "-m torch.distributed.run --standalone --nproc-per-node 2".split()
+    training = ["--training", *TINY, *"--num-epochs 1 --batch-size 2".split()]
+    words = [sys.executable, *torchrun, ROOT / "main.py", *training, "--savedir", tmp_path]
     subprocess.run([str(word) for word in words], check=True, capture_output=True, timeout=300)
     assert (tmp_path / "model_best.pth").exists()
 
 
-def test_a_mistake_under_two_ranks_is_told_once_with_exit_code_2(tmp_path):
-    done = run(
-        "--eval-mode",
-        *TINY,
-        "--weights",
-        tmp_path / "missing.pth",
-        "--savedir",
-        tmp_path / "x",
-        "--gpus",
-        "2",
-    )
+def test_a_user_error_under_two_ranks_is_printed_once_with_exit_code_2(tmp_path):
+    paths = ["--weights", tmp_path / "missing.pth", "--savedir", tmp_path / "x"]
+    done = run("--eval-mode", *TINY, *paths, "--gpus", "2")
     assert done.returncode == 2
     assert done.stderr.count("no checkpoint") == 1, done.stderr
     assert not (tmp_path / "x").exists()

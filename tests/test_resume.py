@@ -1,10 +1,11 @@
-"""Nothing is lost: a training that was killed, at any moment, resumes to the weights of one that was not."""
+"""A training killed at any moment resumes to the same weights as an uninterrupted one."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
+import subprocess
 import time
 
 import pytest
@@ -21,8 +22,18 @@ def state(folder) -> dict:
     return checkpoint.read(folder / CHECKPOINT)
 
 
+def copy(source, target) -> None:
+    """Copy the files of a folder, which has no folders in it."""
+    for path in source.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+
+
 def kill_until_done(folder, words, moment, kills: int) -> int:
-    """Start, kill -9 the whole process group at moment(folder, process), resume, until `kills` are used up."""
+    """Kill a training -9 and resume it until it ends -> how often it was killed, at most `kills`.
+
+    moment(folder, process) returns True when the process group is to be killed, False when the
+    process ended before.
+    """
     done = 0
     while True:
         resume = ["--resume"] if (folder / CHECKPOINT).exists() else ["--overwrite"]
@@ -52,7 +63,7 @@ def test_kill_9_at_random_moments_costs_nothing(tmp_path, uninterrupted):
         try:
             process.wait(rng.uniform(3, 9))
             return False
-        except Exception:  # subprocess.TimeoutExpired: it still runs
+        except subprocess.TimeoutExpired:
             return True
 
     kill_until_done(tmp_path, STEPWISE, moment, kills=3)
@@ -62,6 +73,7 @@ def test_kill_9_at_random_moments_costs_nothing(tmp_path, uninterrupted):
 @pytest.mark.slow
 def test_kill_9_during_a_save_costs_nothing(tmp_path, uninterrupted):
     def moment(folder, process):
+        # The temporary file is there only briefly, so it is looked for often.
         while process.poll() is None:
             if any(path.name.endswith(".new") for path in folder.glob(f".{CHECKPOINT}.*")):
                 return True
@@ -81,11 +93,10 @@ def test_sigterm_saves_and_exits_143_and_resumes(tmp_path, uninterrupted):
             break
     out, err = process.communicate(timeout=120)
     assert process.returncode == 143, out + err
-    assert (
-        err.strip().splitlines()[-1]
-        == "main.py: error: stopped by SIGTERM; --resume goes on from here"
-    )
-    assert state(tmp_path)["progress"]["step"] + 8 * state(tmp_path)["progress"]["epoch"] >= 4
+    message = "main.py: error: stopped by SIGTERM; --resume goes on from here"
+    assert err.strip().splitlines()[-1] == message
+    progress = state(tmp_path)["progress"]
+    assert progress["step"] + 8 * progress["epoch"] >= 4
     succeed(*STEPWISE, "--savedir", tmp_path, "--resume")
     assert_same_training(uninterrupted, tmp_path)
 
@@ -93,7 +104,8 @@ def test_sigterm_saves_and_exits_143_and_resumes(tmp_path, uninterrupted):
 @pytest.mark.slow
 def test_two_ranks_killed_with_their_launcher_resume_to_the_same_weights(tmp_path):
     words = [*STEPWISE, "--gpus", "2", "--batch-size", "1", "--num-epochs", "2"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole = tmp_path / "whole"
+    killed = tmp_path / "killed"
     succeed(*words, "--savedir", whole)
     rng = random.Random(3)
 
@@ -108,9 +120,8 @@ def test_two_ranks_killed_with_their_launcher_resume_to_the_same_weights(tmp_pat
 
 
 @pytest.mark.slow
-def test_a_truncated_checkpoint_is_named_and_the_one_before_serves(tmp_path, uninterrupted):
-    for path in uninterrupted.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+def test_a_truncated_checkpoint_is_named_and_the_one_before_is_used(tmp_path, uninterrupted):
+    copy(uninterrupted, tmp_path)
     newest = tmp_path / CHECKPOINT
     newest.write_bytes(newest.read_bytes()[:-1000])
     done = succeed(*STEPWISE, "--savedir", tmp_path, "--resume")
@@ -130,24 +141,24 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_serves(tmp_path, uni
 )
 def test_resuming_with_other_options_is_refused_and_nothing_changes(uninterrupted, words, message):
     before = {path.name: path.stat().st_mtime_ns for path in uninterrupted.iterdir()}
-    done = (run if "--gpus" in words else call)(
-        *STEPWISE, *words, "--savedir", uninterrupted, "--resume"
-    )
+    # Several ranks need processes of their own.
+    command = call
+    if "--gpus" in words:
+        command = run
+    done = command(*STEPWISE, *words, "--savedir", uninterrupted, "--resume")
     assert done.returncode == 2 and message in done.stderr, done.stderr
     assert {path.name: path.stat().st_mtime_ns for path in uninterrupted.iterdir()} == before
 
 
 def test_more_epochs_go_on_from_a_finished_run(tmp_path, uninterrupted):
-    for path in uninterrupted.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    copy(uninterrupted, tmp_path)
     assert "are done" in perform(*STEPWISE, "--savedir", tmp_path, "--resume").stdout
     perform(*STEPWISE, "--num-epochs", "4", "--savedir", tmp_path, "--resume")
     assert len((tmp_path / "automated_log.txt").read_text().splitlines()) == 5
 
 
 def test_overwrite_leaves_nothing_of_the_earlier_run(tmp_path, uninterrupted):
-    for path in uninterrupted.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    copy(uninterrupted, tmp_path)
     (tmp_path / "model-003.pth").write_bytes(b"old")
     perform(*TRAIN, "--num-epochs", "1", "--no-iouVal", "--savedir", tmp_path, "--overwrite")
     assert len((tmp_path / "automated_log.txt").read_text().splitlines()) == 2

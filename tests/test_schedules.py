@@ -12,9 +12,9 @@ from utils.training.schedules import NAMES, PLATEAUS, Schedule
 
 
 def optimizer(*rates: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(
-        [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates], lr=1.0
-    )
+    """An optimizer with one parameter group per learning rate."""
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates]
+    return torch.optim.SGD(groups, lr=1.0)
 
 
 def rates_of(schedule: Schedule) -> list[float]:
@@ -33,6 +33,7 @@ def train(schedule: Schedule, losses: list[float], first: int = 1) -> list[list[
 
 
 def noisy_losses(count: int) -> list[float]:
+    """Losses that fall, with rises around the threshold below which torch sees no progress."""
     rng = random.Random(1)
     return [
         1 + math.exp(-epoch / 8) + rng.choice([0.0, 5e-5, 1e-3, 0.1]) * rng.random()
@@ -101,10 +102,8 @@ def test_pow_falls_by_epoch_from_the_base_rate_to_the_last_share(name, power):
 def test_pow_09_b_reaches_its_floor_at_epoch_50(epochs):
     schedule = Schedule(optimizer(1.0), "pow_09_b", epochs=epochs, steps_per_epoch=1)
     rates = [rate for (rate,) in train(schedule, [1.0] * epochs)]
-    expected = [
-        (1 - (e - 1) / min(epochs, 50)) ** 0.9 if e < 50 else 0.02**0.9
-        for e in range(1, epochs + 1)
-    ]
+    falling = [(1 - (e - 1) / min(epochs, 50)) ** 0.9 for e in range(1, min(epochs, 49) + 1)]
+    expected = falling + [0.02**0.9] * (epochs - len(falling))
     assert rates == pytest.approx(expected)
 
 
@@ -113,7 +112,8 @@ def test_step_is_torchs_step_scheduler_stepped_per_iteration():
         optimizer(2e-3, 2e-2), "step", epochs=5, steps_per_epoch=70, gamma=0.992, every=100
     )
     reference = optimizer(2e-3, 2e-2)
-    scheduler, expected = torch.optim.lr_scheduler.StepLR(reference, 100, 0.992), []
+    scheduler = torch.optim.lr_scheduler.StepLR(reference, 100, 0.992)
+    expected = []
     for _ in range(350):
         expected.append([group["lr"] for group in reference.param_groups])
         reference.step()
@@ -124,7 +124,10 @@ def test_step_is_torchs_step_scheduler_stepped_per_iteration():
 
 @pytest.mark.parametrize("name", PLATEAUS)
 def test_plateau_is_torchs_plateau_scheduler_down_to_the_lowest_rate(name):
-    """1500 epochs: the rate falls until its reductions become smaller than torch's eps; NaN counts as no progress."""
+    """1500 epochs: the rate falls until its reductions are smaller than torch's eps.
+
+    A loss that is nan counts as no progress.
+    """
     factor, lowest = PLATEAUS[name]
     losses = [*noisy_losses(300), math.nan, *[1.0] * 1200]
     schedule = Schedule(optimizer(2e-4, 1e-6), name, epochs=len(losses), steps_per_epoch=1)
@@ -177,9 +180,8 @@ def test_every_strategy_begins_at_the_base_rates_and_keeps_their_ratio(name):
 def test_warmup_rises_in_a_line_to_the_strategys_own_rate(name):
     options = {"epochs": 10, "steps_per_epoch": 4, "every": 3}
     plain = train(Schedule(optimizer(1.0), name, **options), [1.0] * 10)
-    warm = train(
-        Schedule(optimizer(1.0), name, **options, warmup_steps=8, warmup_ratio=0.1), [1.0] * 10
-    )
+    schedule = Schedule(optimizer(1.0), name, **options, warmup_steps=8, warmup_ratio=0.1)
+    warm = train(schedule, [1.0] * 10)
     factors = [a / b for (a,), (b,) in zip(warm, plain, strict=True)]
     assert factors == pytest.approx([*(0.1 + 0.9 * i / 8 for i in range(8)), *[1.0] * 32])
 
@@ -192,6 +194,7 @@ def test_a_resumed_training_has_the_rates_of_an_uninterrupted_one(name, stop):
     whole = train(Schedule(optimizer(1e-3, 1e-2), name, **options), losses)
     first = Schedule(optimizer(1e-3, 1e-2), name, **options)
     seen = train(first, losses[:stop])
+    # Plain values survive JSON.
     saved = json.loads(json.dumps({"schedule": first.state_dict()}))
     groups = first.optimizer.state_dict()
 
@@ -218,7 +221,7 @@ def test_after_an_epoch_lr_is_still_the_one_used_in_it():
     assert schedule.lr == 0.5
 
 
-# Wrong words
+# Arguments that are refused
 
 
 def test_an_unknown_strategy_is_refused_with_the_list():
@@ -250,7 +253,6 @@ def test_a_state_of_another_strategy_or_another_number_of_groups_is_refused():
     saved = Schedule(optimizer(1.0), "plateau_08", epochs=5, steps_per_epoch=1).state_dict()
     with pytest.raises(ValueError, match="plateau_08, not plateau_03"):
         Schedule(optimizer(1.0), "plateau_03", epochs=5, steps_per_epoch=1).load_state_dict(saved)
+    two_groups = Schedule(optimizer(1.0, 2.0), "plateau_08", epochs=5, steps_per_epoch=1)
     with pytest.raises(ValueError, match="1 parameter groups, this training has 2"):
-        Schedule(optimizer(1.0, 2.0), "plateau_08", epochs=5, steps_per_epoch=1).load_state_dict(
-            saved
-        )
+        two_groups.load_state_dict(saved)

@@ -1,7 +1,9 @@
 """Checkpoints: files that survive a crash, and weights that fit the network or are refused."""
 
-from .files import previous, read, read_latest, save
-from .loading import Report, load_weights, network_of, weights_of
+from .contents import network_of, weights_of
+from .loading import Report, load_weights
+from .reading import read, read_latest
+from .saving import previous, save
 
 __all__ = [
     "Report",

@@ -1,46 +1,17 @@
-"""Weights are loaded whole or not at all, under our own names or those of a published file (matching.py).
-
-load_weights(model, paths)      weights that fit
-network_of(paths)               the options of the network that weights are for, where files say so
-"""
+"""Weights are loaded whole or not at all, under our names or those of a published file."""
 
 from __future__ import annotations
 
-import re
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .files import read
-from .matching import AUXILIARY, UNCOUNTED, best_fit, some
-
-
-def network_of(paths: list[str]) -> dict[str, Any]:
-    """What files say about the network their weights are for ("network", by option); the last counts.
-
-    Files that say nothing, or cannot be read, add nothing: `load_weights` tells what is wrong with them.
-    """
-    found = {}
-    for path in paths:
-        with suppress(OSError, ValueError):
-            content = read(path)
-            found |= (
-                content["network"]
-                if isinstance(content, dict) and _is_options(content.get("network"))
-                else {}
-            )
-    return found
-
-
-def _is_options(network: Any) -> bool:
-    """Whether this is a table of options: values by name."""
-    return isinstance(network, dict) and all(
-        type(key) is str and type(value) in (bool, int, str) for key, value in network.items()
-    )
+from .contents import classes_of, weights_of
+from .matching import AUXILIARY, UNCOUNTED, abbreviate, match_weights
+from .reading import read
 
 
 @dataclass(frozen=True)
@@ -48,19 +19,22 @@ class Report:
     """What `load_weights` did."""
 
     files: tuple[str, ...]
-    maps: tuple[str, ...]  # per file: how its names were read
+    maps: tuple[str, ...]  # per file: the name of the key table that it was read by
     loaded: int  # entries of the model that came from a file
     new: tuple[str, ...]  # entries of the model that are in no file
     unused: tuple[str, ...]  # entries of the files that are known and not used
-    classes: tuple[str, ...] = ()  # that the network was trained for, where a file says so
+    classes: tuple[str, ...] = ()  # that the weights were trained for, where a file says so
 
     def __str__(self) -> str:
-        sources = ", ".join(
-            f"{file} ({name})" for file, name in zip(self.files, self.maps, strict=True)
-        )
-        new = f"; new: {some(self.new)}" if self.new else ""
-        unused = f"; not used: {some(self.unused)}" if self.unused else ""
-        return f"loaded {self.loaded} of {self.loaded + len(self.new)} entries from {sources}{new}{unused}"
+        pairs = zip(self.files, self.maps, strict=True)
+        sources = ", ".join(f"{file} ({name})" for file, name in pairs)
+        total = self.loaded + len(self.new)
+        text = f"loaded {self.loaded} of {total} entries from {sources}"
+        if self.new:
+            text += f"; new: {abbreviate(self.new)}"
+        if self.unused:
+            text += f"; not used: {abbreviate(self.unused)}"
+        return text
 
 
 def load_weights(
@@ -70,95 +44,61 @@ def load_weights(
     complete: bool = False,
     new_classes: bool = False,
 ) -> Report:
-    """Load the model from one or more files; of an entry that several hold, the last counts.
+    """Load the model from one or more files; of an entry that several files hold, the last counts.
 
-    A file is read under our own names if they fit, else by that of `model.key_maps()` which fits it best. An
-    entry the table does not know, another shape, a file that lacks part of what it should hold: ValueError,
-    and the model is as before. complete: entries that are in no file are an error too (but for heads that
-    only training uses); otherwise they are reported as new. new_classes: outputs for another number of classes than
-    the model's are left out, and the model's are new.
+    Each file is read under our names if they fit, else by the table of `model.key_maps()` that fits
+    best. ValueError, with the model unchanged, for an entry that the table does not know, for
+    another shape and for a file that lacks part of what it should hold.
+
+    complete: an entry of the model that is in no file is an error too, except in auxiliary heads,
+    which only training uses. Otherwise such entries are reported as new.
+    new_classes: layers whose outputs differ in number from the model's (other classes) are not
+    loaded; the model's own stay and are reported as new.
     """
-    paths = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
-    targets, contents = model.state_dict(), [read(path) for path in paths]
-    outputs = (
-        model.backbone.num_outputs if new_classes else None
-    )  # of layers: a constant output has none
-    fits = [
-        best_fit(model, targets, weights_of(content, path), path, outputs)
+    if isinstance(paths, (str, Path)):
+        paths = [paths]
+    paths = [Path(path) for path in paths]
+    targets = model.state_dict()
+    contents = [read(path) for path in paths]
+    outputs = None
+    if new_classes:
+        # Those of the layers: an "ignore" output that is constant has no weights.
+        outputs = model.backbone.num_outputs
+    # All files are matched before the model changes: a file that is refused leaves it as it was.
+    matches = [
+        match_weights(model, targets, weights_of(content, path), path, outputs)
         for content, path in zip(contents, paths, strict=True)
     ]
-    classes = next(
-        (
-            tuple(content["classes"])
-            for content in contents
-            if isinstance(content, dict) and isinstance(content.get("classes"), list)
-        ),
-        (),
-    )
-    loaded = {name: tensor for fit in fits for name, tensor in fit.tensors.items()}
+    loaded = {name: tensor for match in matches for name, tensor in match.tensors.items()}
     new = tuple(name for name in targets if name not in loaded)
+    if complete:
+        _require_complete(new, paths)
+    _copy(loaded, targets)
+    return Report(
+        files=tuple(map(str, paths)),
+        maps=tuple(match.name for match in matches),
+        loaded=len(loaded),
+        new=new,
+        unused=tuple(key for match in matches for key in match.unused),
+        classes=classes_of(contents),
+    )
+
+
+def _require_complete(new: Iterable[str], paths: list[Path]) -> None:
+    """Raise ValueError if entries of the model that inference needs are in no file."""
     needed = [
         name for name in new if not name.endswith(UNCOUNTED) and not AUXILIARY.fullmatch(name)
     ]
-    if complete and needed:
+    if needed:
+        files = ", ".join(map(str, paths)) or "no file"
         raise ValueError(
-            f"{', '.join(map(str, paths)) or 'no file'}: the model is not complete without "
-            f"{some(needed)}; give the weights of the whole network, not of a part of it or of another "
-            "--method"
+            f"{files}: the model is not complete without {abbreviate(needed)}; give the weights of "
+            "the whole network, not of a part of it or of another --method"
         )
-    with torch.no_grad():
-        for name, tensor in loaded.items():
-            targets[name].copy_(tensor)  # casts: published files may be in half precision
-    return Report(
-        tuple(map(str, paths)),
-        tuple(fit.name for fit in fits),
-        len(loaded),
-        new,
-        tuple(key for fit in fits for key in fit.unused),
-        classes,
-    )
 
 
-def weights_of(content: Any, path: str | Path) -> dict[str, Tensor]:
-    """The state dict in what a file holds: bare, or below `state_dict` or `model`; leading `module.` removed.
-
-    Further ones beside it keep their name: the entries of `state_dict_of` become `state_dict_of.<key>`.
-    """
-    parts = {"": content}
-    wrapper = next(
-        (
-            name
-            for name in ("state_dict", "model")
-            if isinstance(content, dict) and isinstance(content.get(name), dict)
-        ),
-        None,
-    )
-    if wrapper:
-        parts = {
-            f"{name}." if name != wrapper else "": part
-            for name, part in content.items()
-            if name == wrapper or str(name).startswith("state_dict_")
-        }
-    weights: dict[str, Tensor] = {}
-    for prefix, part in parts.items():
-        if not (
-            isinstance(part, dict)
-            and part
-            and all(isinstance(value, Tensor) for value in part.values())
-        ):
-            held = (
-                ", ".join(map(str, list(part)[:5]))
-                if isinstance(part, dict)
-                else f"a {type(part).__name__}"
-            )
-            raise ValueError(
-                f"{path} holds no weights: found {held or 'nothing'}, expected tensors by name"
-            )
-        for key, tensor in part.items():
-            name = prefix + re.sub(r"^(?:module\.)+", "", str(key))
-            if name in weights:
-                raise ValueError(
-                    f"{path} holds {name} twice, with and without `module.`: save one network alone"
-                )
-            weights[name] = tensor
-    return weights
+@torch.no_grad()
+def _copy(loaded: dict[str, Tensor], targets: dict[str, Tensor]) -> None:
+    for name, tensor in loaded.items():
+        # copy_ casts: published files may be in half precision.
+        targets[name].copy_(tensor)

@@ -1,12 +1,15 @@
-"""Which entry of a file of weights is which of the model: read by every table that may fit, the best one wins.
+"""Matches the entries of a file of weights with those of the model.
 
-A table has name, rename(keys) and must_hold(key): `model.key_maps()` gives those of published files, OwnNames is ours.
-Nothing half fits: an entry that a table does not know, another shape, a part of a part are reasons to refuse a file.
+A file is read by every key table that may apply; the table that matches most entries counts.
+A table has `name`, `rename(keys)` and `must_hold(key)`: `model.key_maps()` gives the tables of
+published files, `OwnNames` is that of our checkpoints. A file is refused unless it fits as a whole:
+no entry that the table does not know, no other shape, nothing missing that it should hold.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,114 +22,143 @@ UNCOUNTED = "num_batches_tracked"  # files of old torch versions lack it
 
 
 class OwnNames:
-    """The table of our own checkpoints: a part of the model that is in the file at all must be there whole."""
+    """The table of our checkpoints: a file holds a part of the model whole or not at all."""
 
     name = "our names"
 
-    def __init__(self, targets: dict[str, Tensor], weights: dict[str, Tensor]):
-        self.targets = targets
-        self.parts = {key.split(".")[0] for key in weights}
+    def __init__(self, weights: dict[str, Tensor]):
+        self.parts = {_part(key) for key in weights}
 
-    def rename(self, keys) -> SimpleNamespace:
+    def rename(self, keys: Iterable[str]) -> SimpleNamespace:
+        """Every key stays as it is; the answer has the fields of a key table's."""
         return SimpleNamespace(ours={key: key for key in keys}, unused=(), unexpected=())
 
     def must_hold(self, key: str) -> bool:
-        return key.split(".")[0] in self.parts and not AUXILIARY.fullmatch(key)
+        """Whether a file without `key` is incomplete."""
+        return _part(key) in self.parts and not AUXILIARY.fullmatch(key)
+
+
+def _part(key: str) -> str:
+    """The top-level module that an entry belongs to, such as "backbone"."""
+    return key.split(".")[0]
 
 
 @dataclass
-class Fit:
-    """A file read by one table."""
+class Match:
+    """The entries of a file, read by one key table."""
 
-    name: str
-    tensors: dict[str, Tensor] = field(default_factory=dict)  # our names
-    unused: list[str] = field(default_factory=list)
+    name: str  # of the table
+    tensors: dict[str, Tensor] = field(default_factory=dict)  # by our name
+    unused: list[str] = field(default_factory=list)  # published names, as below
     unexpected: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    shapes: list[tuple[str, tuple, tuple]] = field(
-        default_factory=list
-    )  # published name, of the file, of the model
+    missing: list[str] = field(default_factory=list)  # our names
+    # (published name, shape in the file, shape in the model)
+    shapes: list[tuple[str, tuple, tuple]] = field(default_factory=list)
 
     @property
-    def good(self) -> bool:
+    def fits(self) -> bool:
+        """Whether something can be loaded and nothing is wrong."""
         return bool(self.tensors) and not (self.unexpected or self.missing or self.shapes)
 
 
-def fit_by(
-    key_map, targets: dict[str, Tensor], weights: dict[str, Tensor], outputs: int | None
-) -> Fit:
-    """Read `weights` by `key_map`, a KeyMap or OwnNames, without judging. outputs: ours, if they may be new."""
-    has_auxiliary = any(map(AUXILIARY.fullmatch, targets))
-    renamed = key_map.rename(weights)
-    fit = Fit(key_map.name, unused=list(renamed.unused), unexpected=list(renamed.unexpected))
-    for name, key in renamed.ours.items():
-        if name not in targets:
-            (
-                fit.unused if AUXILIARY.fullmatch(name) and not has_auxiliary else fit.unexpected
-            ).append(key)
-        elif outputs and differ_in_outputs(targets[name].shape, weights[key].shape, outputs):
-            fit.unused.append(key)
-        elif targets[name].shape != weights[key].shape:
-            fit.shapes.append((key, tuple(weights[key].shape), tuple(targets[name].shape)))
-        else:
-            fit.tensors[name] = weights[key]
-    fit.missing = [
-        name
-        for name in targets
-        if name not in renamed.ours and not name.endswith(UNCOUNTED) and key_map.must_hold(name)
-    ]
-    return fit
-
-
-def differ_in_outputs(ours: torch.Size, theirs: torch.Size, outputs: int) -> bool:
-    """Whether two shapes differ in one dimension alone, which is that of our outputs."""
-    differing = [side for side, other in zip(ours, theirs, strict=False) if side != other]
-    return len(ours) == len(theirs) and differing == [outputs]
-
-
-def best_fit(
+def match_weights(
     model: nn.Module,
     targets: dict[str, Tensor],
     weights: dict[str, Tensor],
     path: Path,
     outputs: int | None,
-) -> Fit:
-    """The first table of those that fit without a remainder and match most; ValueError if there is none."""
-    tables = [OwnNames(targets, weights), *(model.key_maps() if hasattr(model, "key_maps") else ())]
-    fits = (fit_by(table, targets, weights, outputs) for table in tables)
-    best = max(fits, key=lambda fit: (fit.good, len(fit.tensors)))
-    if best.good:
-        return best
-    raise ValueError(f"{path} does not fit the model: {problems(best, len(weights))}")
+) -> Match:
+    """The best match of the file at `path`: one that fits, with most entries.
+
+    targets: the model's entries; weights: the file's; outputs: see `match_by`. Raises ValueError
+    where no table fits.
+    """
+    tables = [OwnNames(weights)]
+    if hasattr(model, "key_maps"):
+        tables += model.key_maps()
+    matches = (match_by(table, targets, weights, outputs) for table in tables)
+    # Of equals max takes the first, so our names win over published ones.
+    best = max(matches, key=lambda match: (match.fits, len(match.tensors)))
+    if not best.fits:
+        raise ValueError(f"{path} does not fit the model: {problems(best, len(weights))}")
+    return best
 
 
-def problems(fit: Fit, size: int) -> str:
-    """What keeps a file of `size` entries from being loaded, and what to do: one line."""
-    shapes = [f"{key} is {list(theirs)}, not {list(ours)}" for key, theirs, ours in fit.shapes]
-    found = [
-        some(items, what)
-        for items, what in (
-            (shapes, " of another shape"),
-            (fit.missing, " missing"),
-            (fit.unexpected, " unknown to the model"),
-        )
-        if items
+def match_by(
+    table, targets: dict[str, Tensor], weights: dict[str, Tensor], outputs: int | None
+) -> Match:
+    """Read `weights` by `table` (a KeyMap or OwnNames) and note what fits and what does not.
+
+    outputs: how many the model has, where the file may be for another number of classes: entries
+    that differ in that number alone are left out. None: such entries are of a wrong shape.
+    """
+    has_auxiliary = any(map(AUXILIARY.fullmatch, targets))
+    renamed = table.rename(weights)
+    match = Match(table.name, unused=list(renamed.unused), unexpected=list(renamed.unexpected))
+    for name, key in renamed.ours.items():
+        if name in targets:
+            _match_entry(match, name, key, targets[name], weights[key], outputs=outputs)
+        # A model without auxiliary heads may leave those of the file out.
+        elif AUXILIARY.fullmatch(name) and not has_auxiliary:
+            match.unused.append(key)
+        else:
+            match.unexpected.append(key)
+    absent = (name for name in targets if name not in renamed.ours)
+    match.missing = [
+        name for name in absent if not name.endswith(UNCOUNTED) and table.must_hold(name)
     ]
-    outputs = {
-        (theirs[0], ours[0]) for _, theirs, ours in fit.shapes if len(theirs) == len(ours) == 1
+    return match
+
+
+def _match_entry(
+    match: Match, name: str, key: str, target: Tensor, tensor: Tensor, *, outputs: int | None
+) -> None:
+    """Add `tensor`, published as `key`, to the match where its shape allows."""
+    if target.shape == tensor.shape:
+        match.tensors[name] = tensor
+    elif outputs and differ_in_outputs(target.shape, tensor.shape, outputs):
+        match.unused.append(key)
+    else:
+        match.shapes.append((key, tuple(tensor.shape), tuple(target.shape)))
+
+
+def differ_in_outputs(ours: torch.Size, theirs: torch.Size, outputs: int) -> bool:
+    """Whether two shapes differ in one dimension alone, and ours has `outputs` there."""
+    differing = [size for size, other in zip(ours, theirs, strict=False) if size != other]
+    return len(ours) == len(theirs) and differing == [outputs]
+
+
+def problems(match: Match, size: int) -> str:
+    """What keeps a file of `size` entries from being loaded, and what to do: one line."""
+    shapes = [f"{key} is {list(theirs)}, not {list(ours)}" for key, theirs, ours in match.shapes]
+    found = {
+        " of another shape": shapes,
+        " missing": match.missing,
+        " unknown to the model": match.unexpected,
     }
-    advice = "is it of another --backbone, --method or option?"
-    if len(outputs) == 1 and not fit.unexpected and not fit.missing:
+    listed = ", ".join(abbreviate(items, what) for what, items in found.items() if items)
+    return f"of its {size} entries, read as {match.name}, {listed}; {_advice(match)}"
+
+
+def _advice(match: Match) -> str:
+    # The numbers of outputs (theirs, ours) are the sizes of biases, which have one dimension.
+    outputs = {
+        (theirs[0], ours[0]) for _, theirs, ours in match.shapes if len(theirs) == len(ours) == 1
+    }
+    if len(outputs) == 1 and not match.unexpected and not match.missing:
         theirs, ours = outputs.pop()
-        advice = (
-            f"it has {theirs} outputs (classes), the model {ours}: choose the data set it was trained for, or "
-            "start from it with --training --new-classes"
+        return (
+            f"it has {theirs} outputs (classes), the model {ours}: choose the data set it was "
+            "trained for, or start from it with --training --new-classes"
         )
-    elif fit.missing and not fit.unexpected and not fit.shapes:
-        advice = "it is incomplete: get the whole file"
-    return f"of its {size} entries, read as {fit.name}, {', '.join(found)}; {advice}"
+    if match.missing and not match.unexpected and not match.shapes:
+        return "it is incomplete: get the whole file"
+    return "is it of another --backbone, --method or option?"
 
 
-def some(names: list | tuple, what: str = "") -> str:
-    """ "3 what (a, b, ...)": how many, and the first few."""
-    return f"{len(names)}{what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+def abbreviate(names: Sequence[str], what: str = "") -> str:
+    """The number of `names`, `what` they are, and the first three: "4 missing (a, b, c, ...)"."""
+    first = ", ".join(names[:3])
+    if len(names) > 3:
+        first += ", ..."
+    return f"{len(names)}{what} ({first})"

@@ -1,1 +1,1 @@
-"""What training needs beside the network: schedules, batches, state, log."""
+"""What training needs besides the network: schedules, batches, checks, state, records."""

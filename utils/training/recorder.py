@@ -1,4 +1,4 @@
-"""What a training leaves behind, and when it stops: log, curves, best weights, checkpoints."""
+"""What a training writes (log, curves, best weights, checkpoints), and when it stops."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import signal
 from pathlib import Path
 
 from .. import checkpoint
-from ..log import Console, Row, Scalars, TrainingLog, write_best
+from ..console import Console
+from ..log import Row, TrainingLog, write_best
 from ..output.curves import draw_curves
 from ..run.dist import any_rank, broadcast_buffers, rank
 from ..run.stopping import Interrupted, StopRequest
+from .tensorboard import TensorBoardLog
 from .training_state import TrainingState
-
-NAN = float("nan")
 
 
 class Recorder:
-    """Rank 0 writes; every rank calls every method, since saving gathers the ranks' random states."""
+    """Writes the files of a training, on rank 0 alone.
+
+    Every rank calls every method, since a checkpoint holds the random states of all ranks.
+    """
 
     def __init__(
         self,
@@ -33,28 +36,35 @@ class Recorder:
         steps_save: int,
         epochs_save: int,
     ):
-        """steps: optimizer steps of an epoch; resume: continue the checkpoint and the log in `folder`."""
-        self.folder, self.state, self.console, self.stop, self.steps = (
-            folder,
-            state,
-            console,
-            stop,
-            steps,
-        )
-        self.steps_loss, self.steps_save, self.epochs_save = steps_loss, steps_save, epochs_save
+        """steps: optimizer steps of an epoch; resume: continue the checkpoint and log in `folder`.
+
+        steps_loss, steps_save: steps between two printed losses, two checkpoints within an epoch;
+        epochs_save: epochs between two files of weights that are kept. 0 to save: never.
+        """
+        self.folder = folder
+        self.state = state
+        self.console = console
+        self.stop = stop
+        self.steps = steps
+        self.steps_loss = steps_loss
+        self.steps_save = steps_save
+        self.epochs_save = epochs_save
+        self.log = None
+        self.tensorboard = None
+        # The next epoch, from 1 as logged; None: a new training.
+        resume_epoch = None
         if resume:
             self.resume()
-        self.log = self.scalars = None
+            resume_epoch = state.progress.epoch + 1
         if rank() == 0:
             self.log = TrainingLog(folder, resume=resume)
+            # A killed run may have logged an epoch that its checkpoint does not have.
             self.log.truncate(state.progress.epoch + 1)
-            self.scalars = (
-                Scalars(folder, state.progress.epoch + 1 if resume else None)
-                if tensorboard
-                else None
-            )
+            if tensorboard:
+                self.tensorboard = TensorBoardLog(folder, resume_epoch)
 
     def resume(self) -> None:
+        """Load the checkpoint in the folder and say where the training continues."""
         note = self.state.load(self.folder)
         if note:
             self.console.warn(note)
@@ -69,26 +79,36 @@ class Recorder:
             )
 
     def on_skip(self, message: str) -> None:
-        """A step that --on-nonfinite skip leaves out."""
+        """Warn of a step that --on-nonfinite skip leaves out."""
         self.console.warn(f"left out: {message}")
 
     def on_step(self, terms: dict[str, float]) -> None:
-        """After each optimizer step: print, save, and stop if any rank was asked to."""
+        """After each optimizer step: print, save, and stop if any rank was asked to.
+
+        Raises Interrupted, after saving, where the run was asked to stop.
+        """
         progress = self.state.progress
         if progress.step % self.steps_loss == 0 or progress.step == self.steps:
-            means = ", ".join(f"{name} {value:.4f}" for name, value in progress.means().items())
-            self.console.note(
-                f"epoch {progress.epoch + 1}, step {progress.step}/{self.steps}: {means}, "
-                f"lr {self.state.schedule.lr:.3g}"
-            )
+            self._print_losses()
+        # All ranks stop together: one that goes on alone would wait for the others for ever.
         stopping = any_rank(bool(self.stop))
         if stopping or (self.steps_save and progress.step % self.steps_save == 0):
             self.state.save(self.folder)
         if stopping:
+            # The signal may have come to another rank; then this one has no number.
             raise Interrupted(self.stop.number or signal.SIGTERM, self.stop.advice)
 
+    def _print_losses(self) -> None:
+        progress = self.state.progress
+        means = ", ".join(f"{name} {value:.4f}" for name, value in progress.means().items())
+        self.console.note(
+            f"epoch {progress.epoch + 1}, step {progress.step}/{self.steps}: {means}, "
+            f"lr {self.state.schedule.lr:.3g}"
+        )
+
     def before_validation(self) -> None:
-        """The epoch's steps are done; a stop during validation loses nothing, and all ranks score the same network."""
+        """Save after an epoch's last step: a stop during validation then loses no step."""
+        # All ranks score the same network.
         broadcast_buffers(self.state.model)
         self.state.save(self.folder)
 
@@ -97,57 +117,70 @@ class Recorder:
 
         scores: results of engine.evaluate by split, "train" and "val" as far as they were scored.
         """
-        progress, losses = self.state.progress, self.state.progress.means()
+        progress = self.state.progress
+        losses = progress.means()
+        validated = "val" in scores
         self.state.schedule.after_epoch(progress.epoch + 1, sum(losses.values()))
-        row = Row(
-            progress.epoch + 1,
-            sum(losses.values()),
-            number(scores, "val", "loss"),
-            number(scores, "train", "mIoU", 0.0),
-            number(scores, "val", "mIoU", 0.0),
-            self.state.schedule.lr,
-        )
-        better = "val" not in scores or row.val_miou > progress.best
+        row = self._row(losses, scores)
+        # Without validation the last weights count as the best.
+        better = not validated or row.val_miou > progress.best
         if better:
-            progress.best, progress.best_epoch = row.val_miou, row.epoch
+            progress.best = row.val_miou
+            progress.best_epoch = row.epoch
         if rank() == 0:
-            self.write(row, losses, better, "val" in scores)
+            self.write(row, losses, better=better, validated=validated)
         progress.next_epoch()
         self.state.save(self.folder)
         self.stop.check()
 
-    def write(self, row: Row, losses: dict[str, float], better: bool, validated: bool) -> None:
-        weights = self.state.model.state_dict()
-        if better:
-            checkpoint.save(self.folder / "model_best.pth", weights, keep=False)
-            checkpoint.save(
-                self.folder / "model_best.pth.tar",
-                {
-                    "epoch": row.epoch,
-                    "state_dict": weights,
-                    "best": row.val_miou,
-                    "classes": self.state.classes,
-                    "network": self.state.args.network,
-                },
-                keep=False,
-            )
-        if self.epochs_save and row.epoch % self.epochs_save == 0:
-            checkpoint.save(self.folder / f"model-{row.epoch:03d}.pth", weights, keep=False)
+    def _row(self, losses: dict[str, float], scores: dict[str, dict]) -> Row:
+        return Row(
+            epoch=self.state.progress.epoch + 1,
+            train_loss=sum(losses.values()),
+            val_loss=score_of(scores, "val", "loss", missing=math.nan),
+            # An mIoU that was not measured is logged as 0.
+            train_miou=score_of(scores, "train", "mIoU", missing=0.0),
+            val_miou=score_of(scores, "val", "mIoU", missing=0.0),
+            lr=self.state.schedule.lr,
+        )
+
+    def write(self, row: Row, losses: dict[str, float], *, better: bool, validated: bool) -> None:
+        """Write all files of one epoch; on rank 0."""
+        self._save_weights(row, better)
         self.log.write(*row)
-        if self.scalars:
-            self.scalars.write(row, losses)
+        if self.tensorboard:
+            self.tensorboard.write(row, losses)
         draw_curves(self.folder)
-        told = "not validated, kept as the last"
+        result = "not validated, kept as the last"
         if validated:
             write_best(self.folder, self.state.progress.best_epoch, self.state.progress.best)
-            told = f"val loss {row.val_loss:.4f}, val mIoU {100 * row.val_miou:.2f}"
-            told += ", the best so far" if better else ""
+            result = f"val loss {row.val_loss:.4f}, val mIoU {100 * row.val_miou:.2f}"
+            if better:
+                result += ", the best so far"
         if self.state.progress.skipped:
-            told += f"; {self.state.progress.skipped} of {self.steps} steps were left out"
-        self.console.note(f"epoch {row.epoch}: train loss {row.train_loss:.4f}, {told}")
+            result += f"; {self.state.progress.skipped} of {self.steps} steps were left out"
+        self.console.note(f"epoch {row.epoch}: train loss {row.train_loss:.4f}, {result}")
+
+    def _save_weights(self, row: Row, better: bool) -> None:
+        """Save the weights, alone and with what describes them if they are the best."""
+        weights = self.state.model.state_dict()
+        if better:
+            described = {
+                "epoch": row.epoch,
+                "state_dict": weights,
+                "best": row.val_miou,
+                "classes": self.state.classes,
+                "network": self.state.args.network,
+            }
+            checkpoint.save(self.folder / "model_best.pth", weights, keep=False)
+            checkpoint.save(self.folder / "model_best.pth.tar", described, keep=False)
+        if self.epochs_save and row.epoch % self.epochs_save == 0:
+            checkpoint.save(self.folder / f"model-{row.epoch:03d}.pth", weights, keep=False)
 
 
-def number(scores: dict[str, dict], split: str, name: str, missing: float = NAN) -> float:
-    """A result of a split as a float; `missing` where the split was not scored or the number does not exist."""
-    value = scores.get(split, {}).get(name, missing)
-    return missing if value is None or math.isnan(value) else value
+def score_of(scores: dict[str, dict], split: str, name: str, *, missing: float) -> float:
+    """A score of a split; `missing` where the split was not scored or the score is None or nan."""
+    value = scores.get(split, {}).get(name)
+    if value is None or math.isnan(value):
+        return missing
+    return value
