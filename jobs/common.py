@@ -13,7 +13,7 @@ from datasets.transforms import resample
 from models import build_model
 from models.deploy import for_inference
 from utils.checkpoint import load_weights
-from utils.log import Console
+from utils.console import Console
 from utils.run.allocator import keep_freed_memory
 from utils.run.dist import fingerprint, rank, require_same_on_all_ranks
 from utils.run.setup import PRECISIONS, begin

@@ -6,7 +6,7 @@ from datasets import build_dataset, data_root, label_set, list_videos
 from datasets.check import check, needed_files
 from models import build_model
 from options import DATASETS
-from utils.log import Console
+from utils.console import Console
 from utils.run.errors import USER_ERRORS, one_line
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from utils.console import Console
 from utils.dashboard.replay import replay
-from utils.log import Console
 
 
 def run(args) -> None:

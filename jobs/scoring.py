@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from engine import evaluate
-from utils.log import Console
+from utils.console import Console
 from utils.metrics.scoring import EvaluationMetric, standard_metrics
 from utils.run.dist import rank, world_size
 from utils.run.evaluation_state import EvaluationProgress

@@ -10,7 +10,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from utils import log
+from utils import console
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (
@@ -48,9 +48,9 @@ def call(*words) -> subprocess.CompletedProcess:
     import main
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    logger, out, err = log.get_logger(), io.StringIO(), io.StringIO()
+    logger, out, err = console.get_logger(), io.StringIO(), io.StringIO()
     before = logger.handlers[:], logger.level, logger.propagate
-    log.warn_once.cache_clear()
+    console.warn_once.cache_clear()
     try:
         with redirect_stdout(out), redirect_stderr(err):
             code = main.main([str(word) for word in words])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from golden import SHARED
-from utils import log
+from utils import console
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +36,9 @@ def shared():
 @pytest.fixture
 def own_logger():
     """The run's logger, told nothing yet, and put back as it was."""
-    logger = log.get_logger()
+    logger = console.get_logger()
     before = logger.handlers[:], logger.level, logger.propagate
-    log.warn_once.cache_clear()
+    console.warn_once.cache_clear()
     yield
     logger.handlers[:], logger.propagate = before[0], before[2]
     logger.setLevel(before[1])

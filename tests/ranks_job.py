@@ -6,7 +6,6 @@ python ranks_job.py OUT.pt WORDS...
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 # Run as a script: Python puts this folder on its path, not the repository.
@@ -16,11 +15,11 @@ import torch
 
 import main
 from datasets import build_dataset
-from engine import LossModule, evaluate, mean_over_ranks
+from engine import LossModule, mean_over_ranks
+from evaluations import evaluated
 from models import build_model
 from utils.run.dist import barrier, join, leave, rank, world_size, wrap
 from utils.run.loading import evaluation_loader
-from utils.views import Views
 
 BATCH = 4
 DATA = (
@@ -55,15 +54,8 @@ def make_model(args):
 
 
 def score(model, data, device) -> dict:
-    return evaluate(
-        model,
-        evaluation_loader(data, 0, rank(), world_size()),
-        num_classes=11,
-        device=device,
-        views=Views(model.size_rule),
-        autocast=nullcontext(),
-        stepping=data.step,
-    )
+    loader = evaluation_loader(data, 0, rank(), world_size())
+    return evaluated(model, data, loader=loader, device=device)
 
 
 def train_step(model, device) -> dict:

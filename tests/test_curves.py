@@ -23,7 +23,7 @@ def test_curves_are_a_picture_made_without_pyplot(tmp_path):
     pytest.importorskip("matplotlib")
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from utils.curves import draw_curves\nfrom pathlib import Path\n"
+        "from utils.output.curves import draw_curves\nfrom pathlib import Path\n"
         "assert draw_curves(Path(sys.argv[2])) == Path(sys.argv[2]) / 'curves.png'\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -10,8 +10,7 @@ import main
 from golden import ROOT, assert_close, case, filling, weights, without_normalization
 from models import build_model
 from models.backbones.backbone import Features
-from models.tma import TMANET
-from models.tma import at_positions
+from models.tma import TMANET, at_positions
 from utils.checkpoint import load_weights
 from utils.views import Views
 

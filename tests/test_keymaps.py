@@ -6,12 +6,21 @@ import pytest
 from torch import nn
 
 from golden import case
-from models import keymaps
+from models import lma, single, tma
+from models.backbones import erfnet, fcn, pspnet
 from models.backbones.erfnet import ERFNet
 from models.backbones.fcn import ResNet50V1c
 from models.backbones.pspnet import PSPNet18, PSPNet50, PSPNet101
-from models.keymaps import KeyMap
+from models.keymaps import BACKBONE, KeyMap
 from models.single import SingleFrame
+
+# Each table stands beside its network.
+DEFINED = {
+    name: value
+    for module in (erfnet, fcn, pspnet, lma, tma, single)
+    for name, value in vars(module).items()
+    if isinstance(value, KeyMap)
+}
 
 
 def v1c_keys() -> list[str]:
@@ -114,18 +123,11 @@ TABLES = {  # table: the network, the keys of such a file that are used, those t
 
 def table(name: str) -> tuple[KeyMap, nn.Module, list[str], list[str]]:
     network, used, unused = TABLES[name]
-    return (
-        getattr(keymaps, name),
-        network(19),
-        used(),
-        unused() if callable(unused) else list(unused),
-    )
+    return (DEFINED[name], network(19), used(), unused() if callable(unused) else list(unused))
 
 
 def test_every_table_is_tested():
-    assert set(TABLES) == {
-        name for name, value in vars(keymaps).items() if isinstance(value, KeyMap)
-    }
+    assert set(TABLES) == set(DEFINED)
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -158,7 +160,7 @@ def test_a_key_that_only_resembles_an_ignored_one_is_unexpected(name):
 @pytest.mark.parametrize("name", TABLES)
 def test_a_prefixed_table_says_the_same_below_its_prefix(name):
     key_map, network, used, unused = table(name)
-    model, below = SingleFrame(network), key_map.prefixed(keymaps.BACKBONE)
+    model, below = SingleFrame(network), key_map.prefixed(BACKBONE)
     ours = below.rename([*used, *unused])
     assert ours.ours == {
         f"backbone.{key}": source for key, source in key_map.rename([*used, *unused]).ours.items()
@@ -180,7 +182,7 @@ def test_a_prefixed_table_says_the_same_below_its_prefix(name):
 )
 def test_a_network_offers_the_tables_of_its_files(network, names):
     assert [key_map.name for key_map in SingleFrame(network).key_maps()] == [
-        getattr(keymaps, n).name for n in names
+        DEFINED[n].name for n in names
     ]
 
 
@@ -188,7 +190,7 @@ def test_the_students_weights_win_in_etcs_files_whatever_the_order():
     golden = case("etc/checkpoint_map").info
     stripped = {key.removeprefix("module."): value for key, value in golden["in"].items()}
     for entries in (stripped, dict(reversed(stripped.items()))):
-        renamed = keymaps.ETC_PSPNET18.rename(entries)
+        renamed = DEFINED["ETC_PSPNET18"].rename(entries)
         assert {f"module.{ours}": entries[key] for ours, key in renamed.ours.items()} == golden[
             "out"
         ]

@@ -12,9 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets import synthetic
 from datasets.clip import ClipDataset
-from datasets.synthetic import LABELS, SyntheticVideo, videos
+from datasets.synthetic import LABELS, SyntheticVideo, video, videos
 from datasets.synthetic.degrade import Degradation
 from datasets.synthetic.world import CLASSES, PALETTE, World
 
@@ -271,7 +270,7 @@ def test_degradations_change_frames_and_leave_labels_and_flow_alone():
 def test_degraded_frames_do_not_depend_on_the_order_in_which_they_are_asked_for():
     video = videos("train", 1, 10, (64, 128))[0]
     first = [video.frame(i) for i in range(10)]
-    synthetic.world.cache_clear()
+    video.world.cache_clear()
     again = [video.frame(i) for i in reversed(range(10))][::-1]
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
@@ -369,10 +368,7 @@ def test_a_thousand_videos_are_listed_at_once_and_travel_light():
     begin = time.perf_counter()
     many = videos("train", 1000, 3000, (1024, 2048))  # to render one would take far longer
     assert time.perf_counter() - begin < 2
-    assert (
-        synthetic.world.cache_info().currsize <= synthetic.WORLDS
-        and len(pickle.dumps(many[7])) < 1000
-    )
+    assert video.world.cache_info().currsize <= video.WORLDS and len(pickle.dumps(many[7])) < 1000
     small = videos("train", 1, 5, (32, 64))[0]
     copy = pickle.loads(pickle.dumps(small))
     assert copy == small and np.array_equal(copy.frame(2), small.frame(2))
@@ -382,7 +378,7 @@ def test_a_frame_is_drawn_once_for_image_label_and_flow(monkeypatch):
     drawn = []
     draw = World.draw
     monkeypatch.setattr(World, "draw", lambda self, t: drawn.append(t) or draw(self, t))
-    synthetic.world.cache_clear()
+    video.world.cache_clear()
     video = videos("val", 1, 8, (64, 128))[0]
     for i in range(1, 4):
         video.frame(i), video.label(i), video.flow(i, i - 1), video.occlusion(i, i - 1)
@@ -401,4 +397,4 @@ def test_memory_stays_bounded():
     assert len(long.frames) < 10 and size(long) < 16e6
     for video in videos("train", 12, 3, (32, 64)):
         video.frame(0)
-    assert synthetic.world.cache_info().currsize <= synthetic.WORLDS
+    assert video.world.cache_info().currsize <= video.WORLDS

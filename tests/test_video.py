@@ -147,7 +147,7 @@ def test_an_error_keeps_what_was_written(tmp_path):
 
 ENDLESS = """
     import signal, sys, numpy as np
-    from utils.video import VideoWriter
+    from utils.output.video import VideoWriter
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # as a main program that wants to end in order
     with VideoWriter(sys.argv[1], 25) as writer:
         for i in range(10**9):
@@ -210,7 +210,7 @@ def test_frames_that_do_not_reach_the_disk_are_an_error(tmp_path):
     process = run(
         """
         import resource, sys, numpy as np
-        from utils.video import VideoWriter
+        from utils.output.video import VideoWriter
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
         rng = np.random.default_rng(0)
         with VideoWriter(sys.argv[1], 25) as writer:
@@ -376,7 +376,7 @@ def test_importing_changes_nothing_outside():
     process = run("""
         import os, sys
         before = dict(os.environ)
-        import utils.video
+        import utils.output.video
         assert dict(os.environ) == before and "cv2" not in sys.modules and "PIL" not in sys.modules
         """)
     _, errors = process.communicate(timeout=60)

@@ -15,24 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-# Console, get_logger, warn_once and write_bytes are here for the rooms that import them from here.
-from .console import Console, get_logger, warn_once
-from .files import write_bytes, write_text
-
-__all__ = [
-    "COLUMNS",
-    "Console",
-    "HEADER",
-    "LOG_NAME",
-    "Row",
-    "TrainingLog",
-    "get_logger",
-    "read",
-    "warn_once",
-    "write_best",
-    "write_bytes",
-    "write_text",
-]
+from .files import write_text
 
 LOG_NAME = "automated_log.txt"
 COLUMNS = ("Epoch", "Train-loss", "Val-loss", "Train-mIoU", "Val-mIoU", "learningRate")

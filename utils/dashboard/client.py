@@ -18,7 +18,7 @@ from collections.abc import Callable
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
-from ..log import get_logger
+from ..console import get_logger
 from .windows import Record, images_in
 
 TIMEOUT = 4.0  # seconds for an answer

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import log
+from ..console import warn_once
 from ..output.pictures import as_picture, colourise, comparison, overlay, side_by_side
 from ..run.dist import rank, world_size
 from . import windows as panes
@@ -45,7 +46,7 @@ def quiet(method):
         except (
             Exception
         ) as error:  # of any kind, as for TensorBoard: no picture is worth a training
-            log.warn_once(f"the dashboard lacks a window: {error!r}")
+            warn_once(f"the dashboard lacks a window: {error!r}")
 
     return call
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from .. import log
+from ..console import warn_once
 from ..output.pictures import as_picture
 from ..views import pad_edges
 from . import windows as panes
@@ -131,7 +131,7 @@ class AttentionExplorer:
             except (
                 Exception
             ) as error:  # the websocket package has errors of its own, and so has a broken server
-                log.warn_once(
+                warn_once(
                     f"the attention explorer lost {self.feed.server} and calls it again: "
                     f"{error or type(error).__name__}"
                 )

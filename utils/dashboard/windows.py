@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..log import write_text
+from ..files import write_text
 
 # the environments of a run, before its name
 GRAPHS = "graphs"

@@ -8,6 +8,8 @@ import math
 from pathlib import Path
 
 from .. import log
+from ..console import warn_once
+from ..files import write_bytes
 
 TRAIN = "#1f77b4"
 VAL = "#d62728"
@@ -25,9 +27,7 @@ def draw_curves(folder: Path) -> Path | None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        log.warn_once(
-            "no curves.png is drawn: matplotlib is not installed (pip install matplotlib)"
-        )
+        warn_once("no curves.png is drawn: matplotlib is not installed (pip install matplotlib)")
         return None
     folder = Path(folder)
     rows = log.read(folder / log.LOG_NAME)
@@ -43,7 +43,7 @@ def draw_curves(folder: Path) -> Path | None:
     figure.align_ylabels()
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
-    log.write_bytes(folder / "curves.png", picture.getvalue())
+    write_bytes(folder / "curves.png", picture.getvalue())
     return folder / "curves.png"
 
 

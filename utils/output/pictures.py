@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..log import write_bytes
+from ..files import write_bytes
 
 IGNORE = 255
 # error map; pixels without a label are black

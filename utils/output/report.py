@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..log import write_text
+from ..files import write_text
 
 WIDTH = 100  # of results.txt, where lines are wrapped
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..log import write_text
+from ..files import write_text
 from ..output.report import environment, plain
 from ..output.video import VideoWriter
 

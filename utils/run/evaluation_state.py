@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import checkpoint
-from ..log import write_text
+from ..files import write_text
 from .dist import rank, world_size
 
 PATIENCE = 20.0  # seconds between two writes: so much work at most is done again

@@ -12,7 +12,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from ..log import LOG_NAME, get_logger, write_text
+from ..console import get_logger
+from ..files import write_text
+from ..log import LOG_NAME
 from ..training.training_state import CHECKPOINT
 from .dist import barrier, rank
 
