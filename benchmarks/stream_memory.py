@@ -37,7 +37,7 @@ from datasets.source import Source, open_source
 from datasets.source.read_ahead import ReadAhead
 from engine import Stepper, stream
 from models import build_model
-from utils.output.outputs import InferenceOutput
+from utils.output.inference import InferenceOutput
 from utils.output.report import environment
 from utils.output.video import VideoWriter
 from utils.views import Views

@@ -14,7 +14,7 @@ from datasets import label_set
 from datasets.source import open_source
 from datasets.source.read_ahead import ReadAhead
 from engine import frame_tensor, label_map, stream
-from utils.output.outputs import InferenceOutput
+from utils.output.inference import InferenceOutput
 from utils.run import benchmark as speed
 from utils.run import savedir
 from utils.run.setup import views_of
@@ -138,5 +138,10 @@ class Bench:
     def output(self, name: str, source) -> InferenceOutput:
         args = self.args
         return InferenceOutput(
-            self.folder, name, args.output, source.fps, self.labels.palette, args.alpha
+            self.folder,
+            name,
+            args.output,
+            fps=source.fps,
+            palette=self.labels.palette,
+            alpha=args.alpha,
         )

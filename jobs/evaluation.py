@@ -9,7 +9,7 @@ import options
 from datasets import label_set
 from utils.dashboard import Dashboard
 from utils.metrics import DEFINITIONS
-from utils.output.outputs import EvaluationOutput
+from utils.output.evaluation import EvaluationOutput
 from utils.output.report import class_table, environment, write_results
 from utils.run import savedir
 from utils.run.dist import barrier, rank, world_size

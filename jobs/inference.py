@@ -14,7 +14,7 @@ from datasets.source.read_ahead import ReadAhead
 from engine import stream
 from utils.dashboard import Dashboard
 from utils.dashboard.explorer import LastFrames, explore
-from utils.output.outputs import InferenceOutput
+from utils.output.inference import InferenceOutput
 from utils.output.pictures import legend, save_png
 from utils.run import savedir
 from utils.run.dist import gather, rank, world_size
@@ -127,7 +127,12 @@ class SourceLabelling:
         with (
             ReadAhead(source, latest=source.live, resize=resizing(args)) as frames,
             InferenceOutput(
-                Path(args.savedir), name, args.output, source.fps, self.labels.palette, args.alpha
+                Path(args.savedir),
+                name,
+                args.output,
+                fps=source.fps,
+                palette=self.labels.palette,
+                alpha=args.alpha,
             ) as output,
         ):
             self.stop.wake = source.stop

@@ -9,9 +9,9 @@
                                                                  logits <-- decoder
 
 Every pixel attends to all cells of T earlier frames at once, under one softmax; products of keys
-are not scaled down. Keys and values of each position, the oldest first, are made by convolutions of its
-own: T is part of the network, and what a frame leaves behind is its features alone. Where fewer
-than T frames came before, the first one stands for those that are missing.
+are not scaled down. Keys and values of each position, the oldest first, are made by convolutions
+of its own: T is part of the network, and what a frame leaves behind is its features alone. Where
+fewer than T frames came before, the first one stands for those that are missing.
 
 The decoder is one of the backbone's kind, for a map twice as wide as the values; on the published
 backbone it is the published one. Modules bear published names, but for the decoder's.

@@ -24,7 +24,7 @@ from utils import log
 from utils.dashboard.explorer import AttentionExplorer, LastFrames, enlarge, explore
 from utils.output.pictures import as_picture
 from utils.views import Views
-from visdom_server import VisdomServer, wait_for, windows
+from visdom_server import VisdomServer, wait_for, windows_of
 from watched import assert_curves, open_dashboard, train
 
 SIZE, STRIDE = (64, 128), ToyBackbone.stride
@@ -117,7 +117,7 @@ def test_the_page_shows_the_curves_of_the_log(browser, server, tmp_path):
 def test_an_open_page_follows_the_training(browser, server, tmp_path):
     with open_dashboard(tmp_path / "followed", server.port) as dashboard:
         train(dashboard, range(1, 2))
-        wait_for(lambda: len(windows(server.port, "graphs followed")) == 6)
+        wait_for(lambda: len(windows_of(server.port, "graphs followed")) == 6)
         look_at(browser, server, "graphs followed", 6)
         train(dashboard, range(2, 5), resume=True)
         wait_for(lambda: drawn(browser).get("mLoss TRAIN", [{}])[0].get("x") == [1, 2, 3, 4])
@@ -131,9 +131,9 @@ def test_the_page_shows_pictures_with_a_slider(browser, server, tmp_path):
         f"Sequence VAL {name}" for name in ("INPUTS", "TARGET", "LABELS")
     }
     assert browser.value("document.querySelector('.widgets input[type=range]').max") == "3"
-    pane = windows(server.port, "images pictures")["labels"]
+    window = windows_of(server.port, "images pictures")["labels"]
     sources = "[...document.querySelectorAll('.content-image')].map(i => i.src)"
-    assert pane["content"][3]["src"] in browser.value(sources)
+    assert window["content"][3]["src"] in browser.value(sources)
     browser.screenshot(tmp_path / "images.png")
 
 
@@ -165,10 +165,10 @@ def make_net(**options) -> LMANet:
 
 
 def shown_maps(server, run: str) -> list[np.ndarray]:
-    panes = windows(server.port, f"attention {run}")
+    shown = windows_of(server.port, f"attention {run}")
     return [
-        np.array(panes[name]["content"]["data"][0]["z"])
-        for name in sorted(panes)
+        np.array(shown[name]["content"]["data"][0]["z"])
+        for name in sorted(shown)
         if name.startswith("memory")
     ]
 
@@ -180,7 +180,7 @@ def test_a_click_shows_where_that_pixel_looks(browser, server, tmp_path):
     with open_dashboard(tmp_path / run, server.port, training=False) as dashboard:
         thread = threading.Thread(target=explore, args=(dashboard, last, over.is_set), daemon=True)
         thread.start()
-        wait_for(lambda: len(windows(server.port, f"attention {run}")) == 3)
+        wait_for(lambda: len(windows_of(server.port, f"attention {run}")) == 3)
         look_at(browser, server, f"attention {run}", 3)
         wait_for(lambda: len(drawn(browser)) == 2)
         browser.screenshot(tmp_path / "before.png")
@@ -240,7 +240,7 @@ def test_a_click_means_the_pixel_under_it(browser, server, tmp_path, size):
         explorer = AttentionExplorer(dashboard, frame, [frame], attention)
         thread = threading.Thread(target=explorer.serve, args=(over.is_set,), daemon=True)
         thread.start()
-        wait_for(lambda: len(windows(server.port, f"attention {run}")) == 2)
+        wait_for(lambda: len(windows_of(server.port, f"attention {run}")) == 2)
         look_at(browser, server, f"attention {run}", 2)
         wait_for(lambda: len(drawn(browser)) == 1)
         click(browser, size, 1, 1)  # chooses the window

@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 from utils import log
-from utils.dashboard import Dashboard
-from utils.dashboard import client as feed
-from utils.dashboard import windows as panes
-from visdom_server import VisdomServer, free_port, post, wait_for, windows
+from utils.dashboard import Dashboard, visdom_client, windows
+from visdom_server import VisdomServer, free_port, post, wait_for, windows_of
 from watched import (
     IMAGE,
     LABELS,
@@ -45,7 +43,7 @@ def test_the_windows_hold_the_numbers_of_the_log(server, tmp_path):
     with open_dashboard(tmp_path / "numbers", server.port) as dashboard:
         train(dashboard, range(1, 4))
     assert_curves(server.port, tmp_path / "numbers")
-    shown = windows(server.port, "graphs numbers")
+    shown = windows_of(server.port, "graphs numbers")
     assert traces(shown["losses"]) == {
         "ce": ([1, 2, 3], [0.75, 0.375, 0.25]),
         "aux": ([1, 2, 3], [0.25, 0.125, 0.25 / 3]),
@@ -58,7 +56,7 @@ def test_the_windows_hold_the_numbers_of_the_log(server, tmp_path):
 def test_inputs_and_labels_are_shown_and_predictions_with_their_history(server, tmp_path):
     with open_dashboard(tmp_path / "pictures", server.port) as dashboard:
         train(dashboard, range(1, 4))
-    shown = windows(server.port, "images pictures")
+    shown = windows_of(server.port, "images pictures")
     assert [shown[name]["title"] for name in ("inputs", "target", "labels")] == [
         f"Sequence VAL {name}" for name in ("INPUTS", "TARGET", "LABELS")
     ]
@@ -80,9 +78,9 @@ def test_what_is_saved_is_what_the_server_has(server, tmp_path):
         train(dashboard, range(1, 3))
     for env in ("graphs saved", "images saved"):
         saved = json.loads((tmp_path / "saved" / f"{env}.json").read_text())
-        shown = windows(server.port, env)
-        for pane in (*saved["jsons"].values(), *shown.values()):
-            pane.pop("contentID")
+        shown = windows_of(server.port, env)
+        for window in (*saved["jsons"].values(), *shown.values()):
+            window.pop("contentID")
         assert saved == {"jsons": shown, "reload": {}} and len(shown) >= 3
         assert (server.folder / "environments" / f"{env}.json").exists(), (
             "the server has saved it too"
@@ -108,15 +106,15 @@ def test_after_resume_nothing_is_missing_and_nothing_doubled(own_server, tmp_pat
     own_server.kill(forget=True)
     own_server.start()
     with open_dashboard(folder, own_server.port, resume=True) as dashboard:
-        wait_for(lambda: "iou" in windows(own_server.port, "graphs resumed"))
+        wait_for(lambda: "iou" in windows_of(own_server.port, "graphs resumed"))
         assert_curves(own_server.port, folder)  # before the first epoch is over
         train(
             dashboard, range(3, 6), resume=True, last_loss=7.0
         )  # the third was lost by a kill: it comes again
     assert_curves(own_server.port, folder)
-    shown = windows(own_server.port, "images resumed")
+    shown = windows_of(own_server.port, "images resumed")
     assert steps(shown["labels"]) == [1, 2, 3, 4, 5] and "inputs" in shown
-    assert traces(windows(own_server.port, "graphs resumed")["losses"])["ce"] == (
+    assert traces(windows_of(own_server.port, "graphs resumed")["losses"])["ce"] == (
         [1, 2, 3, 4, 5],
         [0.75 / epoch for epoch in range(1, 6)],
     )
@@ -131,40 +129,40 @@ def test_a_training_that_begins_anew_closes_what_an_earlier_one_of_its_name_has_
     with open_dashboard(tmp_path / "again", server.port) as dashboard:
         train(dashboard, range(1, 2))
     assert_curves(server.port, tmp_path / "again")
-    assert "iou_eval" not in windows(server.port, "graphs again")
-    assert steps(windows(server.port, "images again")["labels"]) == [1]
+    assert "iou_eval" not in windows_of(server.port, "graphs again")
+    assert steps(windows_of(server.port, "images again")["labels"]) == [1]
 
 
 def test_a_server_that_is_started_anew_gets_everything_again(
     own_server, tmp_path, monkeypatch, logged
 ):
-    monkeypatch.setattr(feed, "PAUSE", 0.2)
+    monkeypatch.setattr(visdom_client, "PAUSE", 0.2)
     with open_dashboard(tmp_path / "anew", own_server.port) as dashboard:
         train(dashboard, range(1, 3))
-        wait_for(lambda: "labels" in windows(own_server.port, "images anew"))
+        wait_for(lambda: "labels" in windows_of(own_server.port, "images anew"))
         own_server.kill(forget=True)
         train(dashboard, range(3, 5), resume=True)
         wait_for(logged)
         own_server.start()
-        wait_for(lambda: "labels" in windows(own_server.port, "images anew"))
+        wait_for(lambda: "labels" in windows_of(own_server.port, "images anew"))
         train(dashboard, range(5, 6), resume=True)
     assert_curves(own_server.port, tmp_path / "anew")
-    assert steps(windows(own_server.port, "images anew")["labels"]) == [1, 2, 3, 4, 5]
+    assert steps(windows_of(own_server.port, "images anew")["labels"]) == [1, 2, 3, 4, 5]
     assert len(logged()) == 1
 
 
 def test_a_restart_that_nobody_noticed_loses_nothing(own_server, tmp_path, logged):
     with open_dashboard(tmp_path / "unnoticed", own_server.port) as dashboard:
         train(dashboard, range(1, 3))
-        wait_for(lambda: "labels" in windows(own_server.port, "images unnoticed"))
+        wait_for(lambda: "labels" in windows_of(own_server.port, "images unnoticed"))
         dashboard.bars("once", "shown once", [0.1, 0.2, 0.3])
-        wait_for(lambda: "once" in windows(own_server.port, "graphs unnoticed"))
+        wait_for(lambda: "once" in windows_of(own_server.port, "graphs unnoticed"))
         own_server.kill(forget=True)
         own_server.start()
         train(dashboard, range(3, 4), resume=True)
     assert_curves(own_server.port, tmp_path / "unnoticed")
-    assert "once" in windows(own_server.port, "graphs unnoticed")
-    assert steps(windows(own_server.port, "images unnoticed")["labels"]) == [1, 2, 3]
+    assert "once" in windows_of(own_server.port, "graphs unnoticed")
+    assert steps(windows_of(own_server.port, "images unnoticed")["labels"]) == [1, 2, 3]
     assert not logged()
 
 
@@ -174,31 +172,32 @@ def test_epochs_that_are_trained_again_replace_all_later_ones(server, tmp_path):
     with open_dashboard(tmp_path / "back", server.port, resume=True) as dashboard:
         train(dashboard, range(3, 4), resume=True)
     assert_curves(server.port, tmp_path / "back")
-    assert steps(windows(server.port, "images back")["labels"]) == [1, 2, 3]
-    assert traces(windows(server.port, "graphs back")["losses"])["ce"][0] == [1, 2, 3]
+    assert steps(windows_of(server.port, "images back")["labels"]) == [1, 2, 3]
+    assert traces(windows_of(server.port, "graphs back")["losses"])["ce"][0] == [1, 2, 3]
 
 
 def test_a_window_that_somebody_has_closed_comes_back_whole(server, tmp_path):
     with open_dashboard(tmp_path / "closed", server.port) as dashboard:
         train(dashboard, range(1, 3))
-        wait_for(
-            lambda: (
-                len(windows(server.port, "images closed").get("labels", {}).get("content", ())) == 2
-            )
-        )
+
+        def shown() -> int:
+            labels = windows_of(server.port, "images closed").get("labels", {})
+            return len(labels.get("content", ()))
+
+        wait_for(lambda: shown() == 2)
         post(server.port, "close", {"win": "labels", "eid": "images closed"})
         train(dashboard, range(3, 4), resume=True)
-    assert steps(windows(server.port, "images closed")["labels"]) == [1, 2, 3]
+    assert steps(windows_of(server.port, "images closed")["labels"]) == [1, 2, 3]
 
 
 def test_a_long_history_is_sent_anew_when_it_was_thinned(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(panes, "LONGEST", 4)
+    monkeypatch.setattr(windows, "LONGEST", 4)
     with open_dashboard(tmp_path / "thinned", server.port) as dashboard:
         for epoch in range(1, 8):
             train(dashboard, [epoch], resume=epoch > 1)
             wait_for(
                 lambda epoch=epoch: (
-                    windows(server.port, "images thinned")
+                    windows_of(server.port, "images thinned")
                     .get("labels", {})
                     .get("content", [{}])[-1]
                     .get("step")
@@ -208,7 +207,7 @@ def test_a_long_history_is_sent_anew_when_it_was_thinned(server, tmp_path, monke
     saved = json.loads((tmp_path / "thinned" / "images thinned.json").read_text())["jsons"][
         "labels"
     ]
-    assert steps(windows(server.port, "images thinned")["labels"]) == steps(saved) == [1, 5, 7]
+    assert steps(windows_of(server.port, "images thinned")["labels"]) == steps(saved) == [1, 5, 7]
 
 
 def test_an_evaluation_shows_its_classes_and_some_frames(server, tmp_path):
@@ -217,9 +216,9 @@ def test_an_evaluation_shows_its_classes_and_some_frames(server, tmp_path):
         for i in range(40):
             watch(labelled(f"video/{i}"))
         dashboard.results({"mIoU": 0.75, "IoU": [0.5, None, 1.0]})
-    bars = windows(server.port, "graphs eval")["iou_eval"]
+    bars = windows_of(server.port, "graphs eval")["iou_eval"]
     assert traces(bars) == {"eval": (NAMES, [0.5, None, 1.0])} and "75.00" in bars["title"]
-    frames = windows(server.port, "images eval")["frames"]
+    frames = windows_of(server.port, "images eval")["frames"]
     assert [image["caption"] for image in frames["content"]] == [
         f"video/{i}" for i in range(0, 40, 3)
     ]
@@ -231,7 +230,7 @@ def test_a_resumed_evaluation_shows_the_frames_of_both_parts(server, tmp_path):
             watch = dashboard.watch("eval", 40, start)
             for i in range(start, start + 20):
                 watch(labelled(f"video/{i}"))
-    frames = windows(server.port, "images parts")["frames"]
+    frames = windows_of(server.port, "images parts")["frames"]
     assert [image["caption"] for image in frames["content"]] == [
         f"video/{i}" for i in range(0, 40, 3)
     ]
@@ -243,7 +242,7 @@ def test_an_evaluation_beside_a_training_leaves_its_windows_there(server, tmp_pa
     with open_dashboard(tmp_path / "both", server.port, training=False) as dashboard:
         dashboard.results({"mIoU": 0.75, "IoU": [0.5, None, 1.0]})
     assert_curves(server.port, tmp_path / "both")
-    assert {"iou", "iou_eval"} <= set(windows(server.port, "graphs both"))
+    assert {"iou", "iou_eval"} <= set(windows_of(server.port, "graphs both"))
 
 
 def test_an_inference_shows_a_frame_a_second(server, tmp_path):
@@ -251,7 +250,7 @@ def test_an_inference_shows_a_frame_a_second(server, tmp_path):
     with open_dashboard(tmp_path / "live", server.port, training=False) as dashboard:
         for name in ("first", "second"):
             dashboard.live(name, image, np.zeros((12, 16), np.uint8))
-    shown = windows(server.port, "images live")["live"]
+    shown = windows_of(server.port, "images live")["live"]
     assert shown["type"] == "image" and shown["content"]["caption"] == "first"
 
 
@@ -264,7 +263,7 @@ def test_what_cannot_be_drawn_or_saved_stops_nothing(server, tmp_path, logged):
         dashboard.curves()
         (tmp_path / "broken" / "graphs broken.json").mkdir()
         dashboard.bars("iou", "IoU", [0.1, 0.2, 0.3])
-    assert "iou" in windows(server.port, "graphs broken")
+    assert "iou" in windows_of(server.port, "graphs broken")
     assert len(logged()) == len(set(logged())) and any(
         "cannot be saved" in line for line in logged()
     )

@@ -380,7 +380,7 @@ TABLE = [
         "0",
         "the record, for --replay",
         "visualize: "
-        "without_a_server_there_is_one_warning_and_a_replay_shows_it_later; feed: "
+        "without_a_server_there_is_one_warning_and_a_replay_shows_it_later; visdom_client: "
         "a_server_that_hangs_costs_one_warning_and_no_time",
     ),
     Row(

@@ -25,7 +25,7 @@ NETWORKS = (
 OPERATORS = (
     sorted(path.stem for path in (ROOT / "lma").glob("op_*.json")) if ROOT.is_dir() else ["op_3x3"]
 )
-# The original explodes on these weights, so that an equally right run misses 1e-4 (golden/README.md)
+# The original explodes on these weights: an equally right run misses 1e-4 (golden/README.md).
 KNIFE_EDGES = {
     ("psp101_q3", "logits"): 1e-2,
     ("erf_train_bn", "logits"): 5e-3,

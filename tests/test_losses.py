@@ -32,7 +32,7 @@ def up(logits, label):
     return F.interpolate(logits, label.shape[-2:], mode="bilinear", align_corners=True)
 
 
-# Name in the case: weighted, factor of the auxiliary head, OHEM of the main and of the auxiliary head
+# Name in the case: weighted, factor of the auxiliary head, OHEM of the main and of that head
 DEEPLY_SUPERVISED = {
     "dsn_weighted": (True, 0.4, None, None),
     "dsn_unweighted": (False, 0.4, None, None),

@@ -8,7 +8,7 @@ import pytest
 from utils import log
 from utils.dashboard.replay import replay
 from utils.output.pictures import save_png
-from visdom_server import VisdomServer, free_port, windows
+from visdom_server import VisdomServer, free_port, windows_of
 from watched import IMAGE, NAMES, assert_curves, open_dashboard, steps, traces, train
 
 
@@ -34,13 +34,12 @@ def test_a_run_that_nobody_watched_is_replayed_from_its_files(server, tmp_path):
         "graphs unwatched",
         "images unwatched",
     ]
-    shown = windows(server.port, "graphs unwatched")
+    shown = windows_of(server.port, "graphs unwatched")
     assert set(shown) == {"loss_train", "lr", "iou_eval"} and traces(shown["iou_eval"])[
         "unwatched"
     ][1] == [1, None, 0]
-    captions = [
-        image["caption"] for image in windows(server.port, "images unwatched")["frames"]["content"]
-    ]
+    images = windows_of(server.port, "images unwatched")["frames"]["content"]
+    captions = [image["caption"] for image in images]
     assert captions == [f"{i:03d}" for i in range(0, 40, 3)]
     assert sorted(folder.rglob("*")) == before, "a replay reads only"
 
@@ -51,8 +50,8 @@ def test_what_an_absent_server_has_missed_is_replayed(server, tmp_path):
     for _ in range(2):
         replay(tmp_path / "missed", "localhost", server.port)
         assert_curves(server.port, tmp_path / "missed")
-        assert steps(windows(server.port, "images missed")["labels"]) == [1, 2, 3]
-        assert "losses" in windows(server.port, "graphs missed")
+        assert steps(windows_of(server.port, "images missed")["labels"]) == [1, 2, 3]
+        assert "losses" in windows_of(server.port, "graphs missed")
 
 
 def test_a_replay_without_record_or_server_says_so(tmp_path):

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from datasets.clip import ClipDataset
-from datasets.synthetic import LABELS, SyntheticVideo, video, videos
+from datasets.synthetic import LABELS, SyntheticVideo, videos
+from datasets.synthetic import video as rendering
 from datasets.synthetic.degrade import Degradation
 from datasets.synthetic.world import CLASSES, PALETTE, World
 
@@ -270,7 +271,7 @@ def test_degradations_change_frames_and_leave_labels_and_flow_alone():
 def test_degraded_frames_do_not_depend_on_the_order_in_which_they_are_asked_for():
     video = videos("train", 1, 10, (64, 128))[0]
     first = [video.frame(i) for i in range(10)]
-    video.world.cache_clear()
+    rendering.world.cache_clear()
     again = [video.frame(i) for i in reversed(range(10))][::-1]
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
@@ -292,7 +293,10 @@ def test_a_degraded_frame_is_much_further_from_the_clean_one_than_others():
     hit, spared = [], []
     for video in videos("test", 6, 30, (64, 128)):
         for i in range(0, 30, 2):
-            bad, clean = video.frame(i).astype(np.float32), video.world.image(i).astype(np.float32)
+            bad, clean = (
+                video.frame(i).astype(np.float32),
+                rendering.world.image(i).astype(np.float32),
+            )
             # after one gain for the whole frame, which is flicker and no failure
             difference = np.abs(bad / max(bad.mean(), 1) - clean / clean.mean()).mean()
             (hit if video.degraded(i) else spared).append(difference)
@@ -368,7 +372,10 @@ def test_a_thousand_videos_are_listed_at_once_and_travel_light():
     begin = time.perf_counter()
     many = videos("train", 1000, 3000, (1024, 2048))  # to render one would take far longer
     assert time.perf_counter() - begin < 2
-    assert video.world.cache_info().currsize <= video.WORLDS and len(pickle.dumps(many[7])) < 1000
+    assert (
+        rendering.world.cache_info().currsize <= rendering.WORLDS
+        and len(pickle.dumps(many[7])) < 1000
+    )
     small = videos("train", 1, 5, (32, 64))[0]
     copy = pickle.loads(pickle.dumps(small))
     assert copy == small and np.array_equal(copy.frame(2), small.frame(2))
@@ -378,7 +385,7 @@ def test_a_frame_is_drawn_once_for_image_label_and_flow(monkeypatch):
     drawn = []
     draw = World.draw
     monkeypatch.setattr(World, "draw", lambda self, t: drawn.append(t) or draw(self, t))
-    video.world.cache_clear()
+    rendering.world.cache_clear()
     video = videos("val", 1, 8, (64, 128))[0]
     for i in range(1, 4):
         video.frame(i), video.label(i), video.flow(i, i - 1), video.occlusion(i, i - 1)
@@ -397,4 +404,4 @@ def test_memory_stays_bounded():
     assert len(long.frames) < 10 and size(long) < 16e6
     for video in videos("train", 12, 3, (32, 64)):
         video.frame(0)
-    assert video.world.cache_info().currsize <= video.WORLDS
+    assert rendering.world.cache_info().currsize <= rendering.WORLDS

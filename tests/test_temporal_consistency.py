@@ -129,7 +129,7 @@ def test_an_occlusion_mask_takes_its_pixels_out():
 
 
 def moving_square():
-    """A square of 6 x 6 moves 4 to the right over a still background; what it covers has no match."""
+    """A square of 6 x 6 moves 4 to the right over a still scene; what it covers has no match."""
     first, second = np.zeros((2, 20, 30), np.uint8)
     first[7:13, 8:14], second[7:13, 12:18] = 1, 1
     forward, backward = np.zeros((2, 2, 20, 30), np.float32)

@@ -148,7 +148,8 @@ def test_an_error_keeps_what_was_written(tmp_path):
 ENDLESS = """
     import signal, sys, numpy as np
     from utils.output.video import VideoWriter
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # as a main program that wants to end in order
+    # as a main program that wants to end in order
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with VideoWriter(sys.argv[1], 25) as writer:
         for i in range(10**9):
             writer.write(np.full((48, 64, 3), i % 256, np.uint8))

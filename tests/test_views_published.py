@@ -99,7 +99,7 @@ def tmanet_slide(network, image, crop, stride):
 
 
 def tmanet_augmented(network, image, crop, stride, scales, align_corners):
-    """Its aug test: softmax at the original size, averaged over scales and whole mirrored images."""
+    """Its aug test: softmax at the original size, averaged over scales and mirrored images."""
     _, height, width = image.shape
     result = 0
     for scale in scales:

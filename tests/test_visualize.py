@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from command import ROOT, TINY, TRAIN, call, perform, run, start, succeed
-from visdom_server import VisdomServer, free_port, wait_for, windows
+from visdom_server import VisdomServer, free_port, wait_for, windows_of
 from watched import assert_curves, steps
 
 LABEL = "--inference --dataset synthetic --backbone erf --device cpu --threads 1".split()
@@ -33,7 +33,7 @@ def trained(server, tmp_path_factory):
 
 def test_a_resumed_training_shows_its_whole_log(server, trained):
     assert_curves(server.port, trained)
-    shown = windows(server.port, "images watched")
+    shown = windows_of(server.port, "images watched")
     assert steps(shown["labels"]) == [1, 2, 3] and {"inputs", "target"} <= set(shown)
 
 
@@ -55,9 +55,9 @@ def test_an_evaluation_shows_what_is_in_its_results(server, trained, tmp_path):
         folder,
     )
     results = json.loads((folder / "results.json").read_text())
-    (trace,) = windows(server.port, "graphs scored")["iou_eval"]["content"]["data"]
+    (trace,) = windows_of(server.port, "graphs scored")["iou_eval"]["content"]["data"]
     assert (trace["x"], trace["y"]) == (results["classes"], results["metrics"]["IoU"])
-    assert len(windows(server.port, "images scored")["frames"]["content"]) == 8
+    assert len(windows_of(server.port, "images scored")["frames"]["content"]) == 8
 
 
 def test_without_a_server_there_is_one_warning_and_a_replay_shows_it_later(server, tmp_path):
@@ -83,7 +83,7 @@ def test_without_a_server_there_is_one_warning_and_a_replay_shows_it_later(serve
     )
     assert "graphs later" in succeed("--replay", folder, "--port", server.port).stdout
     assert_curves(server.port, folder)
-    assert steps(windows(server.port, "images later")["labels"]) == [1, 2, 3]
+    assert steps(windows_of(server.port, "images later")["labels"]) == [1, 2, 3]
 
 
 def test_exploring_goes_on_until_ctrl_c(server, trained, tmp_path):
@@ -105,11 +105,11 @@ def test_exploring_goes_on_until_ctrl_c(server, trained, tmp_path):
         "--savedir",
         tmp_path / "explored",
     )
-    wait_for(lambda: len(windows(server.port, "attention explored")) == 4, 60)
+    wait_for(lambda: len(windows_of(server.port, "attention explored")) == 4, 60)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
-    assert "Ctrl-C" in out and "live" in windows(server.port, "images explored")
+    assert "Ctrl-C" in out and "live" in windows_of(server.port, "images explored")
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,14 @@ from pathlib import Path
 PLACE = Path(
     os.environ.get("STREAMSEG_VISDOM_ASSETS") or Path.home() / ".cache" / "streamseg" / "visdom"
 )
+GLYPHICONS = "glyphicons-halflings-regular"
 FILES = {  # npm package: {its file: ours}
     "jquery@3.1.1": {"dist/jquery.min.js": "js/jquery.min.js"},
     "bootstrap@3.3.7": {
         "dist/js/bootstrap.min.js": "js/bootstrap.min.js",
         "dist/css/bootstrap.min.css": "css/bootstrap.min.css",
         **{
-            f"dist/fonts/glyphicons-halflings-regular.{kind}": f"fonts/glyphicons-halflings-regular.{kind}"
+            f"dist/fonts/{GLYPHICONS}.{kind}": f"fonts/{GLYPHICONS}.{kind}"
             for kind in ("eot", "woff2", "woff", "ttf", "svg")
         },
     },

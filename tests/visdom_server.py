@@ -33,8 +33,8 @@ def post(port: int, endpoint: str, message: dict):
         return text
 
 
-def windows(port: int, env: str) -> dict[str, dict]:
-    """The panes that the server has in an environment, by their ids; none where it has no such
+def windows_of(port: int, env: str) -> dict[str, dict]:
+    """The windows that the server has in an environment, by their ids; none where it has no such
     environment."""
     return (
         post(port, "win_data", {"win": None, "eid": env})

@@ -14,7 +14,7 @@ from PIL import Image
 
 from utils import log
 from utils.dashboard import Dashboard
-from visdom_server import windows
+from visdom_server import windows_of
 
 NAMES, PALETTE = (
     ["road", "car", "sky"],
@@ -73,8 +73,8 @@ def train(dashboard, epochs, *, resume=False, last_loss=1.0):
         )
 
 
-def traces(pane: dict) -> dict[str, tuple[list, list]]:
-    return {trace["name"]: (trace["x"], trace["y"]) for trace in pane["content"]["data"]}
+def traces(window: dict) -> dict[str, tuple[list, list]]:
+    return {trace["name"]: (trace["x"], trace["y"]) for trace in window["content"]["data"]}
 
 
 def assert_curves(port, folder):
@@ -82,7 +82,7 @@ def assert_curves(port, folder):
     rows, run, shown = (
         log.read(folder / log.LOG_NAME),
         folder.name,
-        windows(port, f"graphs {folder.name}"),
+        windows_of(port, f"graphs {folder.name}"),
     )
     epochs = [row.epoch for row in rows]
     for title, values in {
@@ -91,15 +91,15 @@ def assert_curves(port, folder):
         "mIoU VAL": [row.val_miou for row in rows],
         "L.R.": [row.lr for row in rows],
     }.items():
-        assert [traces(pane) for pane in shown.values() if pane["title"] == title] == [
+        assert [traces(window) for window in shown.values() if window["title"] == title] == [
             {run: (epochs, values)}
         ]
 
 
 def size_of(image: dict) -> tuple[int, int]:
-    """(H, W) of an image in a pane."""
+    """(H, W) of an image in a window."""
     return Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))).size[::-1]
 
 
-def steps(pane: dict) -> list:
-    return [image["step"] for image in pane["content"]]
+def steps(window: dict) -> list:
+    return [image["step"] for image in window["content"]]

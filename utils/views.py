@@ -1,8 +1,8 @@
-"""The views of a clip that a network sees at test time: padding, mirroring, scales and windows as
-one object.
+"""The views of a clip that a network sees at test time, as one object.
 
-    frames -- scale, border --> canvas -- window, mirror, pad --> network -- un-pad, un-mirror --> window's scores
-    window's scores -- sum / cover count --> canvas -- un-border, resize --> mean over canvases --> scores
+    frames -- scale, border --> canvas -- window, mirror, pad --> network
+    network -- un-pad, un-mirror --> scores of the window -- sum / cover count --> canvas
+    canvas -- un-border, resize --> mean over canvases --> scores
 
 A *pass* is one run of the network on one view: one window of one canvas. A *canvas* is the clip at
 one scale, seen one way round; without `crop` its only window is all of it. Passes are numbered
@@ -10,24 +10,28 @@ scale by scale (in the order given), as it is and then mirrored, windows row by 
 depend on the frames' size alone, so a caller that steps a video keeps one state per number. What
 the options mean, exactly:
 
-padding   each view is padded at the right and the bottom to the sides `size_rule.fit` gives, by repeating its edge
-          (after mirroring, so the network sees a mirrored image as it would see that image in a file); the padding's
-          logits are cropped off.
-scales    frames are resized, bilinear with half-pixel centres and without antialiasing, to a long side of
-          round(scale * long) and a short side of round(new long / long * short). The published recipes resize the
-          image as float, never rounded to uint8. Scores are resized back to (H, W), bilinear: probabilities with
-          half-pixel centres (semseg does it by OpenCV), logits with the network's `align_corners` (TMANet).
-crop      windows of (height, width) every `stride` (default ceil(crop * 2 / 3)): ceil((side - crop) / stride) + 1 of
-          them along a side, the last shifted back inside. Where windows overlap, scores are summed and divided by
-          the number of windows that cover the pixel.
-small     what to do where the scaled image is smaller than the crop. "pad": the image lies on a canvas of the crop's
-          size, half of the missing pixels (rounded down) before it, the rest behind, filled with `fill`, and this
-          border's scores are cropped off (semseg, ETC). "whole": that side of the window is the whole side (TMANet).
-average   "probabilities": the softmax of each pass is averaged over windows and resized, then averaged over scales and
-          mirroring; a mirrored pass sees the same window as the pass before it, mirrored (semseg, ETC).
-          "logits": logits are averaged over windows and resized; only where there are several canvases their
-          softmaxes are taken, at (H, W), and averaged; the windows of a mirrored pass are laid out on the mirrored
-          image (TMANet's slide and aug test).
+padding   each view is padded at the right and the bottom to the sides that `size_rule.fit` gives,
+          by repeating its edge (after mirroring, so the network sees a mirrored image as it would
+          see that image in a file); the logits of the padding are cropped off.
+scales    frames are resized, bilinear with half-pixel centres and without antialiasing, to a long
+          side of round(scale * long) and a short side of round(new long / long * short). The
+          published recipes resize the image as float, never rounded to uint8. Scores are resized
+          back to (H, W), bilinear: probabilities with half-pixel centres (semseg does it by
+          OpenCV), logits with the network's `align_corners` (TMANet).
+crop      windows of (height, width) every `stride` (default ceil(crop * 2 / 3)):
+          ceil((side - crop) / stride) + 1 of them along a side, the last shifted back inside.
+          Where windows overlap, scores are summed and divided by the number of windows that cover
+          the pixel.
+small     what to do where the scaled image is smaller than the crop. "pad": the image lies on a
+          canvas of the crop's size, half of the missing pixels (rounded down) before it, the rest
+          behind, filled with `fill`, and this border's scores are cropped off (semseg, ETC).
+          "whole": that side of the window is the whole side (TMANet).
+average   "probabilities": the softmax of each pass is averaged over windows and resized, then
+          averaged over scales and mirroring; a mirrored pass sees the same window as the pass
+          before it, mirrored (semseg, ETC). "logits": logits are averaged over windows and
+          resized; only where there are several canvases their softmaxes are taken, at (H, W), and
+          averaged; the windows of a mirrored pass are laid out on the mirrored image (TMANet's
+          slide and aug test).
 
 Sources: specs of ETC (semseg's sliding evaluation) and of TMANet (slide, aug test).
 """
@@ -75,11 +79,11 @@ class Canvas(NamedTuple):
     """The clip at one scale, seen one way round."""
 
     size: Size  # (H, W) of the canvas
-    image: (
-        Window  # where the scaled frames lie on it: everywhere, unless they are smaller than a crop
-    )
+    # where the scaled frames lie on it: everywhere, unless they are smaller than a crop
+    image: Window
     mirrored: bool
-    windows: tuple[Window, ...]  # one pass each, in the coordinates of the canvas before mirroring
+    # one pass each, in the coordinates of the canvas before mirroring
+    windows: tuple[Window, ...]
 
     @property
     def bordered(self) -> bool:
@@ -117,25 +121,28 @@ class Views:
         self.stride = stride or (crop and tuple(-(-2 * side // 3) for side in crop))
         self.fill = tuple(fill)
         self.align_corners = align_corners and average == "logits"
+        # A cache of its own per object: a cache on the method would keep every Views alive.
         self._plans = lru_cache(maxsize=PLANS)(lambda size: Plan(self, size))
 
     @property
     def single_pass(self) -> bool:
-        """Whether the scores are the network's logits, whatever the size: no mirroring, scales or
-        windows."""
+        """Whether the scores are the network's logits, whatever the size.
+
+        That is without mirroring, scales and windows.
+        """
         return self.scales == (1.0,) and not self.flip and self.crop is None
 
     def plan(self, size: Size) -> Plan:
-        """The passes over frames of `size` (H, W); made once per size, the last few sizes are kept."""
+        """The passes over frames of `size` (H, W); the last few sizes are kept."""
         return self._plans((int(size[0]), int(size[1])))
 
     def canvases(self, size: Size) -> tuple[Canvas, ...]:
-        """One canvas per scale and way round, in the order of the passes, for frames of `size` (H,
-        W)."""
+        """One canvas per scale and way round for frames of `size` (H, W), as passes are ordered."""
+        ways = (False, True) if self.flip else (False,)
         return tuple(
             self._canvas(_scaled(size, scale), mirrored)
             for scale in self.scales
-            for mirrored in ((False, True) if self.flip else (False,))
+            for mirrored in ways
         )
 
     def _canvas(self, scaled: Size, mirrored: bool) -> Canvas:
@@ -144,9 +151,8 @@ class Views:
             size = (max(scaled[0], self.crop[0]), max(scaled[1], self.crop[1]))
         image = Window((size[0] - scaled[0]) // 2, (size[1] - scaled[1]) // 2, *scaled)
         windows = self._windows(size)
-        if (
-            mirrored and self.average == "logits"
-        ):  # the grid begins at the left of the mirrored image
+        if mirrored and self.average == "logits":
+            # the grid begins at the left of the mirrored image
             windows = tuple(w._replace(left=size[1] - w.left - w.width) for w in windows)
         return Canvas(size, image, mirrored, windows)
 
@@ -198,7 +204,9 @@ class Plan:
         for canvas in self.canvases:
             total = _add(total, self._canvas_scores(canvas, first, network, frames))
             first += len(canvas.windows)
-        return total if len(self.canvases) == 1 else total.div_(len(self.canvases))
+        if len(self.canvases) > 1:
+            total.div_(len(self.canvases))
+        return total
 
     def _canvas_scores(
         self, canvas: Canvas, first: int, network: Network, frames: Tensor
@@ -210,9 +218,9 @@ class Plan:
         else:
             scores = None
             for number, window in enumerate(canvas.windows, first):
-                scores = _paste(
-                    scores, canvas.size, window, self._see(canvas, window, number, network, frames)
-                )
+                seen = self._see(canvas, window, number, network, frames)
+                scores = _paste(scores, canvas.size, window, seen)
+                del seen  # or it would live on during the next pass
             scores.div_(_cover(canvas).to(scores.device))
         scores = resize_scores(canvas.image.of(scores), self.size, self.views.align_corners)
         if self.probabilities and self.views.average == "logits":
@@ -224,17 +232,22 @@ class Plan:
     ) -> Tensor:
         """One pass: the scores (B, K, h, w) of one window."""
         view = window.of(frames)
-        view = pad_edges(view.flip(-1) if canvas.mirrored else view, self.views.size_rule)
+        if canvas.mirrored:
+            view = view.flip(-1)
+        view = pad_edges(view, self.views.size_rule)
         logits = network(number, view)
         if logits.shape[-2:] != view.shape[-2:]:
             raise ValueError(
                 f"logits of a view of {tuple(view.shape[-2:])} must have its size, got "
                 f"{tuple(logits.shape[-2:])}: upsample them first"
             )
+        # The padding lies at the right of the mirrored view: off with it before turning back.
         logits = logits[..., : window.height, : window.width]
-        logits = logits.flip(-1) if canvas.mirrored else logits
-        at_once = self.probabilities and self.views.average == "probabilities"
-        return logits.softmax(1, dtype=torch.float32) if at_once else logits
+        if canvas.mirrored:
+            logits = logits.flip(-1)
+        if self.probabilities and self.views.average == "probabilities":
+            return logits.softmax(1, dtype=torch.float32)
+        return logits
 
     def _lay_out(self, frames: Tensor, canvas: Canvas) -> Tensor:
         """frames (B, T, 3, H, W) -> the canvas (B, T, 3, *canvas.size)."""
@@ -246,26 +259,25 @@ class Plan:
             frames = images.unflatten(0, frames.shape[:2])
         if not canvas.bordered:
             return frames
-        laid = (
-            frames.new_tensor(self.views.fill)
-            .view(3, 1, 1)
-            .repeat(*frames.shape[:2], 1, *canvas.size)
-        )
+        border = frames.new_tensor(self.views.fill).view(3, 1, 1)
+        laid = border.repeat(*frames.shape[:2], 1, *canvas.size)  # (B, T, 3, H', W')
         canvas.image.of(laid).copy_(frames)
         return laid
 
 
 def pad_edges(frames: Tensor, size_rule: Rule) -> Tensor:
-    """frames (B, T, C, H, W) -> (B, T, C, H', W') of sides that fit the rule, the edge repeated at
-    right and bottom."""
+    """frames (B, T, C, H, W) -> (B, T, C, H', W') of sides that fit the rule.
+
+    The edge is repeated at the right and the bottom.
+    """
     height, width = frames.shape[-2:]
     below = size_rule.fit(height) - height
     right = size_rule.fit(width) - width
     if not (below or right):
         return frames
-    return F.pad(frames.flatten(0, 1), (0, right, 0, below), mode="replicate").unflatten(
-        0, frames.shape[:2]
-    )
+    # mode "replicate" takes four dimensions at most
+    padded = F.pad(frames.flatten(0, 1), (0, right, 0, below), mode="replicate")
+    return padded.unflatten(0, frames.shape[:2])
 
 
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -277,16 +289,20 @@ def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def nearest(side: int, target: int) -> Tensor:
-    """(target,) indices below `side`. Added up step by step as Pillow does: rounding decides where
-    two are as near."""
+    """(target,) indices below `side`.
+
+    Added up step by step as Pillow does: rounding decides where two are as near.
+    """
     steps = torch.full((target,), side / target, dtype=torch.float64)
     steps[0] /= 2
     return steps.cumsum(0).long()
 
 
 def resize_scores(scores: Tensor, size: Size, align_corners: bool = False) -> Tensor:
-    """scores (B, K, h, w), logits or probabilities -> (B, K, *size), bilinear; untouched where they
-    have that size."""
+    """scores (B, K, h, w), logits or probabilities -> (B, K, *size), bilinear.
+
+    Untouched where they have that size.
+    """
     if tuple(scores.shape[-2:]) == tuple(size):
         return scores
     return F.interpolate(scores, size=tuple(size), mode="bilinear", align_corners=align_corners)
@@ -310,8 +326,10 @@ def _check(scales, crop, stride, average, small) -> None:
 
 
 def _scaled(size: Size, scale: float) -> Size:
-    """(H, W) times the scale: the long side is rounded first and the short side follows it, as
-    semseg does."""
+    """(H, W) times the scale.
+
+    The long side is rounded first and the short side follows it, as semseg does.
+    """
     long = max(round(scale * max(size)), 1)
     return tuple(max(round(long / max(size) * side), 1) for side in size)
 
@@ -331,7 +349,7 @@ def _cover(canvas: Canvas) -> Tensor:
 
 
 def _paste(total: Tensor | None, size: Size, window: Window, scores: Tensor) -> Tensor:
-    """Add the scores of a window to the sums of its canvas (float32, made with the first window)."""
+    """Add the scores of a window to the sums of its canvas, float32."""
     if total is None:
         total = scores.new_zeros((*scores.shape[:2], *size), dtype=torch.float32)
     window.of(total).add_(scores)
@@ -339,4 +357,7 @@ def _paste(total: Tensor | None, size: Size, window: Window, scores: Tensor) -> 
 
 
 def _add(total: Tensor | None, scores: Tensor) -> Tensor:
-    return scores if total is None else total.add_(scores)
+    """The sum, in the memory of the first addend."""
+    if total is None:
+        return scores
+    return total.add_(scores)

@@ -84,7 +84,7 @@ class Degradation:
         return Effects(gain.clip(0.3, 1.7), self.noise, self.shutter, self.failure(t))
 
     def failure(self, t: int) -> Dropout | None:
-        """The dropout that hits frame t: the latest that started 0 to 2 frames ago and still lasts."""
+        """The dropout that hits frame t: the latest that began 0 to 2 frames ago and still lasts."""
         for age in range(min(3, t + 1)):
             rng = np.random.default_rng((self.seed, 12, t - age))
             if rng.random() < START * self.dropout and rng.integers(1, 4) > age:

@@ -150,7 +150,8 @@ def texture_maps(
     level = np.log2((step * pixels / tile).clip(1)).round().astype(int)
     level = np.minimum(level, np.log2(pixels).astype(int))
     pixels = pixels >> level
-    # a repeating texture is read near its origin: far from it, OpenCV's coordinates run out of digits
+    # A repeating texture is read near its origin: far from it, OpenCV's coordinates run out of
+    # digits.
     whole = np.where(what.wrap[patch][:, None], np.floor(place / tile), 0)
     texels = np.zeros((len(maps), 3, 3))
     texels[:, 0, 0], texels[:, 1, 1] = (pixels / tile).T

@@ -1,6 +1,7 @@
 """The synthetic world: one street video from a seed, with exact labels, optical flow and occlusion.
 
-    seed -- Street (patches in space, ride) -- World -- image(t), labels(t), flow(t, s), occlusion(t, s)
+    seed -- Street (patches in space, ride) -- World -- image(t), labels(t), flow(t, s),
+                                                         occlusion(t, s)
 
 Each patch is flat, so between its own plane and any frame lies one homography: the renderer draws
 with it, keeps for every pixel the nearest patch, and the flow between any two frames follows from

@@ -1,11 +1,10 @@
-"""Where a pixel looks: click it in the current frame, or move with the arrow keys, and see its
-weights in each memory.
+"""Where a pixel attends: click it in the current frame, or move with the arrow keys.
 
-The server hands clicks and keys to whoever listens at its websocket. visdom 0.2.4 sends them once
-for every image window on the page, each with a mouse position of its own; so an environment of its
-own, with one image, is where they mean something. It sends none for the click that chooses a
-window. Positions are those of a window of the size it came with: a double click on its corner gives
-that back to one that was pulled larger.
+Its weights in each remembered frame are shown beside. The server hands clicks and keys to whoever
+listens at its websocket. visdom 0.2.4 sends them once for every image window on the page, each with
+a mouse position of its own; so an environment of its own, with one image, is where they mean
+something. It sends none for the click that chooses a window. Positions are those of a window of the
+size it came with: a double click on its corner gives that back to one that was pulled larger.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 from ..console import warn_once
 from ..output.pictures import as_picture
 from ..views import pad_edges
-from . import windows as panes
+from . import windows
 from .dashboard import Dashboard
 from .windows import ATTENTION
 
@@ -36,7 +36,7 @@ RETRY = 2.0  # seconds until a lost server is called again
 
 
 class AttentionExplorer:
-    """The frame with a mark at the chosen pixel, and a map of weights over each remembered frame."""
+    """The frame with a mark at the chosen pixel, and a map of weights over each memory."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class AttentionExplorer:
         memory: Sequence[np.ndarray],
         attention: Callable[[tuple[int, int]], np.ndarray],
     ):
-        """frame and the T frames in memory, oldest first: (H, W, 3) uint8; attention: pixel (y, x)
-        -> (T, h, w).
+        """frame and the T frames in memory, oldest first: (H, W, 3) uint8.
 
-        T + 1 maps: the frame looks at itself too. ValueError where the two do not agree.
+        attention: pixel (y, x) -> (T, h, w). T + 1 maps: the frame attends to itself too.
+        ValueError where the two do not agree.
         """
-        self.feed = dashboard.feed
+        self.client = dashboard.client
         self.memory = list(memory)
         self.attention = attention
         self.height, self.width = frame.shape[:2]
@@ -63,55 +63,45 @@ class AttentionExplorer:
             raise ValueError(
                 f"attention over {len(weights)} frames, but {len(self.memory)} pictures of them"
             )
-        self.cell = (
-            self.height // weights.shape[1],
-            self.width // weights.shape[2],
-        )  # pixels to one weight
+        # Pixels to one weight, down and right: a step of the arrow keys.
+        self.cell = self.height // weights.shape[1], self.width // weights.shape[2]
         self.show(weights)
 
     def look(self, y: int, x: int) -> np.ndarray:
         """Show where pixel (y, x) looks; outside the frame, its nearest. The weights (T, h, w)."""
-        self.pixel = min(max(y, 0), self.height - 1), min(max(x, 0), self.width - 1)
+        y = min(max(y, 0), self.height - 1)
+        x = min(max(x, 0), self.width - 1)
+        self.pixel = y, x
         weights = self.attention(self.pixel)
         self.show(weights)
         return weights
 
     def show(self, weights: np.ndarray) -> None:
-        if self.feed is None:
+        if self.client is None:
             return
-        env, top, (y, x) = (
-            self.feed.record.env(ATTENTION),
-            float(weights.max(initial=0)),
-            self.pixel,
-        )
-        image = mark(
-            self.shown, y * len(self.shown) // self.height, x * self.shown.shape[1] // self.width
-        )
-        self.feed.show(
-            env,
-            FRAME,
-            lambda: panes.picture(
-                FRAME,
-                f"pixel y {y}, x {x}: choose this window, then click a pixel or use the arrow keys",
-                image,
-            ),
-        )
+        y, x = self.pixel
+        tall, wide = self.shown.shape[:2]
+        image = mark(self.shown, y * tall // self.height, x * wide // self.width)
+        title = f"pixel y {y}, x {x}: choose this window, then click a pixel or use the arrow keys"
+        self.put(FRAME, lambda: windows.picture(FRAME, title, image))
+        # One scale for all memories, so that they can be compared.
+        top = float(weights.max(initial=0))
         for number, (map_, below) in enumerate(zip(weights, self.memory, strict=True), 1):
-            title = f"memory {number} of {len(weights)} (oldest first): {100 * map_.sum():.0f} % of the attention"
-            self.feed.show(
-                env,
-                f"memory_{number}",
-                lambda map_=map_, below=below, number=number, title=title: panes.heat_map(
-                    f"memory_{number}", title, map_, top, panes.shrink(below, SMALLEST)
-                ),
+            share = 100 * map_.sum()
+            of_map = (
+                f"memory {number} of {len(weights)} (oldest first): {share:.0f} % of the attention"
             )
+            name = f"memory_{number}"
+            make = partial(heat_window, name, of_map, map_, top=top, below=below)
+            self.put(name, make)
+
+    def put(self, name: str, make: Callable[[], dict]) -> None:
+        """make: gives the window, later and on another thread."""
+        self.client.show(self.client.record.env(ATTENTION), name, make)
 
     def on_event(self, event: dict) -> None:
-        """A message of the server's: of clicks and keys, those that mean this frame move the pixel."""
-        if self.feed is None or (event.get("eid"), event.get("target")) != (
-            self.feed.record.env(ATTENTION),
-            FRAME,
-        ):
+        """A message of the server's: clicks and keys that mean this frame move the pixel."""
+        if self.client is None or not self.is_meant(event):
             return
         y, x = self.pixel
         if event.get("event_type") == "Click":
@@ -121,27 +111,31 @@ class AttentionExplorer:
             down, right = MOVES[event["key"]]
             self.look(y + down * self.cell[0], x + right * self.cell[1])
 
+    def is_meant(self, event: dict) -> bool:
+        """Whether an event came from the window with the frame."""
+        env = self.client.record.env(ATTENTION)
+        return event.get("eid") == env and event.get("target") == FRAME
+
     def serve(self, until: Callable[[], bool]) -> None:
         """Follow clicks and keys until `until()` is true. A server that goes away is waited for."""
-        if self.feed is None:
+        if self.client is None:
             return
         while not until():
             try:
                 self.listen(until)
-            except (
-                Exception
-            ) as error:  # the websocket package has errors of its own, and so has a broken server
+            except Exception as error:
+                # The websocket package has errors of its own, and so has a broken server.
                 warn_once(
-                    f"the attention explorer lost {self.feed.server} and calls it again: "
+                    f"the attention explorer lost {self.client.server} and calls it again: "
                     f"{error or type(error).__name__}"
                 )
                 pause(RETRY, until)
 
     def listen(self, until: Callable[[], bool]) -> None:
-        """One connection. ImportError, OSError, WebSocketException; the package comes with visdom."""
-        import websocket
+        """One connection. ImportError, OSError, WebSocketException."""
+        import websocket  # comes with visdom
 
-        address = self.feed.server.url("vis_socket").replace("http", "ws", 1)
+        address = self.client.server.url("vis_socket").replace("http", "ws", 1)
         socket = websocket.create_connection(address, timeout=RETRY)
         socket.settimeout(TURN)
         try:
@@ -154,9 +148,17 @@ class AttentionExplorer:
             socket.close(timeout=TURN)
 
 
+def heat_window(name: str, title: str, weights, *, top: float, below: np.ndarray) -> dict:
+    """A map of weights over a remembered frame, as a window."""
+    behind = windows.shrink(below, SMALLEST)
+    return windows.heat_map(name, title, weights, top=top, below=behind)
+
+
 class LastFrames:
-    """Stands before an engine.Stepper and remembers what `model.attention` wants: the last frames,
-    and the state that the last one met."""
+    """Stands before a Stepper and remembers what `model.attention` wants.
+
+    That is the last frames, and the state that the last one met.
+    """
 
     def __init__(self, stepper):
         """ValueError where the network does not see the frame as it is."""
@@ -174,8 +176,10 @@ class LastFrames:
     def __call__(self, frame):
         """frame (1, 3, H, W) -> scores, as the stepper's."""
         padded = pad_edges(frame[:, None], self.model.size_rule)[:, 0]
-        if self.stepper.states is None or self.frames and self.frames[-1].shape != padded.shape:
+        resized = self.frames and self.frames[-1].shape != padded.shape
+        if self.stepper.states is None or resized:
             self.frames = []
+        # The state before the frame: `attention` asks what the frame found in memory.
         self.state = self.stepper.states[0] if self.frames else self.model.start()
         self.frames = [*self.frames, padded][-self.reach - 1 :]
         return self.stepper(frame)
@@ -187,9 +191,10 @@ class LastFrames:
 
     @torch.inference_mode()
     def attention(self, pixel: tuple[int, int]) -> np.ndarray:
-        """Where the pixel (y, x) of the last frame looks -> (T, h, w)."""
+        """Where the pixel (y, x) of the last frame attends -> (T, h, w)."""
         with self.stepper.autocast:
-            return self.model.attention(self.frames[-1], self.state, pixel).float().cpu().numpy()
+            weights = self.model.attention(self.frames[-1], self.state, pixel)
+        return weights.float().cpu().numpy()
 
 
 def explore(dashboard: Dashboard, last: LastFrames, until: Callable[[], bool]) -> None:
@@ -203,9 +208,8 @@ def enlarge(frame: np.ndarray) -> np.ndarray:
     tall, wide = frame.shape[:2]
     scale = min(max(SMALLEST / wide, 1), LARGEST / max(tall, wide))
     how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
-    return np.asarray(
-        Image.fromarray(frame).resize((round(wide * scale), max(round(tall * scale), 1)), how)
-    )  # (W, H)
+    size = round(wide * scale), max(round(tall * scale), 1)  # (W, H), as Pillow takes it
+    return np.asarray(Image.fromarray(frame).resize(size, how))
 
 
 def position(mouse: dict, size: tuple[int, int]) -> tuple[float, float]:
@@ -217,7 +221,7 @@ def position(mouse: dict, size: tuple[int, int]) -> tuple[float, float]:
     the window as if it had no title.
     """
     tall, wide = size
-    window = 15 * math.ceil((tall + panes.ROOM["plain"] + 24) / 15) - 10
+    window = 15 * math.ceil((tall + windows.ROOM["plain"] + 24) / 15) - 10
     height = tall * (wide + 2) / wide
     width = wide + 2
     return (mouse["y"] - (window + 1 - height) / 2) / height, mouse["x"] / width

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from . import windows as panes
-from .client import Feed, Server
+from . import windows
 from .dashboard import STRIPS, Dashboard
+from .visdom_client import Server, VisdomClient
 from .windows import IMAGES, Record
 
 
-class Direct(Feed):
-    """A feed without a thread: what is shown is recorded at once, and sent when it is asked for."""
+class Direct(VisdomClient):
+    """A client without a thread: what is shown is recorded at once, and sent when asked for."""
 
     def __init__(self, record: Record, server: Server):
         self.record = record
@@ -59,11 +59,11 @@ def replay(folder: Path, server: str, port: int) -> list[str]:
             f"--replay {folder}: there is no automated_log.txt, results.json or picture in it"
         )
     try:
-        dashboard.feed.server.update(record)
-        dashboard.feed.server.save(record)
+        dashboard.client.server.update(record)
+        dashboard.client.server.save(record)
     except OSError as error:
         raise ConnectionError(
-            f"the visdom server at {dashboard.feed.server} does not work: {error}; start one by "
+            f"the visdom server at {dashboard.client.server} does not work: {error}; start one by "
             "`python -m visdom.server`, or name it by --server and --port"
         ) from error
     return list(record.envs)
@@ -73,7 +73,8 @@ def show_pictures(folder: Path, record: Record) -> None:
     """Some of the evaluation's strips, evenly spread."""
     paths = sorted((folder / "pictures").rglob("*.png"))
     for step, path in enumerate(paths[:: max(-(-len(paths) // STRIPS), 1)]):
-        image = panes.shrink(np.asarray(Image.open(path).convert("RGB")))
+        image = windows.shrink(np.asarray(Image.open(path).convert("RGB")))
         record.show(
-            record.env(IMAGES), panes.picture("frames", "EVAL FRAMES", image, path.stem, step=step)
+            record.env(IMAGES),
+            windows.picture("frames", "EVAL FRAMES", image, path.stem, step=step),
         )

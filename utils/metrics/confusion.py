@@ -11,6 +11,7 @@ from torch import Tensor
 from .label_maps import label_map, same_shape
 from .label_warp import IGNORE
 
+CACHED = 1 << 17  # pixels that are counted at once on a CPU
 LMA_EPSILON = 1e-15  # in numerator and denominator of LMANet's IoU
 
 
@@ -30,15 +31,18 @@ class ConfusionMatrix:
         self.counts = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64, device=device)
 
     def update(self, labels, predictions) -> None:
-        """Add label maps of one shape, any shape: labels in 0..K-1 or 255, predictions from 0 on,
-        integers."""
+        """Add label maps of integers, both of one shape.
+
+        labels in 0..K-1 or 255, predictions from 0 on. ValueError for others.
+        """
         labels = label_map(labels, "labels")
         predictions = label_map(predictions, "predictions")
         same_shape(labels, predictions, "labels and predictions")
         if not labels.numel():
             return
         labels = labels.to(predictions.device)
-        (first, last), least = labels.aminmax(), predictions.aminmax().min
+        first, last = labels.aminmax()
+        least = predictions.min()
         if first < 0 or last > IGNORE or least < 0:
             raise ValueError(
                 f"labels must lie in 0..{IGNORE} and predictions must not be negative, got labels "
@@ -58,11 +62,14 @@ class ConfusionMatrix:
         """How often each pair occurs, (256, K + 1); both (N,), judged already."""
         columns = self.num_classes + 1
         table = torch.zeros((IGNORE + 1) * columns, dtype=torch.int64, device=labels.device)
-        # On a CPU, pieces that stay in the cache are many times faster than all at once. A histogram that includes the
-        # ignored pixels is faster than taking them out first.
-        piece = 1 << 17 if labels.device.type == "cpu" else labels.numel()
-        for some, guesses in zip(labels.split(piece), predictions.split(piece), strict=True):
-            pairs = some.int() * columns + guesses.clamp(max=self.num_classes).int()
+        # On a CPU, pieces that stay in the cache are many times faster than all at once. A
+        # histogram that includes the ignored pixels is faster than taking them out first.
+        piece = labels.numel()
+        if labels.device.type == "cpu":
+            piece = CACHED
+        for truth, guesses in zip(labels.split(piece), predictions.split(piece), strict=True):
+            # Whatever is no class (an "ignore" output) shares the last column.
+            pairs = truth.int() * columns + guesses.clamp(max=self.num_classes).int()
             table += torch.bincount(pairs, minlength=len(table))
         return table.view(-1, columns)
 
@@ -74,8 +81,11 @@ class ConfusionMatrix:
         return self
 
     def compute(self) -> dict:
-        """Fractions by the names of DEFINITIONS; "IoU", "recall", "label_share" are lists over the
-        classes, nan where there is nothing to divide by; a mean over no class is nan as well."""
+        """Fractions by the names of DEFINITIONS.
+
+        "IoU", "recall" and "label_share" are lists over the classes, nan where there is nothing to
+        divide by; a mean over no class is nan as well.
+        """
         counts = self.counts.cpu()
         hits = counts.diagonal()
         labelled = counts.sum(1)
@@ -85,6 +95,9 @@ class ConfusionMatrix:
         iou = _ratio(hits, union)
         recall = _ratio(hits, labelled)
         dice = _ratio(2 * hits, labelled + predicted)
+        weighted = math.nan
+        if total:
+            weighted = float((labelled * iou.nan_to_num()).sum() / total)
         return {
             "mIoU": _mean(iou),
             "IoU": iou.tolist(),
@@ -92,7 +105,7 @@ class ConfusionMatrix:
             "label_share": _ratio(labelled, total.expand_as(labelled)).tolist(),
             "pixel_accuracy": float(_ratio(hits.sum(), total)),
             "class_accuracy": _mean(recall),
-            "fwIoU": float((labelled * iou.nan_to_num()).sum() / total) if total else math.nan,
+            "fwIoU": weighted,
             "mDice": _mean(dice),
             "mIoU_lma": _mean((hits.double() + LMA_EPSILON) / (union.double() + LMA_EPSILON)),
             "mIoU_present": _mean(iou[labelled > 0]),

@@ -8,10 +8,13 @@ from torch import Tensor
 
 
 def label_map(x, what: str, dimensions: int | None = None) -> Tensor:
-    """An array or tensor of integers as a tensor; ValueError if it is none or has not so many
-    dimensions."""
+    """An array or tensor of integers as a tensor.
+
+    ValueError if it is none, or has not so many dimensions.
+    """
     if not isinstance(x, Tensor):
         x = np.asarray(x)
+        # Tensors need contiguous memory that may be written.
         if x.dtype.kind in "iub":
             x = torch.from_numpy(np.require(x, requirements=["C", "W"]))
     if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex():
@@ -19,7 +22,8 @@ def label_map(x, what: str, dimensions: int | None = None) -> Tensor:
             f"{what} must be class ids of an integer type, got {x.dtype}: take the argmax first"
         )
     if x.dtype not in (torch.uint8, torch.int16, torch.int32, torch.int64):
-        x = x.long()  # too narrow for ids up to 255, or unsigned types with few operations
+        # Too narrow for ids up to 255, or an unsigned type with few operations.
+        x = x.long()
     if dimensions is not None and x.ndim != dimensions:
         shape = {2: "(H, W)", 3: "(T, H, W)"}[dimensions]
         raise ValueError(f"{what} must have the shape {shape}, got {tuple(x.shape)}")

@@ -22,28 +22,36 @@ def _targets(flow: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def warp_nearest(labels: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """labels (H, W), flow (2, H, W) -> labels where it points (halves up, clamped), is that in the
-    frame."""
+    """labels (H, W), flow (2, H, W) -> labels where it points, and whether that is in the frame.
+
+    The nearest pixel, halves up; outside the frame the nearest one of its border.
+    """
     height, width = labels.shape
     x, y = ((coordinate + 0.5).floor() for coordinate in _targets(flow))
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    return labels[y.clamp(0, height - 1).long(), x.clamp(0, width - 1).long()], inside
+    rows = y.clamp(0, height - 1).long()
+    columns = x.clamp(0, width - 1).long()
+    return labels[rows, columns], inside
 
 
 def flow_disagreement(flow: Tensor, backward_flow: Tensor) -> Tensor:
-    """Occlusion by forward-backward check (Sundaram, Brox, Keutzer, ECCV 2010): (H, W) bool, true
-    where there and back again, |f + b|^2 > 0.01 (|f|^2 + |b|^2) + 0.5, is another place; b is
-    sampled bilinearly where f points."""
+    """Occlusion by the forward-backward check (Sundaram, Brox, Keutzer, ECCV 2010).
+
+    (H, W) bool, true where there and back again is another place:
+    |f + b|^2 > 0.01 (|f|^2 + |b|^2) + 0.5, with b sampled bilinearly where f points.
+    """
     height, width = flow.shape[1:]
     x, y = _targets(flow)
-    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], -1)[None]
+    # grid_sample counts from -1 to 1; a side of one pixel has no extent to divide by
+    columns = 2 * x / max(width - 1, 1) - 1
+    rows = 2 * y / max(height - 1, 1) - 1
+    grid = torch.stack([columns, rows], -1)[None]  # (1, H, W, 2)
     back = F.grid_sample(backward_flow[None], grid, align_corners=True, padding_mode="border")[0]
     return (flow + back).square().sum(0) > 0.01 * (flow.square() + back.square()).sum(0) + 0.5
 
 
 def warp_etc(image: Tensor, flow: Tensor) -> Tensor:
-    """image (..., H, W) float32, flow (2, H, W) -> (..., H, W): FlowNet2's Resample2d to the last
-    bit.
+    """image (..., H, W) float32, flow (2, H, W) -> (..., H, W): FlowNet2's Resample2d, bit for bit.
 
     Fractions come from the unclamped coordinate, each integer corner is clamped on its own; the
     first three products are taken in double and rounded once, the fourth rounds its two weights to
@@ -57,9 +65,9 @@ def warp_etc(image: Tensor, flow: Tensor) -> Tensor:
     b = (y - top).double()
 
     def corner(row: Tensor, column: Tensor) -> Tensor:
-        return image[
-            ..., row.clamp(0, height - 1).long(), column.clamp(0, width - 1).long()
-        ].double()
+        rows = row.clamp(0, height - 1).long()
+        columns = column.clamp(0, width - 1).long()
+        return image[..., rows, columns].double()
 
     top_left = ((1 - a) * (1 - b) * corner(top, left)).float()
     top_right = (a * (1 - b) * corner(top, left + 1)).float()
@@ -69,16 +77,17 @@ def warp_etc(image: Tensor, flow: Tensor) -> Tensor:
 
 
 def warp_ids_etc(labels: Tensor, flow: Tensor) -> Tensor:
-    """labels (H, W) of 0..255 -> (H, W) int64: ids warped as numbers and truncated, as in ETC's
-    metric."""
+    """labels (H, W) of 0..255 -> (H, W) int64, as in ETC's metric.
+
+    Ids are warped as numbers and truncated: between the ids 3 and 9 a 5 may come out.
+    """
     return warp_etc(labels.float(), flow).long()
 
 
 def intersection_and_union(
     output: Tensor, target: Tensor, num_classes: int, edge: str = "closed", ignore: int = IGNORE
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels per class (K,) int64 of intersection, union and target, as ETC (ECCV 2020) counts
-    them.
+    """Pixels per class (K,) int64 of intersection, union and target, as ETC (ECCV 2020) counts.
 
     Pixels whose target is `ignore` count as `ignore` in both. edge "closed": the id K counts as
     K-1, as in the numpy histogram that the TC script uses; "open": it is dropped, as in the torch
@@ -90,7 +99,8 @@ def intersection_and_union(
 
     def histogram(ids: Tensor) -> Tensor:
         counts = torch.bincount(ids.flatten().long(), minlength=num_classes + 1)[: num_classes + 1]
-        counts[num_classes - 1] += counts[num_classes] if edge == "closed" else 0
+        if edge == "closed":
+            counts[num_classes - 1] += counts[num_classes]
         return counts[:num_classes]
 
     both = histogram(output[output == target])

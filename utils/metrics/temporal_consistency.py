@@ -86,7 +86,8 @@ class TemporalConsistency:
             ]
             valid = int(inside.sum())
         self.counts += torch.stack([torch.stack(counts) for counts in counted]).cpu()
-        # A frozen map is punished where things move, but one class everywhere is consistent under any flow.
+        # A frozen map is punished where things move, but one class everywhere is consistent under
+        # any flow.
         constant = all(bool((x == prediction[0, 0]).all()) for x in (prediction, following))
         self.totals += torch.tensor([1, masked, constant, prediction.numel(), valid])
 

@@ -1,5 +1,4 @@
-"""What an evaluation leaves behind: results.json for programs, results.txt for people, both with
-definitions.
+"""What an evaluation leaves behind: results.json for programs, results.txt for people.
 
     results = {"metrics": {...}, "options": {...}, "environment": environment(), ...}
     write_results(savedir, results, class_names, definitions=metrics.DEFINITIONS)
@@ -26,6 +25,9 @@ import torch
 from ..files import write_text
 
 WIDTH = 100  # of results.txt, where lines are wrapped
+IN_TABLE = {"IoU", "recall", "label_share"}  # metrics with a value per class
+# What explains a result and is none: it comes last.
+LATE = ("options", "environment")
 
 
 def write_results(
@@ -55,12 +57,16 @@ def write_results(
 
 
 def degenerate(metrics: Mapping) -> list[str]:
-    """One sentence per video metric that saw predictions which never change: consistency rewards
-    these."""
+    """One sentence per video metric that saw predictions which never change.
+
+    Consistency rewards these.
+    """
     found = []
     for name, value in metrics.items():
+        if not isinstance(value, Mapping):
+            continue
         for kind in ("videos", "pairs"):
-            count = value.get(f"constant_{kind}") if isinstance(value, Mapping) else None
+            count = value.get(f"constant_{kind}")
             if count:
                 found.append(
                     f"degenerate: the prediction is constant in {count} of {value[kind]} {kind}; "
@@ -75,36 +81,21 @@ def results_text(
     definitions: dict[str, str],
     warnings: Sequence[str] = (),
 ) -> str:
-    """The contents of results.txt, of plain values: per-class table, numbers, everything else,
-    definitions."""
+    """The contents of results.txt, of plain values.
+
+    Per-class table, numbers, other results; then definitions; options and environment last.
+    """
     metrics = results.get("metrics", {})
-    parts = []
+    table = ""
     if "IoU" in metrics:
-        parts.append(
-            class_table(
-                class_names, metrics["IoU"], metrics.get("recall"), metrics.get("label_share")
-            )
-        )
-    parts.append("\n".join(warnings))
-    in_table = {"IoU", "recall", "label_share"}
-    parts.append(
-        _lines(
-            {name: value for name, value in metrics.items() if name not in in_table},
-            len(class_names),
-        )
-    )
-    parts += [
-        f"{name}\n{_lines(value if isinstance(value, Mapping) else {name: value}, indent='  ')}"
-        for name, value in results.items()
-        if name != "metrics"
-    ]
-    parts.append(
-        "What the numbers are\n"
-        + "\n".join(
-            textwrap.fill(f"{name}: {text}", WIDTH, initial_indent="  ", subsequent_indent="      ")
-            for name, text in definitions.items()
-        )
-    )
+        columns = (metrics.get("recall"), metrics.get("label_share"))
+        table = class_table(class_names, metrics["IoU"], *columns)
+    numbers = {name: value for name, value in metrics.items() if name not in IN_TABLE}
+    parts = [table, "\n".join(warnings), _lines(numbers, len(class_names))]
+    others = [name for name in results if name != "metrics" and name not in LATE]
+    parts += [_section(name, results[name]) for name in others]
+    parts.append(_definitions(definitions))
+    parts += [_section(name, results[name]) for name in LATE if name in results]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -114,18 +105,20 @@ def class_table(
     recall: Sequence[float | None] | None = None,
     label_share: Sequence[float | None] | None = None,
 ) -> str:
-    """Lines of aligned percentages, one class each, and the means; "-" where a class has no value
-    (None or nan)."""
-    columns = {"IoU %": iou, "recall %": recall, "labels %": label_share}
-    columns = {title: values for title, values in columns.items() if values is not None}
+    """Lines of aligned percentages, one class each, and the means.
+
+    "-" where a class has no value (None or nan).
+    """
+    asked = {"IoU %": iou, "recall %": recall, "labels %": label_share}
+    columns = {title: values for title, values in asked.items() if values is not None}
     for title, values in columns.items():
         if len(values) != len(names):
             raise ValueError(
                 f"{title.removesuffix(' %')} has {len(values)} values for {len(names)} class names"
             )
-    means = [
-        _percent(_mean(values)) if title != "labels %" else "" for title, values in columns.items()
-    ]
+    means = [_percent(_mean(values)) for values in columns.values()]
+    if label_share is not None:
+        means[-1] = ""  # shares add up to 1: their mean says nothing
     rows = [["class", *columns], *([name] for name in names), ["mean", *means]]
     for values in columns.values():
         for row, value in zip(rows[1:-1], values, strict=True):
@@ -137,17 +130,39 @@ def class_table(
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{100 * value:.2f}"
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{100 * value:.2f}"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
+    """Of the values that there are."""
     known = [value for value in values if value is not None and not math.isnan(value)]
-    return sum(known) / len(known) if known else None
+    if not known:
+        return None
+    return sum(known) / len(known)
+
+
+def _section(name: str, value) -> str:
+    """One entry of the results under its name."""
+    values = value if isinstance(value, Mapping) else {name: value}
+    return f"{name}\n{_lines(values, indent='  ')}"
+
+
+def _definitions(definitions: dict[str, str]) -> str:
+    lines = ["What the numbers are"]
+    for name, text in definitions.items():
+        lines.append(
+            textwrap.fill(f"{name}: {text}", WIDTH, initial_indent="  ", subsequent_indent="      ")
+        )
+    return "\n".join(lines)
 
 
 def _lines(values: Mapping, per_class: int | None = None, indent: str = "") -> str:
-    """Aligned "name value" lines; dicts indented below their name, lists over the classes left to
-    results.json."""
+    """Aligned "name value" lines; dicts indented below their name.
+
+    Lists over the classes are left to results.json.
+    """
     width = max((len(str(name)) for name in values), default=0)
     lines = []
     for name, value in values.items():
@@ -164,11 +179,16 @@ def _word(value) -> str:
         return " ".join(_word(item) for item in value) or "none"
     if value is None:
         return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)
 
 
 def plain(value):
-    """The same in JSON's types: arrays and tensors become lists, paths text, nan and infinity None."""
+    """The same in JSON's types.
+
+    Arrays and tensors become lists, paths text, nan and infinity None.
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
@@ -178,6 +198,7 @@ def plain(value):
     if isinstance(value, (Path, torch.device, torch.dtype)):
         return str(value)
     if isinstance(value, float):
+        # JSON has no word for nan and infinity
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):
         return value
@@ -187,9 +208,11 @@ def plain(value):
 
 
 def environment() -> dict:
-    """Where this runs: versions, processor, threads, GPUs, the tool's git commit; plain values, no
-    paths."""
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    """Where this runs, in plain values without paths.
+
+    Versions, processor, threads, GPUs, the tool's git commit.
+    """
+    gpus = range(torch.cuda.device_count())  # 0 where there is none
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -207,29 +230,24 @@ def environment() -> dict:
 def _cpu_model() -> str:
     """The processor's name; Linux keeps it where `platform` does not look."""
     information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.is_file() else []
+    lines = []
+    if information.is_file():
+        lines = information.read_text().splitlines()
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(models, platform.processor() or platform.machine())
 
 
 def _commit(root: Path) -> str | None:
-    """The commit checked out at `root`, with "-dirty" if tracked files differ; None where `root` is
-    no checkout."""
-    if not (root / ".git").exists():  # not: a repository that happens to surround the tool
+    """The commit checked out at `root`, with "-dirty" if tracked files differ.
+
+    None where `root` is no checkout.
+    """
+    # A repository that happens to surround the tool is not meant.
+    if not (root / ".git").exists():
         return None
-    command = [
-        "git",
-        "-C",
-        str(root),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-        "--exclude=*",
-    ]
+    command = ["git", "-C", str(root), *"describe --always --dirty --abbrev=40 --exclude=*".split()]
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
+    return done.stdout.strip()

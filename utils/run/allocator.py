@@ -24,8 +24,10 @@ SETTINGS = (
 
 
 def keep_freed_memory() -> bool:
-    """Before the first large tensor. Whether it was done: not without glibc, nor where the
-    environment sets it."""
+    """To be called before the first large tensor -> whether it was done.
+
+    Not without glibc, nor where the environment sets it.
+    """
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in SETTINGS):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -1,9 +1,10 @@
 """--benchmark: how long each stage of labelling a video takes, and what the network needs.
 
-Frames go through all stages one after another, each timed until the device has finished it. The first frame, on which
-libraries choose their kernels and graphs are compiled, is reported apart; those after it until everything is warm are
-not reported; percentiles are over the rest (nearest rank). How fast frames come out where stages overlap, as they do
-in --inference, is measured in a second pass.
+Frames go through all stages one after another, each timed until the device has finished it. The
+first frame, on which libraries choose their kernels and graphs are compiled, is reported apart;
+those after it until everything is warm are not reported; percentiles are over the rest (nearest
+rank). How fast frames come out where stages overlap, as they do in --inference, is measured in a
+second pass.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ def measure(
     device: torch.device,
     source: str = "decode",
 ) -> dict[str, list[float]]:
-    """Seconds of every frame in every stage: what one returns the next one gets. ValueError where there are no frames.
+    """Seconds of every frame in every stage: what one returns the next one gets.
 
-    source: the name of the time that `frames` takes.
+    source: the name of the time that `frames` takes. ValueError where there are no frames.
     """
     seconds: dict[str, list[float]] = {name: [] for name in (source, *stages)}
     coming = iter(frames)
@@ -70,9 +71,10 @@ def synchronise(device: torch.device) -> None:
 
 
 def summary(seconds: Mapping[str, Sequence[float]], warm_up: int) -> dict:
-    """Of `measure`: "first_frame_ms" by stage; "stages" by name, and "total", each as `percentiles`.
+    """What `measure` gave: "first_frame_ms" by stage; "stages" by name, each as `percentiles`.
 
-    warm_up: frames after the first that are left out, fewer where hardly any would remain.
+    "total" is one more stage. warm_up: frames after the first that are left out, fewer where hardly
+    any would remain.
     """
     total = [sum(spent) for spent in zip(*seconds.values(), strict=True)]
     named = {**seconds, "total": total}
@@ -85,12 +87,15 @@ def summary(seconds: Mapping[str, Sequence[float]], warm_up: int) -> dict:
 
 
 def percentiles(seconds: Sequence[float]) -> dict:
-    """Milliseconds of which 50, 90 and 99 % of the frames need no more; their mean; frames a second by the median."""
+    """Milliseconds of which 50, 90 and 99 % of the frames need no more, their mean, and the rate.
+
+    The rate in frames a second is that of the median frame.
+    """
     ordered = sorted(seconds)
-    values = {
-        f"p{q}_ms": 1000 * ordered[max(math.ceil(q / 100 * len(ordered)), 1) - 1]
-        for q in (50, 90, 99)
-    }
+    values = {}
+    for q in (50, 90, 99):
+        rank = max(math.ceil(q / 100 * len(ordered)), 1)
+        values[f"p{q}_ms"] = 1000 * ordered[rank - 1]
     return values | {
         "mean_ms": 1000 * sum(ordered) / len(ordered),
         "frames": len(ordered),
@@ -101,15 +106,18 @@ def percentiles(seconds: Sequence[float]) -> dict:
 def throughput(outcome: Iterable, warm_up: int) -> float | None:
     """Frames a second at which an iterable yields, once warm; None where it yields too few."""
     moments = [time.perf_counter() for _ in outcome][warm_up:]
-    return (len(moments) - 1) / (moments[-1] - moments[0]) if len(moments) > 1 else None
+    if len(moments) < 2:
+        return None
+    return (len(moments) - 1) / (moments[-1] - moments[0])
 
 
 @torch.inference_mode()
 def step_flops(model: nn.Module, frame: Tensor) -> int:
-    """Floating-point operations of one step on frame (1, 3, H, W) with a full memory: 2 per multiply-add.
+    """Floating-point operations of one step on frame (1, 3, H, W) with a full memory.
 
-    Counted are convolutions and products as they are computed, of local attention its taps inside the map; where it is
-    tiled also what it masks. For a network that is not yet compiled.
+    2 per multiply-add. Counted are convolutions and products as they are computed, of local
+    attention its taps inside the map; where it is tiled also what it masks. For a network that is
+    not yet compiled.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -127,6 +135,7 @@ def peak_memory(device: torch.device) -> dict[str, float | None]:
     if os.name == "posix":
         import resource
 
+        # Linux counts in KiB, macOS in bytes.
         unit = 1 if sys.platform == "darwin" else 1024
         result["process_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
     if device.type == "cuda":
@@ -136,41 +145,53 @@ def peak_memory(device: torch.device) -> dict[str, float | None]:
 
 def machine() -> dict:
     """utils.report.environment, what the processor can multiply, and how busy it is."""
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    information = Path("/proc/cpuinfo")
+    flags = information.read_text() if information.is_file() else ""
+    load = None
+    if hasattr(os, "getloadavg"):
+        load = os.getloadavg()[0]
     return environment() | {
         "avx512": "avx512f" in flags,
         "avx512_bf16": "avx512_bf16" in flags,
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "load": load,
     }
 
 
 def table(result: Mapping) -> str:
     """The result of a benchmark for people."""
-    lines = [
-        f"{'stage':<14}{'p50 ms':>9}{'p90 ms':>9}{'p99 ms':>9}{'mean ms':>9}{'frames/s':>10}{'first ms':>10}"
-    ]
+    titles = ("p50 ms", "p90 ms", "p99 ms", "mean ms")
+    head = "".join(f"{title:>9}" for title in titles)
+    lines = [f"{'stage':<14}{head}{'frames/s':>10}{'first ms':>10}"]
     for name, row in result["stages"].items():
         times = "".join(f"{row[key]:9.1f}" for key in ("p50_ms", "p90_ms", "p99_ms", "mean_ms"))
-        lines.append(f"{name:<14}{times}{row['fps']:10.1f}{result['first_frame_ms'][name]:10.1f}")
-    overlapped = result["overlapped_fps"]
-    memory = result["peak_memory"]
+        first = result["first_frame_ms"][name]
+        lines.append(f"{name:<14}{times}{row['fps']:10.1f}{first:10.1f}")
+    return "\n".join([*lines, "", *notes(result)])
+
+
+def notes(result: Mapping) -> list[str]:
+    """What was measured, and where."""
     where = result["environment"]
-    lines += [
-        "",
-        "frames/s of a stage: at its median; with stages overlapped, as --inference runs: "
-        f"{overlapped and f'{overlapped:.1f}'}",
-        f"{result['stages']['total']['frames']} frames of {'x'.join(map(str, result['size']))}, after the first "
-        f"and {result['warm_up_frames']} to warm up; batch 1",
-        f"parameters {result['parameters']:,}; {result['flops'] / 1e9:.1f} GFLOP a frame; peak memory "
-        + ", ".join(
-            f"{name.removesuffix('_mib')} {value:.0f} MiB"
-            for name, value in memory.items()
-            if value
-        ),
-        f"{', '.join(where['gpus']) or where['cpu']}, {where['threads']} threads, load {where['load']}, "
-        f"AVX512_BF16 {'yes' if where['avx512_bf16'] else 'no'}, torch {where['torch']}",
+    overlapped = result["overlapped_fps"]
+    rate = f"{overlapped:.1f}" if overlapped else "None"
+    frames = result["stages"]["total"]["frames"]
+    size = "x".join(map(str, result["size"]))
+    memory = [
+        f"{name.removesuffix('_mib')} {value:.0f} MiB"
+        for name, value in result["peak_memory"].items()
+        if value
     ]
-    return "\n".join(lines)
+    device = ", ".join(where["gpus"]) or where["cpu"]
+    bf16 = "yes" if where["avx512_bf16"] else "no"
+    return [
+        f"frames/s of a stage: at its median; with stages overlapped, as --inference runs: {rate}",
+        f"{frames} frames of {size}, after the first and {result['warm_up_frames']} to warm up; "
+        "batch 1",
+        f"parameters {result['parameters']:,}; {result['flops'] / 1e9:.1f} GFLOP a frame; peak "
+        f"memory {', '.join(memory)}",
+        f"{device}, {where['threads']} threads, load {where['load']}, AVX512_BF16 {bf16}, "
+        f"torch {where['torch']}",
+    ]
 
 
 def write(folder: Path, result: Mapping) -> None:
@@ -180,7 +201,7 @@ def write(folder: Path, result: Mapping) -> None:
 
 
 def moving_pattern(size: tuple[int, int], frames: int) -> Iterator[np.ndarray]:
-    """Images (H, W, 3) uint8 that move: smooth blocks, so that they cost a decoder about what a film costs."""
+    """Images (H, W, 3) uint8 that move: blocks, which cost a decoder about what a film costs."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (-(-size[0] // 16) + 1, -(-size[1] // 16) + 1, 3), np.uint8)
     image = coarse.repeat(16, 0).repeat(16, 1)[: size[0], : size[1]]

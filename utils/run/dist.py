@@ -1,7 +1,7 @@
 """Several processes, one run: start them, know one's rank, add things up.
 
-`--gpus N` starts N ranks through torch.distributed's elastic launcher; `torchrun main.py ...` works as well. On
-GPUs the ranks speak NCCL, on a CPU gloo.
+`--gpus N` starts N ranks through torch.distributed's elastic launcher; `torchrun main.py ...` works
+as well. On GPUs the ranks speak NCCL, on a CPU gloo.
 """
 
 from __future__ import annotations
@@ -39,13 +39,18 @@ def launched() -> bool:
 
 
 def launch(script: str, argv: Sequence[str], processes: int) -> int:
-    """Run `script argv` as `processes` ranks on this machine; the exit code of the rank that failed first, or 0."""
+    """Run `script argv` as `processes` ranks on this machine.
+
+    -> the exit code of the rank that failed first, or 0.
+    """
+    # They take a second to import, and one process of many needs them.
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     for name in ("torch.distributed", "torch.distributed.elastic.agent.server.api"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # a rank that fails says why itself
+        # A rank that fails says why itself.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -56,19 +61,19 @@ def launch(script: str, argv: Sequence[str], processes: int) -> int:
         max_restarts=0,
         monitor_interval=0.1,
     )
-    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
+    cores = os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // processes, 1)))
     try:
         elastic_launch(config, sys.executable)(script, *argv)
     except ChildFailedError as error:
         number, failure = error.get_first_failure()
         if failure.exitcode >= 0:
             return failure.exitcode
-        name = signal.Signals(-failure.exitcode).name  # it could not say so itself
-        print(
-            f"main.py: error: rank {number} was ended by {name}{OUT_OF_MEMORY * (name == 'SIGKILL')}",
-            file=sys.stderr,
-            flush=True,
-        )
+        # It was killed, so it could not say so itself.
+        killer = signal.Signals(-failure.exitcode)
+        cause = OUT_OF_MEMORY if killer == signal.SIGKILL else ""
+        text = f"main.py: error: rank {number} was ended by {killer.name}{cause}"
+        print(text, file=sys.stderr, flush=True)
         return 128 - failure.exitcode
     except SignalException as error:
         return 128 + error.sigval
@@ -84,15 +89,18 @@ def join(device: torch.device) -> torch.device:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        # Ranks wait long for each other where their videos differ in length; if one dies the launcher ends all.
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=7)
-        )
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        # Ranks wait long for each other where their videos differ in length; if one dies the
+        # launcher ends all.
+        dist.init_process_group(backend, timeout=timedelta(days=7))
     return device
 
 
 def die_with_parent() -> None:
-    """A launcher that is killed outright takes its ranks along (Linux); else they would wait for each other."""
+    """A launcher that is killed outright takes its ranks along (Linux).
+
+    Else they would wait for each other.
+    """
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
@@ -107,20 +115,21 @@ def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
     """The sum of a tensor over ranks; the tensor may live on the CPU."""
     if world_size() == 1:
         return values
-    device = (
-        torch.device("cuda", torch.cuda.current_device())
-        if dist.get_backend() == "nccl"
-        else values.device
-    )
+    device = values.device
+    if dist.get_backend() == "nccl":  # which takes nothing from the CPU
+        device = torch.device("cuda", torch.cuda.current_device())
     total = values.to(device)
-    total = total.clone() if total is values else total
+    if total is values:
+        total = total.clone()  # the reduction writes in place
     dist.all_reduce(total)
     return total.to(values.device)
 
 
 def any_rank(flag: bool) -> bool:
     """Whether the flag is set on any rank."""
-    return flag if world_size() == 1 else bool(all_reduce_sum(torch.tensor(int(flag))))
+    if world_size() == 1:
+        return flag
+    return bool(all_reduce_sum(torch.tensor(int(flag))))
 
 
 def gather(value: Any) -> list[Any]:
@@ -133,33 +142,39 @@ def gather(value: Any) -> list[Any]:
 
 
 def require_same_on_all_ranks(what: str, value: Sequence[str]) -> None:
-    """ValueError, on all ranks, unless all have the same words: else they would wait for each other for ever, or add up
-    what does not belong together."""
+    """ValueError, on all ranks, unless all have the same words.
+
+    Else they would wait for each other for ever, or add up what does not belong together.
+    """
     first, *others = gather(list(value))
     for number, other in enumerate(others, 1):
         if other != first:
-            ours, theirs = (
-                ", ".join(word for word in a if word not in b)[:200] or "none of that"
-                for a, b in ((first, other), (other, first))
-            )
             raise ValueError(
-                f"the ranks have different {what}: rank 0 {ours}, rank {number} {theirs}; start all of "
-                "them with the same"
+                f"the ranks have different {what}: rank 0 {missing(first, other)}, "
+                f"rank {number} {missing(other, first)}; start all of them with the same"
             )
+
+
+def missing(words: Sequence[str], others: Sequence[str]) -> str:
+    """The words that the others lack, as text."""
+    return ", ".join(word for word in words if word not in others)[:200] or "none of that"
 
 
 def fingerprint(module: torch.nn.Module) -> str:
     """A checksum of all that its state dict holds; it takes a while, and ranks alone ask for it."""
     total = 0
-    for tensor in module.state_dict().values() if world_size() > 1 else ():
-        total = zlib.crc32(
-            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), total
-        )
+    tensors = module.state_dict().values() if world_size() > 1 else ()
+    for tensor in tensors:
+        data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        total = zlib.crc32(data.numpy(), total)
     return f"those of checksum {total:08x}"
 
 
 def broadcast_buffers(module: torch.nn.Module) -> None:
-    """Give every rank the buffers of rank 0: batch norm statistics differ between ranks that do not share them."""
+    """Give every rank the buffers of rank 0.
+
+    Batch norm statistics differ between ranks that do not share them.
+    """
     if world_size() > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
@@ -178,8 +193,7 @@ def wrap(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
         module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
     else:
         share_batch_norms(module)
+    devices = [device] if device.type == "cuda" else None  # it wants none on a CPU
     return torch.nn.parallel.DistributedDataParallel(
-        module,
-        device_ids=[device] if device.type == "cuda" else None,
-        find_unused_parameters=module.model.has_unused_parameters,
+        module, device_ids=devices, find_unused_parameters=module.model.has_unused_parameters
     )

@@ -1,4 +1,4 @@
-"""How a mistake of the user's is told: one line on stderr."""
+"""Formats user errors as one line on stderr."""
 
 from __future__ import annotations
 
@@ -13,32 +13,52 @@ USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError, MemoryErro
 PATIENCE = 10.0  # seconds in which rank 0 tells what all ranks met
 
 
+LONGEST = 500  # characters of a message in several lines
+
+# Messages of PyTorch: what they contain, and what a user is told instead. {text}: the message.
+PLAIN_WORDS = {
+    "DataLoader worker (pid": (
+        "a loader worker died ({text:.100}): if nobody killed it, memory was short: lower "
+        "--num-workers"
+    ),
+    "gloo/transport": "another rank has ended, so this one cannot go on",
+    "Expected more than 1 value per channel": (
+        "batch norm needs more than one value per channel: raise --batch-size to 2 or more"
+    ),
+    "out of memory": "{text:.200}; lower --batch-size, --work-size or --random-crop",
+}
+
+
 def one_line(error: BaseException) -> str:
-    """The text of an error in one line; of one that a loader worker raised, the original's."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
-        type(error).__name__
-    ]
+    """The text of an error in one line, in words that say what to do."""
+    text = first_words(error)
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory for this ({text}): choose smaller sizes"
+    for sign, words in PLAIN_WORDS.items():
+        if sign in text:
+            return words.format(text=text)
+    return text
+
+
+def first_words(error: BaseException) -> str:
+    """The message in one line; of an error that a loader worker raised, the original's."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
     text = re.sub(r"^\[Errno \d+\] ", "", lines[0])
     if "in DataLoader worker process" in text:
-        text = lines[-1].partition(": ")[2] or lines[-1]
-    elif len(lines) > 1:
-        text = " ".join([text, *lines[1:]])[:500]
-    if text.startswith("DataLoader worker (pid"):
-        text = f"a loader worker died ({text[:100]}): if nobody killed it, memory was short: lower --num-workers"
-    if isinstance(error, MemoryError):
-        text = f"there is not enough memory for this ({text}): choose smaller sizes"
-    if "gloo/transport" in text:
-        text = "another rank has ended, so this one cannot go on"
-    if text.startswith("Expected more than 1 value per channel"):
-        text = "batch norm needs more than one value per channel: raise --batch-size to 2 or more"
-    if "out of memory" in text:
-        text = f"{text[:200]}; lower --batch-size, --work-size or --random-crop"
+        # The last line of the worker's traceback: "ValueError: what was wrong".
+        return lines[-1].partition(": ")[2] or lines[-1]
+    if len(lines) > 1:
+        return " ".join([text, *lines[1:]])[:LONGEST]
     return text
 
 
 def say(text: str) -> None:
-    """Print the line. A rank other than 0 waits first: rank 0 meets most mistakes too, and its end
-    ends all ranks."""
+    """Print the line.
+
+    A rank other than 0 waits first: rank 0 meets most mistakes too, and its end ends all ranks.
+    """
     if rank():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(PATIENCE)

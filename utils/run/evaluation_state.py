@@ -42,12 +42,16 @@ def stamp(path: str) -> str:
 
 
 class EvaluationProgress:
-    """The sums of an evaluation at the last point from which it can go on: between two videos, or
-    two clips."""
+    """The sums of an evaluation at the last point from which it can go on.
+
+    That is between two videos, or two clips.
+    """
 
     def __init__(self, folder: Path, recipe: str, weights: Sequence[str] = (), *, resume: bool):
-        """recipe, weights: the options and the files of the network, which must be those of the run
-        that is resumed."""
+        """recipe, weights: the options and the files of the network.
+
+        They must be those of the run that is resumed.
+        """
         self.path = own_file(folder, "evaluation", ".pth")
         self.recipe = recipe + "".join(f"{path} of {stamp(path)}\n" for path in weights)
         # samples of this rank that are counted, and what they add up to
@@ -70,9 +74,8 @@ class EvaluationProgress:
             self.write()
 
     def write(self) -> None:
-        checkpoint.save(
-            self.path, {"recipe": self.recipe, "done": self.done, "sums": self.sums}, keep=False
-        )
+        content = {"recipe": self.recipe, "done": self.done, "sums": self.sums}
+        checkpoint.save(self.path, content, keep=False)
         self.written = time.monotonic()
 
     def remove(self) -> None:

@@ -30,20 +30,17 @@ OF_A_TRAINING = (
     "images *.json",
 )
 LOCK = ".lock"
-held: list[
-    tuple[Path, int]
-] = []  # locks of this process and their descriptors; it has one at a time
-TEMPORARY = re.compile(
-    r"\..+\.(?:(\d+)\.(?:new|old)|tmp)"
-)  # a checkpoint's with the process that writes it
+# Locks of this process and their descriptors; it has one at a time.
+held: list[tuple[Path, int]] = []
+# Temporary files; a checkpoint's name the process that writes it.
+TEMPORARY = re.compile(r"\..+\.(?:(\d+)\.(?:new|old)|tmp)")
 
 
 def acquire(folder: Path, args) -> None:
-    """Judge and make --savedir, once for all ranks. ValueError / OSError say what to do; then
-    nothing has changed.
+    """Validate and make --savedir, once for all ranks; it belongs to this run until `release`.
 
-    It belongs to this run until `release`. What a killed run left half-written is cleared, and with
-    --overwrite what an earlier training left.
+    What a killed run left half-written is cleared, and with --overwrite what an earlier training
+    left. ValueError / OSError say what to do; then nothing has changed.
     """
     if rank() == 0:
         validate(folder, training=args.training, resume=args.resume, overwrite=args.overwrite)
@@ -68,8 +65,7 @@ def lock(folder: Path) -> None:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise ValueError(
                     f"--savedir {folder} is in use by another run (process {owner or 'unknown'}): "
-                    f"wait "
-                    "for its end, or give another folder"
+                    "wait for its end, or give another folder"
                 ) from error
             get_logger().warning(
                 f"{folder} cannot be locked ({error.strerror}): start no second run there"
@@ -132,7 +128,7 @@ def clear(folder: Path, everything: bool) -> None:
 
 
 def remove_results(folder: Path) -> None:
-    """An evaluation that is stopped must not leave an earlier one's results beside its own record."""
+    """An evaluation that is stopped must not leave older results beside its own record."""
     if rank() == 0:
         for name in ("results.json", "results.txt"):
             (folder / name).unlink(missing_ok=True)

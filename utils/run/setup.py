@@ -1,5 +1,4 @@
-"""What options say about the machine and the way a network is run: threads, seeds, device, ranks,
-precision, views."""
+"""What options say about the machine and how a network is run on it."""
 
 from __future__ import annotations
 
@@ -19,8 +18,10 @@ PRECISIONS = {
 
 
 def begin(args) -> torch.device:
-    """Seed, choose the device and join the other ranks. ValueError if the device asked for is not
-    there."""
+    """Seed, choose the device and join the other ranks.
+
+    ValueError if the device asked for is not there.
+    """
     if args.threads:
         torch.set_num_threads(args.threads)
     device = check_device(args)
@@ -30,6 +31,7 @@ def begin(args) -> torch.device:
     if device.type == "cuda":
         allow_tf32(args.precision == "tf32")
     device = join(device)
+    # The same on all ranks: each then draws the same first weights.
     torch.manual_seed(args.seed)
     return device
 
@@ -57,27 +59,30 @@ def allow_tf32(allowed: bool) -> None:
 def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch sees no GPU here; use --device cpu")
-    return torch.device(
-        "cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu"
-    )
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
 
 
 def autocast(args, device: torch.device) -> AbstractContextManager:
     """--precision of a training, as a context that may be entered again and again."""
     dtype = PRECISIONS[args.precision]
-    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype)
 
 
 def views_of(args, model: torch.nn.Module) -> Views:
-    """--flip, --scales, --eval-crop for this network; windows that average logits take small frames
-    whole (TMANet)."""
+    """--flip, --scales and --eval-crop for this network."""
+    # Windows that average logits take small frames whole, as TMANet does.
+    small = "whole" if args.average == "logits" else "pad"
     return Views(
         model.size_rule,
         scales=args.scales,
         flip=args.flip,
-        crop=args.eval_crop and tuple(args.eval_crop),
-        stride=args.eval_stride and tuple(args.eval_stride),
+        crop=args.eval_crop,
+        stride=args.eval_stride,
         average=args.average,
-        small="whole" if args.average == "logits" else "pad",
+        small=small,
         align_corners=model.backbone.align_corners,
     )

@@ -32,6 +32,7 @@ class StopRequest:
         return self
 
     def receive(self, number: int, frame) -> None:
+        # A run that does not reach its next check can still be ended by hand.
         if self.number == signal.SIGINT == number:
             raise KeyboardInterrupt
         self.number = number

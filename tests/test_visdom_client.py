@@ -6,11 +6,10 @@ import time
 
 import pytest
 
-from utils.dashboard import client as feed
-from utils.dashboard import windows as panes
-from utils.dashboard.client import Feed, Server
+from utils.dashboard import visdom_client, windows
+from utils.dashboard.visdom_client import Server, VisdomClient
 from utils.dashboard.windows import Record
-from visdom_server import VisdomServer, free_port, hanging_port, wait_for, windows
+from visdom_server import VisdomServer, free_port, hanging_port, wait_for, windows_of
 from watched import IMAGE, labelled, open_dashboard, steps, traces, train
 
 
@@ -64,7 +63,7 @@ def test_a_server_that_hangs_costs_one_warning_and_no_time(tmp_path, logged):
 def test_a_server_that_dies_costs_one_warning_and_no_time(own_server, tmp_path, logged):
     with open_dashboard(tmp_path / "dying", own_server.port) as dashboard:
         train(dashboard, range(1, 3))
-        wait_for(lambda: "labels" in windows(own_server.port, "images dying"))
+        wait_for(lambda: "labels" in windows_of(own_server.port, "images dying"))
         own_server.kill()
         assert many_events(dashboard) < 1
         train(dashboard, range(3, 6), resume=True)
@@ -114,30 +113,32 @@ class Stuck(Server):
 
 def test_a_full_queue_drops_the_oldest_images_and_no_curve(tmp_path, logged):
     record, server = Record(tmp_path, keep=False), Stuck()
-    stuck = Feed(record, server)
+    stuck = VisdomClient(record, server)
     stuck.save()  # the thread is busy from here on
     wait_for(lambda: not stuck.saving)
-    stuck.show("e", "curve", lambda: panes.curves("curve", "", [1], {"": [1.0]}))
+    stuck.show("e", "curve", lambda: windows.curves("curve", "", [1], {"": [1.0]}))
     for step in range(100):
         stuck.show(
             "e",
             "images",
-            lambda step=step: panes.picture("images", "", IMAGE, step=step),
+            lambda step=step: windows.picture("images", "", IMAGE, step=step),
             history=True,
         )
-        stuck.show("e", "bars", lambda step=step: panes.bars("bars", "", ["a"], [step / 100], ""))
-    assert len(stuck.waiting) == feed.WAITING + 2
+        stuck.show("e", "bars", lambda step=step: windows.bars("bars", "", ["a"], [step / 100], ""))
+    assert len(stuck.waiting) == visdom_client.WAITING + 2
     server.go.set()
     stuck.close()
-    assert steps(record.envs["e"]["images"]) == list(range(100 - feed.WAITING, 100))
+    assert steps(record.envs["e"]["images"]) == list(range(100 - visdom_client.WAITING, 100))
     assert traces(record.envs["e"]["bars"])[""] == (["a"], [0.99]) and "curve" in record.envs["e"]
     assert not logged()
 
 
 def test_a_history_that_is_too_long_keeps_every_second_image_and_the_last(tmp_path, monkeypatch):
-    monkeypatch.setattr(panes, "LONGEST", 8)
+    monkeypatch.setattr(windows, "LONGEST", 8)
     record = Record(tmp_path, keep=False)
-    goes_on = [record.show("e", panes.picture("p", "", IMAGE, step=step)) for step in range(1, 11)]
+    goes_on = [
+        record.show("e", windows.picture("p", "", IMAGE, step=step)) for step in range(1, 11)
+    ]
     assert (
         steps(record.envs["e"]["p"]) == [1, 3, 5, 7, 9, 10]
         and record.envs["e"]["p"]["selected"] == 5
