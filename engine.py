@@ -72,6 +72,7 @@ def train_one_epoch(
         flows = clip_flows(flow, frames) if clip.flows is None else clip.flows.to(device)
         # A step that is skipped must not leave its batch norm statistics behind.
         buffers = [buffer.clone() for buffer in network.buffers()] if on_skip else ()
+        # Padded to a size the network takes; labels of the padding are ignored.
         with autocast:
             losses = network(*pad_batch(size_rule, frames, labels, flows))
         terms = mean_over_ranks(losses)
@@ -173,6 +174,7 @@ def evaluate(
             end_video(metrics)
             stepper.reset()
             current = video
+        # In the middle of a video the state of the network is not stored: it is no place to go on.
         if progress and (begins or not stepping):
             progress.mark(done, lambda: [metric.sums() for metric in metrics])
         frames = clip.frames.to(device)

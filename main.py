@@ -56,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     0; 2 for a mistake of the user's, which is told in one line; 128 + n after signal n.
     """
     argv = sys.argv[1:] if argv is None else argv
+    # Weights know which network they are for, so their file is looked into before words are judged.
     args = parse_args(argv, network_of_weights(argv))
     from utils.run import ending, errors  # they import torch
 

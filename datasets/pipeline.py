@@ -23,7 +23,7 @@ def training_transform(args) -> Transform:
     crop come as in ETC, colours after them as in TMANet and MRCFA, the shift of LMANet after the
     flip.
     """
-    steps = []
+    steps = []  # only what is asked for: a step that does nothing would draw random numbers
     if args.synthetic_past:
         steps.append(SyntheticPast(args.synthetic_past))
     if args.work_size:

@@ -92,7 +92,8 @@ class Bench:
     def measure(self, spec: str) -> dict:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        # A memory fills before its steps take their full time.
+        # Later frames of a stream, not its beginning: a memory fills before its steps take their
+        # full time.
         filled = 1 - min(self.model.offsets, default=0)
         warm_up = max(speed.WARM_UP, filled)
         result = speed.summary(self.one_after_another(spec), warm_up)

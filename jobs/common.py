@@ -37,6 +37,7 @@ def require(args) -> None:
 def start(args) -> tuple[torch.device, Console]:
     """What every run begins with: memory, device, ranks that agree, notes about the options."""
     require(args)
+    # Before the first large tensor.
     keep_freed_memory()
     device = begin(args)
     console = Console(rank())
@@ -58,6 +59,7 @@ def make_model(args, labels, device: torch.device, console: Console, *, complete
 
     complete: all weights must be there. ValueError where they are for other classes.
     """
+    # Drawn from the seed on the CPU, so that all ranks and devices begin with the same weights.
     model = build_model(args, len(labels.names))
     resumes = args.training and args.resume  # its checkpoint holds the weights
     if args.weights and not resumes:
@@ -72,6 +74,7 @@ def make_model(args, labels, device: torch.device, console: Console, *, complete
         console.note(
             "neither --weights nor --train-encoder: the encoder stays as it was drawn, at random"
         )
+    # Files may differ from machine to machine: better told now than by a loss that is odd.
     require_same_on_all_ranks("weights", [fingerprint(model)])
     return model.to(device, memory_format=torch.channels_last)
 
@@ -86,6 +89,7 @@ def scoring_data(args, split: str, model):
 
     Densely labelled videos are labelled by `step`, others by clips.
     """
+    # Near the start of a video the method says which frames a read uses.
     data = build_dataset(args, split, augment=False, startup=model.startup)
     require_same_on_all_ranks(f"data to score ({split})", [data.summary()])
     return data.stepping() if data.dense else data

@@ -35,6 +35,7 @@ def run(args) -> None:
     progress = EvaluationProgress(folder, recipe, args.weights, resume=args.resume)
     savedir.record(folder, args.job, recipe, model)
     savedir.remove_results(folder)
+    # Last of all: a prepared network takes no weights any more.
     model = prepare(args, model)
     output = evaluation_output(args, folder, labels, data, progress.done)
     with progress, output, Dashboard.of(args, labels) as dashboard:
@@ -43,9 +44,9 @@ def run(args) -> None:
             args,
             model,
             data,
-            console,
-            views_of(args, model),
-            consume,
+            console=console,
+            views=views_of(args, model),
+            consume=consume,
             device=device,
             autocast=nullcontext(),
             progress=progress,
@@ -54,7 +55,8 @@ def run(args) -> None:
     if rank() == 0:
         report(args, folder, labels, results, console)
     barrier()
-    progress.remove()  # only now: until the results are written, there is something to resume
+    # Only now: until the results are written, there is something to resume.
+    progress.remove()
 
 
 def evaluation_output(args, folder: Path, labels, data, start: int) -> EvaluationOutput:
@@ -79,6 +81,7 @@ def evaluation_output(args, folder: Path, labels, data, start: int) -> Evaluatio
 
 def report(args, folder: Path, labels, results: dict, console) -> None:
     """Write the results, and print the table of classes."""
+    # Facts about the run rather than metrics: they stand beside these.
     run = {name: results.pop(name) for name in ("loss", "frames")}
     content = {
         "metrics": results,

@@ -47,13 +47,16 @@ def run(args) -> None:
     if rank() == 0:
         save_png(folder / "legend.png", legend(labels.names, labels.palette))
     notes = []
+    # Named before they are shared among ranks: two sources of one name must not meet in a file.
     named = list(zip(sources, unique_names(sources), strict=True))
     with Dashboard.of(args, labels) as dashboard:
         for spec, name in named[rank() :: world_size()]:
             if name in finished:
                 console.note(f"{name}: labelled before, left as it is")
                 continue
-            labelling = SourceLabelling(args, model, labels, device, console, stop, dashboard)
+            labelling = SourceLabelling(
+                args, model, labels, device=device, console=console, stop=stop, dashboard=dashboard
+            )
             try:
                 notes += labelling.label(spec, name)
                 finished.add(name)
@@ -90,7 +93,7 @@ def tell_of_others(notes: list[str], console) -> None:
 class SourceLabelling:
     """One source from its first frame to its last, or to a signal; what was labelled is kept."""
 
-    def __init__(self, args, model, labels, device, console, stop, dashboard):
+    def __init__(self, args, model, labels, *, device, console, stop, dashboard):
         self.args = args
         self.model = model
         self.labels = labels
@@ -135,9 +138,11 @@ class SourceLabelling:
                 alpha=args.alpha,
             ) as output,
         ):
+            # A signal ends a wait for a camera or a pipe that sends nothing.
             self.stop.wake = source.stop
             self.stop.check()
             total = min(filter(None, (source.length, args.max_frames)), default=None)
+            # Images are decoded and resized on a thread of their own, ahead of the network.
             labelled = stream(stepper, islice(frames, args.max_frames), device=self.device)
             for frame, prediction, spent in self.console.progress(labelled, total, name):
                 count += 1

@@ -32,6 +32,7 @@ def metrics_for(args, model, data, views: Views) -> list[EvaluationMetric]:
 
 def is_steady(data) -> bool:
     """Whether frames follow each other closely enough to be scored over time."""
+    # A data set that states no rate is taken at its word that frames follow each other.
     rates = [video.fps or SLOWEST for video in data.videos]
     return data.step and min(rates) >= SLOWEST
 
@@ -47,16 +48,17 @@ def score(
     args,
     model,
     data,
+    *,
     console: Console,
     views: Views,
     consume: Callable,
-    *,
     device: torch.device,
     autocast: AbstractContextManager,
     progress: EvaluationProgress | None = None,
 ) -> dict:
     """The results of this rank's share of the data, added up over ranks."""
     done = progress.done if progress else 0
+    # Whole videos, or every ranks-th clip: no frame is scored twice.
     loader = evaluation_loader(data, args.num_workers, rank(), world_size(), done)
     shown = console.progress(loader, done + len(loader), "scoring", done)
     return evaluate(

@@ -11,6 +11,7 @@ import options
 from datasets import build_dataset, label_set
 from datasets.class_weights import class_weights
 from engine import LossModule, train_one_epoch
+from utils.console import Console
 from utils.dashboard import Dashboard
 from utils.run import savedir
 from utils.run.dist import rank, require_same_on_all_ranks, world_size, wrap
@@ -27,7 +28,7 @@ from .scoring import score
 def run(args) -> None:
     device, console = start(args)
     stop = listen()
-    folder = Path(args.savedir)
+    # On a resume the checkpoint brings the weights; complete is only what runs as it is.
     model = make_model(args, label_set(args), device, console, complete=False)
     data = training_data(args, model)
     splits = splits_to_score(args, model)
@@ -44,13 +45,31 @@ def run(args) -> None:
         steps_per_epoch=batches.steps,
         device=device,
     )
+    recorder = begin_record(args, state, batches.steps, console=console, stop=stop)
+    trainer = Trainer(args, state, recorder, console, device)
+    loader = training_loader(data, batches, args.num_workers, device.type)
+    with Dashboard.of(args, data.labels) as dashboard:
+        for epoch in range(state.progress.epoch, args.num_epochs):
+            batches.begin(epoch, state.progress.step)
+            losses = trainer.train(loader, batches.steps)
+            scores = {}
+            for name, split in splits.items():
+                consume = consumers(stop, dashboard.watch(name, len(split)))
+                scores[name] = trainer.score(split, consume)
+            recorder.end_epoch(scores)
+            dashboard.epoch(epoch + 1, losses, scores)
+
+
+def begin_record(args, state: TrainingState, steps: int, *, console: Console, stop) -> Recorder:
+    """Take the savedir, go on from its checkpoint where asked, and write down what is run."""
+    folder = Path(args.savedir)
     savedir.acquire(folder, args)
     recorder = Recorder(
         folder,
         state,
         console,
         stop,
-        steps=batches.steps,
+        steps=steps,
         resume=args.resume,
         tensorboard=args.tensorboard,
         steps_loss=args.steps_loss,
@@ -58,40 +77,60 @@ def run(args) -> None:
         epochs_save=args.epochs_save,
     )
     # Only now: a resume that is refused must leave the record of the run as it was.
-    savedir.record(folder, args.job, options.recipe(args), model)
-    network = wrap(LossModule(model), device)
-    loader = training_loader(data, batches, args.num_workers, device.type)
-    views = views_of(args, model)
-    precision = autocast(args, device)
-    progress = state.progress
-    on_skip = recorder.on_skip if args.on_nonfinite == "skip" else None
-    with Dashboard.of(args, data.labels) as dashboard:
-        for epoch in range(progress.epoch, args.num_epochs):
-            batches.begin(epoch, progress.step)
-            title = f"epoch {epoch + 1}/{args.num_epochs}"
-            train_one_epoch(
-                network,
-                console.progress(loader, batches.steps, title, progress.step),
-                state.optimizer,
-                state.schedule,
-                progress,
-                device=device,
-                autocast=precision,
-                scaler=state.scaler,
-                size_rule=model.size_rule,
-                on_step=recorder.on_step,
-                on_skip=on_skip,
-            )
-            recorder.before_validation()
-            losses = progress.means()
-            scores = {}
-            for name, split in splits.items():
-                consume = consumers(stop, dashboard.watch(name, len(split)))
-                scores[name] = score(
-                    args, model, split, console, views, consume, device=device, autocast=precision
-                )
-            recorder.end_epoch(scores)
-            dashboard.epoch(epoch + 1, losses, scores)
+    savedir.record(folder, args.job, options.recipe(args), state.model)
+    return recorder
+
+
+class Trainer:
+    """What an epoch needs: the network as its ranks train it, precision, views."""
+
+    def __init__(
+        self, args, state: TrainingState, recorder: Recorder, console: Console, device: torch.device
+    ):
+        self.args = args
+        self.state = state
+        self.recorder = recorder
+        self.console = console
+        self.device = device
+        self.model = state.model
+        self.network = wrap(LossModule(state.model), device)
+        self.precision = autocast(args, device)
+        self.views = views_of(args, state.model)
+
+    def train(self, loader, steps: int) -> dict[str, float]:
+        """The rest of the epoch at hand -> its named losses, as means over the steps."""
+        state = self.state
+        progress = state.progress
+        on_skip = self.recorder.on_skip if self.args.on_nonfinite == "skip" else None
+        title = f"epoch {progress.epoch + 1}/{self.args.num_epochs}"
+        train_one_epoch(
+            self.network,
+            self.console.progress(loader, steps, title, progress.step),
+            state.optimizer,
+            state.schedule,
+            progress,
+            device=self.device,
+            autocast=self.precision,
+            scaler=state.scaler,
+            size_rule=self.model.size_rule,
+            on_step=self.recorder.on_step,
+            on_skip=on_skip,
+        )
+        self.recorder.before_validation()
+        return progress.means()
+
+    def score(self, split, consume) -> dict:
+        """The results of a split by the network as it is now."""
+        return score(
+            self.args,
+            self.model,
+            split,
+            console=self.console,
+            views=self.views,
+            consume=consume,
+            device=self.device,
+            autocast=self.precision,
+        )
 
 
 def training_data(args, model):

@@ -62,6 +62,7 @@ class Method(nn.Module):
             )
         self.backbone = backbone
         self.offsets = tuple(offsets)
+        # A buffer, so that it moves with the model; not persistent: it belongs to a run.
         self.register_buffer("class_weights", None, persistent=False)
         self.loss_options: dict[str, Any] = {}
         # Parts that keep their batch norm statistics while the rest trains.
@@ -151,6 +152,7 @@ class Method(nn.Module):
 
     def train(self, mode: bool = True) -> Method:
         super().train(mode)
+        # nn.Module.train has just put these into training mode as well.
         for part in self.always_eval:
             part.eval()
         return self

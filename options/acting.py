@@ -178,6 +178,7 @@ def derive(args: Namespace, rows: tuple[Dataset, Backbone, Method], given: set[s
 def typed(argv: list[str]) -> set[str]:
     """The options (by dest) that words name, recipes among them included."""
     parser = make_parser(all_groups())
+    # Without defaults, what is left after parsing are the options that words name.
     for action in parser._actions:
         action.default = SUPPRESS
         action.required = False
@@ -192,6 +193,7 @@ def typed(argv: list[str]) -> set[str]:
 
 def refusal(args: Namespace, rows: tuple, given: set[str]) -> str | None:
     """Why these options cannot go together, in one line; None where they can."""
+    # Sorted, so that the same words always get the same message.
     for dest in sorted(given):
         reason = misplaced(all_options()[dest], args)
         if reason:
@@ -239,6 +241,7 @@ def network(args: Namespace) -> dict[str, Any]:
     found = {}
     for dest, option in all_options().items():
         value = getattr(args, dest)
+        # None means the network's own default, which its constructor knows.
         if option.network and value is not None and acts(option, args):
             found[dest] = value
     return found
@@ -277,6 +280,7 @@ def same_on_all_ranks(args: Namespace) -> list[str]:
 
 def weights_to_run(argv: list[str]) -> list[str]:
     """The files that evaluation, inference or --benchmark will run; none for other jobs."""
+    # Before all other words are judged: the files decide the defaults of these.
     parser = Parser()
     for job in ("evaluation", "inference", "benchmark"):
         parser.add_argument(jobs.JOBS[job].flag, action="store_true", dest="runs")

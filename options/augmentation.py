@@ -18,6 +18,7 @@ def refuse_falling_scales(args: Namespace) -> str | None:
     return f"--random-scale needs 0 < LOW <= HIGH, got {low} {high}"
 
 
+# Evaluation scales nothing, and a batch of one may have any size.
 def refuse_batches_of_many_sizes(args: Namespace) -> str | None:
     if args.training and args.batch_size > 1 and args.random_scale and not args.random_crop:
         return (

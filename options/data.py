@@ -9,6 +9,7 @@ from .option import FREE, Group, Option
 from .tables import DATASETS
 from .types import SIZE, path
 
+# Those that are not made on the fly.
 WITH_FILES = tuple(name for name, row in DATASETS.items() if row.variable)
 VARIABLES = ", ".join(DATASETS[name].variable for name in WITH_FILES)
 
@@ -18,6 +19,7 @@ def validates(args: Namespace) -> bool:
     return not args.training or args.iouVal or args.iouTrain
 
 
+# Without --work-size the network sees frames as they are.
 def sizes_differ(args: Namespace) -> bool:
     """Whether working size and label size may be two sizes."""
     return bool(args.work_size) and validates(args)

@@ -25,6 +25,7 @@ def print_help(argv: list[str], groups: Iterable[Group], values: dict[str, Any])
     """The help that these words ask for. values: the defaults of the chosen rows."""
     chosen = choose(argv)
     everything = "--help-all" in argv
+    # Lines of help read badly when they are as wide as a large screen.
     width = min(shutil.get_terminal_size().columns, WIDEST)
     shown = [visible(group, chosen, everything, values) for group in groups]
     parser = make_parser(group for group in shown if group.options)
@@ -40,6 +41,7 @@ def choose(argv: list[str]) -> dict[str, Any]:
     """The job that words choose, under "job", as far as they do."""
     parser = Parser()
     for job, option in jobs.JOBS.items():
+        # A job with a value (--replay) has hardly any options to show.
         if option.type is bool:
             parser.add_argument(
                 option.flag, action="store_const", const=job, dest="job", default=argparse.SUPPRESS

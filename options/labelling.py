@@ -22,6 +22,7 @@ def refuse_source_elsewhere(args: Namespace) -> str | None:
     return None
 
 
+# Every process would get a part of the bytes.
 def refuse_shared_pipe(args: Namespace) -> str | None:
     if "-" in args.source and args.gpus > 1:
         return "--source - cannot be shared by several processes: drop --gpus"
@@ -62,6 +63,7 @@ VIEWS = Group(
     jobs=RUNS,
     refusals=(refuse_stride_alone,),
 )
+# What is written changes no number: it may be asked for anew when an evaluation is resumed.
 RESULTS = Group(
     "evaluation: what is written",
     (

@@ -49,6 +49,7 @@ NETWORK_OPTIONS = Group(
             network=True,
             everyday=True,
         ),
+        # On a resume the checkpoint has them; on each machine they may lie elsewhere.
         Option(
             "--weights",
             "checkpoints to start from or to run; published formats are recognised",

@@ -50,7 +50,8 @@ class Option:
 
     def __post_init__(self):
         if self.type is bool and not self.negatable:
-            object.__setattr__(self, "default", False)  # it can only be switched on
+            # It can only be switched on. (The usual way to set a field of a frozen dataclass.)
+            object.__setattr__(self, "default", False)
 
     @property
     def dest(self) -> str:
@@ -99,6 +100,7 @@ class Option:
         return tuple(restored) if isinstance(self.nargs, int) else restored
 
     def restore_one(self, value: Any) -> Any:
+        # By way of its text: a file may hold 21.0 or "21" where we would write 21.
         try:
             typed = self.type(str(value))
         except Exception as error:  # argparse's own error type is no ValueError

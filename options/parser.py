@@ -38,6 +38,7 @@ class Parser(argparse.ArgumentParser):
 
     def near_names(self, message: str) -> str:
         """What was probably meant, where a word is close to one that exists."""
+        # The words of argparse's own messages; a newer Python may quote differently.
         unknown = re.search(r"unrecognized arguments: .*?(--[\w-]+)", message)
         if unknown:
             return did_you_mean(unknown[1], self._option_string_actions)
@@ -63,6 +64,7 @@ def make_parser(groups: Iterable[Group]) -> Parser:
 
 def add_group(parser: Parser, group: Group) -> None:
     where = parser.add_argument_group(group.title)
+    # argparse itself says which jobs there are, and that two were named.
     if group.title == jobs.GROUP.title:
         where = where.add_mutually_exclusive_group(required=True)
     for option in group.options:

@@ -11,6 +11,7 @@ from .types import path, positive, seed, workers
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
 
+# --replay shows a run that is over, so it needs no --visualize.
 def watched(args: Namespace) -> bool:
     return bool(args.visualize or args.replay)
 
@@ -90,6 +91,7 @@ RUN = Group(
             per_machine=True,
         ),
         Option(
+            # In --inference frames come from a thread of their own.
             "--num-workers",
             "loader processes per rank",
             type=workers,

@@ -36,6 +36,7 @@ def natural(text: str) -> int:
     return whole(text, 0)
 
 
+# Generators take more, but a number that fits everywhere spares surprises.
 def seed(text: str) -> int:
     """A whole number that random generators take."""
     value = int(text)
@@ -60,6 +61,7 @@ def odd(text: str) -> int:
     return value
 
 
+# The published spelling of "by default" is -1.
 def window(text: str) -> int:
     """Frames of a clip: -1 for "as many as fill the memory", or at least two."""
     value = int(text)

@@ -52,10 +52,12 @@ class Stepper:
         """frame (B, 3, H, W) -> scores (B, K, H, W)."""
         if self.size != frame.shape[-2:]:
             self.reset()
+        # Windows, scales and mirrored frames are passes, each with a state of its own.
         plan = self.views.plan(tuple(frame.shape[-2:]))
         if self.states is None:
             self.states = [self.model.start() for _ in range(plan.passes)]
             self.previous = [None] * plan.passes
+        # The policy is asked once per frame, not per pass: a frame is key as a whole or not at all.
         started = time.perf_counter()
         key = self.decide(frame, started)
         self.size = frame.shape[-2:]
@@ -91,6 +93,7 @@ class Stepper:
             flow = self.flow(frame, self.previous[i])
         with self.autocast:
             logits, self.states[i] = self.model.step(frame, self.states[i], flow, key)
+        # Kept only where it is needed: a frame may be large.
         if self.flow is not None:
             self.previous[i] = frame
         return self.model.upsample(logits.float(), frame.shape[-2:])

@@ -10,5 +10,6 @@ from ..rows import Method
 
 def method_rows() -> tuple[Method, ...]:
     """The rows of all modules in this folder, by name."""
+    # By name: the order of a folder differs from disk to disk.
     names = sorted(module.name for module in iter_modules(__path__))
     return tuple(import_module(f"{__name__}.{name}").ROW for name in names)

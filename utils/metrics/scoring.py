@@ -64,6 +64,7 @@ class EvaluationMetric:
 
 def merged_over_ranks(metric: EvaluationMetric) -> EvaluationMetric:
     """A metric with what all ranks have counted, in rank order."""
+    # Copies: what this rank goes on counting must not have the others' in it.
     first, *others = gather(metric.sums())
     total = copy.copy(metric)
     total.restore(first)
@@ -87,7 +88,8 @@ class IoU(EvaluationMetric):
         return self.matrix.counts.clone()
 
     def restore(self, sums: Tensor) -> None:
-        self.matrix = copy.copy(self.matrix)  # of a copy of this metric, not of this one
+        # A shallow copy of a metric shares its matrix: replace it rather than change it.
+        self.matrix = copy.copy(self.matrix)
         self.matrix.counts = sums.clone()
 
     def merge(self, other: IoU) -> None:
@@ -101,6 +103,7 @@ class OriginalSizeIoU(IoU):
     """Predictions made at working size, enlarged to the labels' own size by nearest neighbour."""
 
     def update(self, frame: ScoredFrame) -> None:
+        # Nearest neighbour, as LMANet enlarges its predictions for its second table.
         enlarged = resize_labels(frame.prediction, frame.full_labels.shape[-2:])
         self.matrix.update(frame.full_labels, enlarged)
 
@@ -232,6 +235,7 @@ def standard_metrics(
         metrics.append(GroupIoU("clean", num_classes, lambda *frame: not degraded(*frame)))
         metrics.append(GroupIoU("degraded", num_classes, degraded))
     if consistency:
+        # The right definition first, then the one of published numbers.
         for mode in ("correct", "vspw"):
             metrics += [Consistency(length, mode) for length in (8, 16)]
     return [*metrics, MeanLoss(cross_entropy), FrameCount()]

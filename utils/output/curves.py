@@ -1,5 +1,4 @@
-"""curves.png: loss, mIoU and learning rate over the epochs of a training, drawn from
-automated_log.txt."""
+"""curves.png: loss, mIoU and learning rate over the epochs, drawn from automated_log.txt."""
 
 from __future__ import annotations
 
@@ -34,6 +33,7 @@ def draw_curves(folder: Path) -> Path | None:
     if not rows:
         return None
     panels = _panels(rows)
+    # Without pyplot: it would choose a window system and keep every figure alive.
     figure = Figure(figsize=(8, 2.8 * len(panels)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     columns = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]

@@ -34,17 +34,9 @@ def as_picture(frame: Tensor) -> np.ndarray:
         raise ValueError(
             f"a frame is a float tensor (3, H, W), got {frame.dtype} {tuple(frame.shape)}"
         )
-    return (
-        frame.detach()
-        .clamp(0, 1)
-        .mul(255)
-        .round()
-        .byte()
-        .permute(1, 2, 0)
-        .contiguous()
-        .cpu()
-        .numpy()
-    )
+    levels = frame.detach().clamp(0, 1).mul(255).round().byte()
+    # Rounded where the frame is: a quarter of the bytes cross from a GPU.
+    return levels.permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 def colourise(labels, palette) -> np.ndarray:
@@ -53,7 +45,8 @@ def colourise(labels, palette) -> np.ndarray:
     ids = _ids(labels)
     if ids.size % 2:
         return colours.take(ids, axis=0)
-    pairs = np.ascontiguousarray(ids).reshape(-1).view(np.uint16)  # half as many lookups
+    # Two neighbouring pixels are one number of 16 bits: half as many lookups.
+    pairs = np.ascontiguousarray(ids).reshape(-1).view(np.uint16)
     return pair_table(colours.tobytes()).take(pairs, axis=0).reshape(*ids.shape, 3)
 
 
@@ -65,30 +58,32 @@ def pair_table(colours: bytes) -> np.ndarray:
 
 
 def overlay(frame: np.ndarray, labels, palette, alpha: float = 0.5) -> np.ndarray:
-    """frame (H, W, 3) uint8 with the classes' colours laid over it, `alpha` = their weight; where a
-    pixel has no colour the frame stays as it is."""
+    """frame (H, W, 3) uint8 with the classes' colours laid over it; `alpha` is their weight.
+
+    Where a pixel has no colour the frame stays as it is.
+    """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be 0 (the frame) to 1 (the labels), got {alpha}")
     labels = _ids(labels)
     _check_picture(frame, labels.shape)
+    # In whole numbers of 1/256: sums stay below 2^16 (255 * 256 + 128), and 128 rounds.
     weight = round(256 * alpha)
-    frame_weights = np.full((256, 1), 256, np.uint16)  # sums stay below 2^16: 255 * 256 + 128
+    frame_weights = np.full((256, 1), 256, np.uint16)
     frame_weights[: min(len(palette), IGNORE)] = 256 - weight
     colours = colour_table(palette).astype(np.uint16) * weight + 128
-    return (
-        (frame * frame_weights.take(labels, axis=0) + colours.take(labels, axis=0)) >> 8
-    ).astype(np.uint8)
+    mixed = frame * frame_weights.take(labels, axis=0) + colours.take(labels, axis=0)
+    return (mixed >> 8).astype(np.uint8)
 
 
 def error_map(labels, predictions) -> np.ndarray:
-    """(H, W, 3): grey where the prediction is right, red where it is wrong, black where there is no
-    label."""
+    """(H, W, 3): grey where the prediction is right, red where wrong, black without a label."""
     labels = _ids(labels)
     predictions = _ids(predictions)
     if labels.shape != predictions.shape:
         raise ValueError(
             f"labels {labels.shape} and predictions {predictions.shape} must have one size"
         )
+    # 0: right, 1: wrong, 2: no label.
     kind = np.where(labels == IGNORE, np.uint8(2), labels != predictions)
     return np.array([RIGHT, WRONG, (0, 0, 0)], np.uint8).take(kind, axis=0)
 
@@ -119,6 +114,7 @@ def side_by_side(*images: np.ndarray, titles: Sequence[str] = ()) -> np.ndarray:
             np.concatenate([_title(title, image.shape[1]), image])
             for title, image in zip(titles, images, strict=True)
         ]
+    # A gap before each picture; the one before the first is cut off again.
     gap = np.full((images[0].shape[0], GAP, 3), BAND, np.uint8)
     row = [part for image in images for part in (gap, image)]
     return np.concatenate(row[1:], axis=1)
@@ -150,12 +146,8 @@ def legend(names: Sequence[str], palette, width: int = 960) -> np.ndarray:
 def save_png(path: Path, image: np.ndarray) -> None:
     """Write a picture (H, W, 3), or grey values (H, W), uint8; the file appears as a whole."""
     image = np.asarray(image)
-    if (
-        image.dtype != np.uint8
-        or image.ndim not in (2, 3)
-        or image.ndim == 3
-        and image.shape[2] != 3
-    ):
+    has_colours = image.ndim == 3 and image.shape[2] == 3
+    if image.dtype != np.uint8 or not (image.ndim == 2 or has_colours):
         raise ValueError(
             f"a picture is uint8 of shape (H, W, 3) or (H, W), got {image.dtype} {image.shape}"
         )
@@ -169,13 +161,15 @@ def colour_table(palette) -> np.ndarray:
         raise ValueError(f"a palette is (K, 3) with at most 256 colours, got {palette.shape}")
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
-    table[IGNORE] = 0
+    table[IGNORE] = 0  # even where a palette has 256 colours: 255 is no class
     return table
 
 
 def _array(labels) -> np.ndarray:
     """A label map, tensor or array, as an array (H, W) of integers."""
-    labels = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if isinstance(labels, Tensor):
+        labels = labels.detach().cpu().numpy()
+    labels = np.asarray(labels)
     if labels.ndim != 2 or labels.dtype.kind not in "iu":
         raise ValueError(f"a label map is (H, W) of integers, got {labels.dtype} {labels.shape}")
     return labels
@@ -212,8 +206,10 @@ def _font(size: int) -> ImageFont.ImageFont:
 
 @lru_cache
 def _title(text: str, width: int) -> np.ndarray:
-    """A band (h, width, 3) with the text in its middle; kept, as every frame of a video has the
-    same titles."""
+    """A band (h, width, 3) with the text in its middle.
+
+    Kept, because every frame of a video has the same titles.
+    """
     size = min(max(width // 30, 11), 40)
     image = Image.new("RGB", (width, 2 * size), BAND)
     ImageDraw.Draw(image).text((width / 2, size), text, fill=TEXT, font=_font(size), anchor="mm")

@@ -26,6 +26,7 @@ def own_file(folder: Path, job: str, suffix: str) -> Path:
 
 def same_run(recipe: str, stored: str, path: Path) -> None:
     """ValueError unless the options are those of the run that wrote `path`."""
+    # Lines that only one of the two recipes has.
     changed = sorted(set(recipe.splitlines()) ^ set(stored.splitlines()))
     if changed:
         raise ValueError(
@@ -86,6 +87,7 @@ class EvaluationProgress:
 
     def __exit__(self, kind, *error) -> None:
         """Stopped: from the last mark it can go on."""
+        # Without an error everything is counted, and the results are about to be written.
         if kind is not None and self.sums is not None:
             self.write()
 

@@ -6,7 +6,6 @@ import atexit
 import functools
 import multiprocessing
 import signal
-import sys
 from collections.abc import Iterator
 
 import torch
@@ -23,7 +22,7 @@ def begin_worker(worker: int) -> None:
 
 
 def collate(clips: list) -> tuple:
-    """Clips (named tuples) to one with a leading B; flows stay None, names become a list.
+    """Clips (named tuples) to one clip with a leading B; flows stay None, names become a list.
 
     ValueError names the clip whose frames have another size than the first's.
     """
@@ -55,9 +54,8 @@ class Loader(DataLoader):
         try:
             yield from super().__iter__()
         except (ConnectionError, EOFError, FileNotFoundError) as error:
-            if not self.num_workers or "in DataLoader worker process" in str(
-                error
-            ):  # its own, whole
+            # An error of a worker's own comes whole, with its traceback: torch has told it.
+            if not self.num_workers or "in DataLoader worker process" in str(error):
                 raise
             raise RuntimeError(f"DataLoader worker (pid unknown) is gone: {error}") from error
 
@@ -82,6 +80,7 @@ def evaluation_loader(
     start: how many of its clips are done already.
     """
     if dataset.step:
+        # A video is stepped by one rank from its first frame to its last.
         mine = [i for i, (video, _) in enumerate(dataset.samples) if video % ranks == rank]
     else:
         mine = list(range(rank, len(dataset), ranks))
@@ -100,23 +99,27 @@ def end_workers() -> None:
     epoch."""
     children = multiprocessing.active_children()
     if children:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call this a failure
+        # torch's handler would call the end of a worker a failure.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for child in children:
         child.kill()
 
 
 def common(workers: int) -> dict:
-    """What both loaders have. The generator is their own: they must not draw from the run's random
-    state. Workers are forked where that is safe, since a data set may hold a method's
-    `training_offsets` and with it the network."""
+    """What both loaders have."""
+    context = None
     if workers:
         end_workers_at_exit()
+        # Forked where that is safe: a data set may hold a method's `training_offsets`, and with it
+        # the network, which would have to be pickled otherwise.
+        context = "fork" if sys.platform == "linux" else None
     return {
         "num_workers": workers,
         "collate_fn": collate,
         "worker_init_fn": begin_worker,
+        # Their own: they must not draw from the run's random state.
         "generator": torch.Generator(),
-        "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
+        "multiprocessing_context": context,
     }
 
 

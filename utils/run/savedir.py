@@ -55,6 +55,7 @@ def lock(folder: Path) -> None:
     A record lock ends with its process however that ends, and loader workers do not inherit it.
     """
     path = folder / LOCK
+    # Again and again: between opening and locking, the run before may remove the file.
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -71,6 +72,7 @@ def lock(folder: Path) -> None:
                 f"{folder} cannot be locked ({error.strerror}): start no second run there"
             )
             return
+        # A lock on a file that has lost its name would keep nobody out.
         with suppress(FileNotFoundError):
             if path.stat().st_ino == os.fstat(descriptor).st_ino:
                 break
@@ -104,6 +106,7 @@ def validate(folder: Path, *, training: bool, resume: bool, overwrite: bool) -> 
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Permissions tell little on network file systems: try.
         probe = folder / ".write-test"
         probe.write_bytes(b"0")
         probe.unlink()
@@ -119,6 +122,7 @@ def clear(folder: Path, everything: bool) -> None:
     """Remove temporary files of processes that are gone; with `everything`, an earlier training's
     files too."""
     for path in folder.glob(".*"):
+        # Those of a process that lives may be another run's that writes at this moment.
         match = TEMPORARY.fullmatch(path.name)
         if match and not (match[1] and alive(int(match[1]))):
             path.unlink()
