@@ -6,6 +6,7 @@ import atexit
 import functools
 import multiprocessing
 import signal
+import sys
 from collections.abc import Iterator
 
 import torch
