@@ -62,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         return launch_or_run(args, argv)
+    except BrokenPipeError:  # a listing that `| head` has cut: the reader has what it wanted
+        return ending.end_quietly()
     except ending.Interrupted as stop:
         return ending.tell_stop(stop)
     except errors.USER_ERRORS as error:

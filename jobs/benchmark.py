@@ -15,6 +15,7 @@ from datasets.source import open_source
 from datasets.source.read_ahead import ReadAhead
 from engine import frame_tensor, label_map, stream
 from utils.output.inference import InferenceOutput
+from utils.output.video import VideoWriter
 from utils.run import benchmark as speed
 from utils.run import savedir
 from utils.run.setup import views_of
@@ -57,11 +58,21 @@ def run(args) -> None:
 
 def source_to_time(args, folder: Path) -> str:
     """--source, or a video that is made for it."""
-    if args.source:
-        return args.source[0]
     path = folder / "video.mp4"
-    speed.write_test_video(path, args.work_size or SIZE, args.max_frames)
-    return str(path)
+    if not args.source:
+        speed.write_test_video(path, args.work_size or SIZE, args.max_frames)
+        return str(path)
+    if args.source[0] == "-":
+        return str(store_pipe(args, path))
+    return args.source[0]
+
+
+def store_pipe(args, path: Path) -> Path:
+    """The frames of a pipe as a video: they come once, and are read three times."""
+    with open_source("-", step=args.frame_step) as source, VideoWriter(path, source.fps) as writer:
+        for frame in islice(source, args.max_frames):
+            writer.write(frame.image)
+    return path
 
 
 def first_image(args, spec: str):

@@ -116,6 +116,26 @@ def consumers(stop: StopRequest, *consume: Callable) -> Callable:
     return take
 
 
+def size_warnings(args, height: int, width: int) -> list[str]:
+    """What is odd about --work-size and --eval-crop for frames of this size."""
+    found = []
+    if args.work_size:
+        high, wide = args.work_size
+        if (high > wide) != (height > width) and high != wide and height != width:
+            found.append(
+                f"--work-size {high} {wide} is height, width; the frames are {height}x{width} "
+                f"(HxW): did you mean --work-size {wide} {high}?"
+            )
+        height, width = args.work_size
+    if args.eval_crop and (args.eval_crop[0] > height or args.eval_crop[1] > width):
+        high, wide = args.eval_crop
+        found.append(
+            f"--eval-crop {high} {wide} is larger than the frames, {height}x{width} (HxW): it cuts "
+            "nothing there"
+        )
+    return found
+
+
 def resizing(args) -> Callable | None:
     """How an image comes to --work-size; None where it stays as it is."""
     if not args.work_size:

@@ -16,7 +16,16 @@ from utils.run.dist import barrier, rank, world_size
 from utils.run.evaluation_state import EvaluationProgress
 from utils.run.setup import views_of
 
-from .common import consumers, listen, make_model, note_gaps, prepare, scoring_data, start
+from .common import (
+    consumers,
+    listen,
+    make_model,
+    note_gaps,
+    prepare,
+    scoring_data,
+    size_warnings,
+    start,
+)
 from .scoring import score
 
 RATE = 10.0  # frames a second of a video whose data set has no rate
@@ -30,6 +39,9 @@ def run(args) -> None:
     model = make_model(args, labels, device, console, complete=True)
     data = scoring_data(args, args.val_split, model)
     note_gaps(args, data, console)
+    height, width = data.videos[0].frame(0).shape[:2]
+    for warning in size_warnings(args, height, width):
+        console.warn(warning)
     savedir.acquire(folder, args)
     recipe = options.recipe(args)
     progress = EvaluationProgress(folder, recipe, args.weights, resume=args.resume)
@@ -95,4 +107,4 @@ def report(args, folder: Path, labels, results: dict, console) -> None:
     places = str(folder / "results.txt")
     if args.pictures:
         places += f" and {folder / 'pictures'}"
-    console.note(f"mIoU {100 * results['mIoU']:.2f} on {run['frames']} frames; see {places}")
+    console.note(f"mIoU {100 * results['mIoU']:.2f} % on {run['frames']} frames; see {places}")

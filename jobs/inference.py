@@ -15,7 +15,7 @@ from engine import stream
 from utils.dashboard import Dashboard
 from utils.dashboard.explorer import LastFrames, explore
 from utils.output.inference import InferenceOutput
-from utils.output.pictures import legend, save_png
+from utils.output.pictures import legend, save_png, without_ignore
 from utils.run import savedir
 from utils.run.dist import gather, rank, world_size
 from utils.run.errors import USER_ERRORS, one_line
@@ -23,7 +23,7 @@ from utils.run.evaluation_state import FinishedSources
 from utils.run.setup import views_of
 from utils.stepper import Stepper
 
-from .common import listen, make_model, prepare, resizing, start
+from .common import listen, make_model, prepare, resizing, size_warnings, start
 
 
 def run(args) -> None:
@@ -145,10 +145,13 @@ class SourceLabelling:
             # Images are decoded and resized on a thread of their own, ahead of the network.
             labelled = stream(stepper, islice(frames, args.max_frames), device=self.device)
             for frame, prediction, spent in self.console.progress(labelled, total, name):
+                if count == 0:
+                    self.tell(size_warnings(args, *frame.image.shape[:2]))
                 count += 1
                 seconds += spent
-                output.write(frame.image, frame.name, prediction.numpy())
-                self.dashboard.live(frame.name, frame.image, prediction.numpy())
+                labels = without_ignore(prediction.numpy(), len(self.labels.names))
+                output.write(frame.image, frame.name, labels)
+                self.dashboard.live(frame.name, frame.image, labels)
                 self.tell(source.notes)
                 self.stop.check()
         return count, seconds

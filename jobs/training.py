@@ -58,6 +58,21 @@ def run(args) -> None:
                 scores[name] = trainer.score(split, consume)
             recorder.end_epoch(scores)
             dashboard.epoch(epoch + 1, losses, scores)
+    tell_end(args, state, console)
+
+
+def tell_end(args, state: TrainingState, console: Console) -> None:
+    """What the training has left, and what comes next."""
+    progress = state.progress
+    weights = Path(args.savedir) / "model_best.pth.tar"
+    best = f"epoch {progress.best_epoch} of {progress.epoch} is the best"
+    if args.iouVal:
+        best += f", with mIoU {100 * progress.best:.2f} % on {args.val_split}"
+    console.note(f"{best}; its weights are {weights}, curves and log beside them")
+    console.note(
+        f"next: python main.py --eval-mode --weights {weights} --savedir {args.savedir}_eval, or "
+        f"--inference --source VIDEO --weights {weights} --savedir {args.savedir}_video"
+    )
 
 
 def begin_record(args, state: TrainingState, steps: int, *, console: Console, stop) -> Recorder:
@@ -103,9 +118,15 @@ class Trainer:
         progress = state.progress
         on_skip = self.recorder.on_skip if self.args.on_nonfinite == "skip" else None
         title = f"epoch {progress.epoch + 1}/{self.args.num_epochs}"
+        bar = self.console.progress(loader, steps, title, progress.step)
+
+        def on_step(terms: dict[str, float]) -> None:
+            self.recorder.on_step(terms)
+            self.tell_progress(bar, terms, steps)
+
         train_one_epoch(
             self.network,
-            self.console.progress(loader, steps, title, progress.step),
+            bar,
             state.optimizer,
             state.schedule,
             progress,
@@ -113,11 +134,24 @@ class Trainer:
             autocast=self.precision,
             scaler=state.scaler,
             size_rule=self.model.size_rule,
-            on_step=self.recorder.on_step,
+            on_step=on_step,
             on_skip=on_skip,
         )
         self.recorder.before_validation()
         return progress.means()
+
+    def tell_progress(self, bar, terms: dict[str, float], steps: int) -> None:
+        """Beside the bar of the epoch: the loss, and the time that is left of the whole run."""
+        if not hasattr(bar, "format_dict"):
+            return  # without tqdm, and on other ranks
+        text = f"loss {sum(terms.values()):.3f}"
+        rate = bar.format_dict["rate"]
+        if rate:
+            progress = self.state.progress
+            left = (self.args.num_epochs - progress.epoch) * steps - progress.step
+            text += f", whole run {bar.format_interval(left / rate)} left"
+        # Drawn with the bar's next update, not at once.
+        bar.set_postfix_str(text, refresh=False)
 
     def score(self, split, consume) -> dict:
         """The results of a split by the network as it is now."""

@@ -232,8 +232,12 @@ def without_effect(args: Namespace) -> set[str]:
 
 
 def values(args: Namespace) -> dict[str, Any]:
-    """The options alone, by dest, without what was derived from them."""
-    return {dest: getattr(args, dest) for dest in all_options()}
+    """The options alone, by dest, as they may be written down."""
+    found = {}
+    for dest, option in all_options().items():
+        value = getattr(args, dest)
+        found[dest] = option.masked(value) if option.masked else value
+    return found
 
 
 def network(args: Namespace) -> dict[str, Any]:

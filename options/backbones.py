@@ -14,14 +14,11 @@ SGD = {
     "weight_decay": 1e-4,
     "lr_strategy": "poly",
 }
-# How LMANet fuses on maps of many channels, as published for PSPNet101.
-WIDE = {"fusion_strategy": "sigmoid-down1"}
 # semseg's training of PSPNet: heads at ten times the encoder's rate.
-PSP = {**SGD, **WIDE, "head_lr": 10.0, "aux_weight": 0.4, "batch_size": 8, "num_epochs": 200}
+PSP = {**SGD, "head_lr": 10.0, "aux_weight": 0.4, "batch_size": 8, "num_epochs": 200}
 # mmsegmentation's schedule, on which TMANet builds.
 V1C = {
     **SGD,
-    **WIDE,
     "aux_weight": 0.4,
     "weight_decay": 5e-4,
     "lr_min": 1e-4,

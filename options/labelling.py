@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 
 from .data import validates
 from .jobs import EVALUATION, LABELLING, RUNS
 from .option import FREE, Group, Option
 from .types import SIZE, natural, path, positive, scale, share
+
+
+def without_passwords(sources: list[str]) -> list[str]:
+    """The sources as they may be written down: addresses without user and password."""
+    return [re.sub(r"(?<=://)[^/?#]*@", "", source) for source in sources]
 
 
 def refuse_stride_alone(args: Namespace) -> str | None:
@@ -96,6 +102,7 @@ INFERENCE = Group(
             nargs="+",
             default=[],
             metavar="SOURCE",
+            masked=without_passwords,
             everyday=True,
         ),
         Option(

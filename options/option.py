@@ -27,7 +27,8 @@ class Option:
     jobs: the jobs in which it acts. network: whether weights mean nothing without its value,
         so that checkpoints keep it. resume: "same" where a resumed training may not change it.
         These three are the group's where None.
-    recipe: whether it stands in args.txt. per_machine: whether ranks may differ in it.
+    recipe: whether it stands in args.txt. masked: what of a value may be written down.
+    per_machine: whether ranks may differ in it.
     everyday: whether `--help` shows it before a job is chosen.
     """
 
@@ -45,6 +46,7 @@ class Option:
     network: bool | None = None
     resume: str | None = None
     recipe: bool = True
+    masked: Callable[[Any], Any] | None = None
     per_machine: bool = False
     everyday: bool = False
 
@@ -79,6 +81,8 @@ class Option:
 
     def recipe_line(self, value: Any) -> str:
         """The same as a line of a recipe."""
+        if self.masked:
+            value = self.masked(value)
         return " ".join(map(shlex.quote, self.words(value)))
 
     def restore(self, value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from .jobs import CHECK, EVALUATION, INFERENCE, LABELLING, REPLAY, RUNS, SCORING, TRAINING
+from .jobs import CHECK, EVALUATION, INFERENCE, LABELLING, REPLAY, RUNS, SCORING
 from .option import FREE, SAME, Group, Option
 from .types import path, positive, seed, workers
 
@@ -54,9 +54,9 @@ RUN = Group(
         ),
         Option(
             "--overwrite",
-            "start anew in a --savedir that holds a checkpoint",
+            "start anew in a --savedir that holds a training or results; they are removed",
             type=bool,
-            jobs=TRAINING,
+            jobs=SCORING + INFERENCE,
             recipe=False,
         ),
         Option(

@@ -68,14 +68,15 @@ def test_a_windowed_toy_encodes_each_frame_once_when_stepped():
 def test_the_law_test_notices_a_wrong_startup_rule():
     model = toy("gaps")
     model.step = lambda frame, state, flow=None, key=None: Gaps.step(model, frame, state)
-    model.memory_entry = lambda encoded: (
-        encoded.last
-    )  # the stream forgets to project, the clip as well: still equal
+    # The stream forgets to project, the clip as well: still equal.
+    model.memory_entry = lambda encoded: encoded.last
     assert_stream_equals_clip(model)
-    read = model.read
-    model.read = lambda encoded, entries: read(
-        encoded, entries[::-1] if len(entries) == 2 else entries[:2]
-    )
+    predict = model.predict
+
+    def wrong(encoded, entries):
+        return predict(encoded, entries[::-1] if len(entries) == 2 else entries[:2])
+
+    model.predict = wrong
     model.forward = lambda clip, flows=None: Gaps.forward(model, clip)
     model.step = lambda frame, state, flow=None, key=None: (model.backbone(frame), state)
     with pytest.raises(AssertionError, match="differs"):
@@ -100,7 +101,11 @@ def test_key_frames_come_from_the_policy_and_flow_from_the_provider():
         return torch.zeros(frame.shape[0], 2, *frame.shape[-2:])
 
     stepper = Stepper(
-        model, Views(model.size_rule), torch.autocast("cpu", enabled=False), flow, FixedInterval(3)
+        model,
+        Views(model.size_rule),
+        torch.autocast("cpu", enabled=False),
+        flow=flow,
+        policy=FixedInterval(3),
     )
     frames = video(model, 7, 0, batch=1)
     for frame in frames.unbind(1):

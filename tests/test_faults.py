@@ -134,7 +134,7 @@ TABLE = [
         "nothing",
         "faults_runs: ranks_with_different_options_are_told, ranks_with_different_data_are_told, "
         "ranks_with_different_weights_are_told; ranks: "
-        "a_mistake_under_two_ranks_is_told_once_with_exit_code_2",
+        "a_user_error_under_two_ranks_is_printed_once_with_exit_code_2",
     ),
     Row(
         "a batch larger than the data set",
@@ -162,7 +162,7 @@ TABLE = [
         "faults_files: wrong_weights_are_refused_before_anything_is_written, "
         "the_exit_code_and_the_line_are_those_of_the_process; load_weights: "
         "a_bad_file_is_one_helpful_line_and_leaves_the_model_alone, "
-        "weights_for_other_classes_or_of_other_backbones_are_called_so; cli: "
+        "the_error_names_other_classes_and_other_backbones; cli: "
         "weights_that_name_other_classes_are_refused",
     ),
     Row(
@@ -189,7 +189,7 @@ TABLE = [
         "faults_files: of_a_truncated_checkpoint_the_previous_one_is_used_and_named, "
         "without_any_whole_checkpoint_nothing_begins; checkpoint: "
         "truncation_anywhere_is_noticed_and_the_previous_file_used; resume: "
-        "a_truncated_checkpoint_is_named_and_the_one_before_serves",
+        "a_truncated_checkpoint_is_named_and_the_one_before_is_used",
     ),
     Row(
         "the record of what an inference has done is damaged",

@@ -220,7 +220,7 @@ class Memory:
 def step_of_many_forms(frame, state, flow=None, key=None):
     if state is None:
         state = Memory(frame, ((frame, 2 * frame),), {"sum": frame}, False)
-    logits = frame + state.last + state.pairs[0][1] + state.table["sum"] - state.switch
+    logits = frame + state.last + state.pairs[0][1] + state.table["sum"] - int(state.switch)
     table = {"sum": state.table["sum"] / 2 + frame}
     return logits, Memory(frame / 3, ((state.last, logits),), table, True)
 

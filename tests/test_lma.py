@@ -374,7 +374,7 @@ def test_flow_teaches_the_keys_where_to_look(words):
     terms["correspondence"].backward()
     assert all(part.Key.weight.grad.abs().sum() > 0 for part in (model.kv_M_r4, model.kv_Q_r4))
     assert model.wants_flows and not network(words).wants_flows
-    model.correspondence_loss = 1.0
+    model.correspondence_weight = 1.0
     assert model.losses(clip, labels, flows)["correspondence"].item() == pytest.approx(
         2 * terms["correspondence"].item(), rel=1e-5
     )

@@ -146,8 +146,8 @@ def test_words_after_a_recipe_may_leave_its_options_without_effect(tmp_path):
             ["--num-epochs", "--save-labels", "--score-size"],
         ),
         (
-            ["--eval-mode", "--alpha", "0.1", "--overwrite", "--random-flip", "0"],
-            ["--alpha", "--overwrite", "--random-flip"],
+            ["--benchmark", "--pictures", "0", "--overwrite", "--random-flip", "0"],
+            ["--overwrite", "--pictures", "--random-flip"],
         ),
         (
             ["--training", "--dataset", "camvid", "--val-split", "test", "--flip"],

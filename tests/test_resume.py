@@ -136,7 +136,7 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_is_used(tmp_path, un
         (["--gpus", "2"], "--gpus 1"),
         (["--optimizer", "sgd"], "--optimizer adam"),
         (["--batch-size", "4"], "--batch-size 2"),
-        (["--synthetic-videos", "3", "1", "1"], "clips in the training set: 16"),
+        (["--synthetic-videos", "3", "1", "1"], "--synthetic-videos 2 1 1, not 3 1 1"),
     ],
 )
 def test_resuming_with_other_options_is_refused_and_nothing_changes(uninterrupted, words, message):

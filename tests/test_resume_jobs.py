@@ -190,5 +190,9 @@ def test_inference_skips_the_sources_that_are_done(tmp_path, weights):
     assert "one: labelled before" in done.stdout + done.stderr
     assert (tmp_path / "out" / "one_labels" / "0.png").stat().st_mtime_ns == stamp
     assert len(list((tmp_path / "out" / "two_labels").glob("*.png"))) == 3
-    anew = perform(*words)
-    assert "labelled before" not in anew.stdout + anew.stderr, "without --resume all is done again"
+    refused = call(*words)
+    assert refused.returncode == 2 and "holds a finished inference" in refused.stderr
+    (tmp_path / "out" / "one_labels" / "stale.png").touch()
+    anew = perform(*words, "--overwrite")
+    assert "labelled before" not in anew.stdout + anew.stderr
+    assert not (tmp_path / "out" / "one_labels" / "stale.png").exists(), "the older run is gone"

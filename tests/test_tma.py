@@ -167,11 +167,11 @@ def test_which_frames_are_in_memory_follows_from_the_options(line, offsets):
     "line, said",
     [
         ("--corr-size 21", "--corr-size acts with --method lma only"),
-        ("--win-size 1", "--win-size needs"),
+        ("--win-size 1", "(2), got 1"),
         ("--memory-strategy skip_01 --win-size 4", "1 + a multiple of 2"),
         ("--key-channels 0", "at least 1"),
         ("--memory-strategy random --stm-queue-size 4 --win-size 3", "draws 4 of the 2 frames"),
-        ("--align-corners", "--align-corners belongs to --backbone r50v1c or r101v1c, not to erf"),
+        ("--align-corners", "acts with --backbone r50v1c or r101v1c only, not with erf"),
         ("--method lma --key-channels 8", "--key-channels acts with --method tma only"),
     ],
 )

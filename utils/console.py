@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from typing import TextIO
 
 # Seconds between two updates of a progress bar: a file should not fill with bars.
 UPDATE_TERMINAL = 0.1
 UPDATE_FILE = 10.0
+COLUMNS_FILE = 100  # of a bar in a file; a terminal has its own width
 
 
 def get_logger() -> logging.Logger:
@@ -36,6 +39,23 @@ class _Handler(logging.StreamHandler):
             pause = tqdm.tqdm.external_write_mode(file=self.stream)
         with pause:
             super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A reader that is gone (`| head`, a closed terminal) ends the console, not the run."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, (BrokenPipeError, ValueError)):
+            super().handleError(record)
+            return
+        silence(self.stream)
+        self.setStream(open(os.devnull, "w"))
+
+
+def silence(stream: TextIO) -> None:
+    """Let a stream without a reader take what comes, for Python flushes it once more at the end."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 class Console:
@@ -83,14 +103,17 @@ class Console:
             warn_once("no progress is shown: tqdm is not installed (pip install tqdm)")
             return iterable
         interval = UPDATE_FILE
+        columns = COLUMNS_FILE
         if sys.stderr.isatty():
             interval = UPDATE_TERMINAL
+            columns = None
         return tqdm(
             iterable,
             desc=desc or None,
             total=total,
             initial=initial,
             mininterval=interval,
-            dynamic_ncols=True,
+            ncols=columns,
+            dynamic_ncols=columns is None,
             file=sys.stderr,
         )

@@ -38,7 +38,7 @@ class GraphedStep:
     ):
         """capture(compute) -> replay, outputs: by default a CUDA graph."""
         self.step = step
-        self.capture = capture or capture_graph
+        self.capture = capture_graph if capture is None else capture
         self.met: set = set()  # kinds of inputs that came once
         self.graphs: dict[Any, Graph] = {}
 

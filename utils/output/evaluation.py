@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ..run.dist import rank
-from .pictures import as_picture, comparison, legend, save_png
+from .pictures import as_picture, comparison, legend, save_png, without_ignore
 from .video import LabelWriter, VideoWriter
 
 
@@ -50,7 +50,7 @@ class EvaluationOutput:
 
     def __call__(self, labelled) -> None:
         video, _, frame = labelled.name.rpartition("/")
-        prediction = labelled.prediction.cpu().numpy()
+        prediction = without_ignore(labelled.prediction.cpu().numpy(), len(self.palette))
         # Counted over a resumed run too, so that it draws the same frames.
         drawn = self.every is not None and self.seen % self.every == 0
         self.seen += 1

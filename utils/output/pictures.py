@@ -39,6 +39,14 @@ def as_picture(frame: Tensor) -> np.ndarray:
     return levels.permute(1, 2, 0).contiguous().cpu().numpy()
 
 
+def without_ignore(prediction: np.ndarray, classes: int) -> np.ndarray:
+    """prediction (H, W) uint8 -> the same with 255 where a network has chosen "ignore".
+
+    That output is one beyond the classes: as an id in a file it would look like one more class.
+    """
+    return np.where(prediction < classes, prediction, np.uint8(IGNORE))
+
+
 def colourise(labels, palette) -> np.ndarray:
     """labels (H, W), palette (K, 3) -> (H, W, 3) uint8."""
     colours = colour_table(palette)

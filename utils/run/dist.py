@@ -34,8 +34,22 @@ def world_size() -> int:
 
 
 def launched() -> bool:
-    """Whether this process is a rank that a launcher started."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    """Whether this process is a rank that a launcher started.
+
+    Some schedulers set RANK=0 and WORLD_SIZE=1 for every job: without an address to meet at, one
+    process alone is no group. ValueError where several are to meet nowhere.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return False
+    if "MASTER_ADDR" in os.environ:
+        return True
+    ranks = os.environ["WORLD_SIZE"]
+    if ranks != "1":
+        raise ValueError(
+            f"the environment says WORLD_SIZE={ranks} but no MASTER_ADDR: start the ranks by "
+            "torchrun or --gpus, or unset RANK and WORLD_SIZE"
+        )
+    return False
 
 
 def launch(script: str, argv: Sequence[str], processes: int) -> int:

@@ -6,8 +6,12 @@ import re
 import signal
 import sys
 import time
+import traceback
+from pathlib import Path
 
 from .dist import rank
+
+ROOT = Path(__file__).resolve().parents[2]
 
 USER_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError, MemoryError, OverflowError)
 PATIENCE = 10.0  # seconds in which rank 0 tells what all ranks met
@@ -30,14 +34,33 @@ PLAIN_WORDS = {
 
 
 def one_line(error: BaseException) -> str:
-    """The text of an error in one line, in words that say what to do."""
+    """The text of an error in one line, in words that say what to do.
+
+    An error that nobody raised on purpose is a fault of the tool's: its place stands behind it.
+    """
     text = first_words(error)
     if isinstance(error, MemoryError):
         return f"there is not enough memory for this ({text}): choose smaller sizes"
     for sign, words in PLAIN_WORDS.items():
         if sign in text:
             return words.format(text=text)
-    return text
+    return text + place(error)
+
+
+def place(error: BaseException) -> str:
+    """Where in our code an error came up that is no mistake of the user's; else nothing.
+
+    What the system says (OSError) and what a `raise` of ours says is meant for the user.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(ROOT)]
+    if isinstance(error, OSError) or not ours or "DataLoader worker" in str(error):
+        return ""
+    last = frames[-1]
+    if last is ours[-1] and (last.line or "").startswith("raise"):
+        return ""
+    where = Path(ours[-1].filename).relative_to(ROOT)
+    return f" (unexpected, at {where}:{ours[-1].lineno}; STREAMSEG_DEBUG=1 shows more)"
 
 
 def first_words(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -18,17 +19,30 @@ from ..log import LOG_NAME
 from ..training.training_state import CHECKPOINT
 from .dist import barrier, rank
 
-OF_A_TRAINING = (
-    f"{CHECKPOINT}*",
-    "model_best.pth*",
-    "model-*.pth",
-    LOG_NAME,
-    "best.txt",
-    "curves.png",
-    "tensorboard",
-    "graphs *.json",
-    "images *.json",
-)
+# What a run of each job leaves, as patterns of names; --overwrite removes it.
+LEFT_BY = {
+    "training": (
+        f"{CHECKPOINT}*",
+        "model_best.pth*",
+        "model-*.pth",
+        LOG_NAME,
+        "best.txt",
+        "curves.png",
+        "tensorboard",
+        "graphs *.json",
+        "images *.json",
+    ),
+    "evaluation": ("results.json", "results.txt", "pictures", "labels", "videos", "legend.png"),
+    "inference": (
+        "inference_*_of_*.json",
+        "*_overlay.mp4",
+        "*_overlay_[0-9]*.mp4",
+        "*_side_by_side.mp4",
+        "*_side_by_side_[0-9]*.mp4",
+        "*_labels",
+        "legend.png",
+    ),
+}
 LOCK = ".lock"
 # Locks of this process and their descriptors; it has one at a time.
 held: list[tuple[Path, int]] = []
@@ -39,13 +53,15 @@ TEMPORARY = re.compile(r"\..+\.(?:(\d+)\.(?:new|old)|tmp)")
 def acquire(folder: Path, args) -> None:
     """Validate and make --savedir, once for all ranks; it belongs to this run until `release`.
 
-    What a killed run left half-written is cleared, and with --overwrite what an earlier training
-    left. ValueError / OSError say what to do; then nothing has changed.
+    What a killed run left half-written is cleared, and with --overwrite what an earlier run of the
+    same job left. ValueError / OSError say what to do; then nothing has changed.
     """
     if rank() == 0:
-        validate(folder, training=args.training, resume=args.resume, overwrite=args.overwrite)
+        validate(folder, args.job, resume=args.resume, overwrite=args.overwrite)
         lock(folder)
-        clear(folder, args.training and args.overwrite)
+        clear(folder)
+        if args.overwrite:
+            remove(folder, args.job)
     barrier()
 
 
@@ -91,16 +107,17 @@ def release() -> None:
         os.close(descriptor)
 
 
-def validate(folder: Path, *, training: bool, resume: bool, overwrite: bool) -> None:
+def validate(folder: Path, job: str, *, resume: bool, overwrite: bool) -> None:
     """Make the folder, if the run may write there and loses nothing by it."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--savedir {folder} is a file: give a folder")
-    held = holds_training(folder)
-    if training and held and not (resume or overwrite):
+    held = HOLDS.get(job, holds_nothing)(folder)
+    if held and not (resume or overwrite):
         raise ValueError(
-            f"{folder} holds a checkpoint: --resume goes on from it, --overwrite starts anew"
+            f"{folder} holds {held}: --resume goes on from it, --overwrite starts anew, or give "
+            "another --savedir"
         )
-    if training and resume and not held:
+    if job == "training" and resume and not held:
         raise FileNotFoundError(
             f"--resume: there is no {CHECKPOINT} in {folder}; leave --resume out to start"
         )
@@ -118,17 +135,49 @@ def holds_training(folder: Path) -> bool:
     return any(path.exists() for path in (folder / CHECKPOINT, folder / f"{CHECKPOINT}.previous"))
 
 
-def clear(folder: Path, everything: bool) -> None:
-    """Remove temporary files of processes that are gone; with `everything`, an earlier training's
-    files too."""
+def held_training(folder: Path) -> str:
+    return "a checkpoint" if holds_training(folder) else ""
+
+
+def held_results(folder: Path) -> str:
+    return "a finished evaluation" if (folder / "results.json").exists() else ""
+
+
+def held_labels(folder: Path) -> str:
+    """Whether an inference has labelled a source whole; each rank has a record of its own."""
+    for path in folder.glob("inference_*_of_*.json"):
+        with suppress(OSError, ValueError, AttributeError):
+            if json.loads(path.read_text()).get("finished"):
+                return "a finished inference"
+    return ""
+
+
+def holds_nothing(folder: Path) -> str:
+    """A benchmark takes a minute, and writes one file anew."""
+    return ""
+
+
+# job -> what a folder holds that the job would destroy, in words; nothing: "".
+HOLDS = {"training": held_training, "evaluation": held_results, "inference": held_labels}
+
+
+def clear(folder: Path) -> None:
+    """Remove temporary files of processes that are gone."""
     for path in folder.glob(".*"):
         # Those of a process that lives may be another run's that writes at this moment.
         match = TEMPORARY.fullmatch(path.name)
         if match and not (match[1] and alive(int(match[1]))):
             path.unlink()
-    if everything:
-        for path in (path for pattern in OF_A_TRAINING for path in folder.glob(pattern)):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def remove(folder: Path, job: str) -> None:
+    """Remove what an earlier run of a job has left."""
+    for pattern in LEFT_BY.get(job, ()):
+        for path in folder.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def remove_results(folder: Path) -> None:

@@ -125,7 +125,8 @@ class Recorder:
         # Without validation the last weights count as the best.
         better = not validated or row.val_miou > progress.best
         if better:
-            progress.best = row.val_miou
+            # Any validation of a resumed run is better than none.
+            progress.best = row.val_miou if validated else 0.0
             progress.best_epoch = row.epoch
         if rank() == 0:
             self.write(row, losses, better=better, validated=validated)
@@ -138,9 +139,9 @@ class Recorder:
             epoch=self.state.progress.epoch + 1,
             train_loss=sum(losses.values()),
             val_loss=score_of(scores, "val", "loss", missing=math.nan),
-            # An mIoU that was not measured is logged as 0.
-            train_miou=score_of(scores, "train", "mIoU", missing=0.0),
-            val_miou=score_of(scores, "val", "mIoU", missing=0.0),
+            # What was not measured is nan: 0 would be a result.
+            train_miou=score_of(scores, "train", "mIoU", missing=math.nan),
+            val_miou=score_of(scores, "val", "mIoU", missing=math.nan),
             lr=self.state.schedule.lr,
         )
 
@@ -154,7 +155,7 @@ class Recorder:
         result = "not validated, kept as the last"
         if validated:
             write_best(self.folder, self.state.progress.best_epoch, self.state.progress.best)
-            result = f"val loss {row.val_loss:.4f}, val mIoU {100 * row.val_miou:.2f}"
+            result = f"val loss {row.val_loss:.4f}, val mIoU {100 * row.val_miou:.2f} %"
             if better:
                 result += ", the best so far"
         if self.state.progress.skipped:
