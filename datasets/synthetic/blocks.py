@@ -35,7 +35,8 @@ def add_houses(scene: Scene, rng: Generator, side: int, z: Span) -> None:
     behind = strip(side, profile.walk, profile.walk + DEPTH)
     scene.ground(pavement_of(scene), behind, z, CURB)
     if rng.random() < 0.25:
-        part = (z[0], z[1] - rng.uniform(0, 15))
+        start, stop = z
+        part = (start, stop - rng.uniform(0, 15))
         railing = Surface(FENCE, rng.choice(scene.look.fences), (FENCE_LENGTH, 1.0))
         scene.along(side, railing, profile.road + 0.2, part, 1.0, bottom=CURB)
     add_row(scene, rng, side, z, line=profile.walk, gaps=(0.0, 0.0, 0.0, 3.5))
@@ -45,7 +46,9 @@ def add_yards(scene: Scene, rng: Generator, side: int, z: Span) -> None:
     """Houses that stand apart behind gardens."""
     add_lawn(scene, rng, side, z)
     line = scene.profile.walk + rng.uniform(2.5, 6)
-    add_row(scene, rng, side, (z[0] + 2, z[1] - 2), line=line, gaps=(3.0, 5.0, 8.0))
+    start, stop = z
+    built = (start + 2, stop - 2)
+    add_row(scene, rng, side, built, line=line, gaps=(3.0, 5.0, 8.0))
     add_plants(scene, rng, side, z, density=0.08, reach=5)
 
 
@@ -68,9 +71,11 @@ def add_plants(
     scene: Scene, rng: Generator, side: int, z: Span, *, density: float, reach: float
 ) -> None:
     """Trees and bushes up to `reach` metres behind the sidewalk, `density` a metre of street."""
-    for _ in range(rng.poisson((z[1] - z[0]) * density)):
+    start, stop = z
+    count = rng.poisson((stop - start) * density)
+    for _ in range(count):
         x = side * (scene.profile.walk + rng.uniform(1, reach))
-        add_plant(scene, rng, x, rng.uniform(*z))
+        add_plant(scene, rng, x, rng.uniform(start, stop))
 
 
 def add_fence(scene: Scene, rng: Generator, side: int, z: Span, height: float) -> None:
@@ -84,7 +89,8 @@ def add_hedge(scene: Scene, rng: Generator, side: int, z: Span, height: float) -
     hedge = Surface(VEGETATION, scene.look.hedge)
     x = scene.profile.walk + 0.4
     for near in np.arange(start, stop - 4, 3.4):
-        scene.along(side, hedge, x, (near, near + 4.4), height + 0.3, bottom=CURB)
+        piece = (near, near + 4.4)
+        scene.along(side, hedge, x, piece, height + 0.3, bottom=CURB)
 
 
 def add_nothing(scene: Scene, rng: Generator, side: int, z: Span, height: float) -> None:

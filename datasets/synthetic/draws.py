@@ -1,6 +1,7 @@
 """Random draws that several parts of the synthetic world share.
 
-A video is a function of its seed: adding, removing or reordering a draw changes every video that is drawn after it.
+A video is a function of its seed: adding, removing or reordering a draw changes what is drawn after
+it from the same generator.
 """
 
 from __future__ import annotations

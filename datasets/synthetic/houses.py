@@ -45,7 +45,9 @@ def add_house(scene: Scene, rng: Generator, side: int, z: Span, line: float) -> 
     kind = int(rng.integers(len(look.floors)))
     width = min(BAY_WIDTH * int(rng.integers(3, 8)), stop - start)
     height = STOREY * look.floors[kind]
-    house = House(side, line, (start, start + width), rng.uniform(7, 12))
+    end = start + width
+    depth = rng.uniform(7, 12)
+    house = House(side, line, (start, end), depth)
 
     front = look.facades[side][kind]
     wall = Surface(BUILDING, front, (look.width(front), height))
@@ -53,10 +55,10 @@ def add_house(scene: Scene, rng: Generator, side: int, z: Span, line: float) -> 
     # the wall that faces the camera is lit like the fronts of the other side
     flank = look.facades[-side][kind]
     wall = Surface(BUILDING, flank, (look.width(flank), height))
-    scene.upright(wall, house.middle, start, (house.depth, height), bottom=CURB)
+    scene.upright(wall, house.middle, start, (depth, height), bottom=CURB)
     if rng.random() < 0.6:
         add_pitched_roof(scene, rng, house, height + CURB)
-    return house.z[1]
+    return end
 
 
 def add_pitched_roof(scene: Scene, rng: Generator, house: House, eaves: float) -> None:
@@ -67,10 +69,13 @@ def add_pitched_roof(scene: Scene, rng: Generator, house: House, eaves: float) -
     side = house.side
     rise = rng.uniform(0.3, 0.45) * house.depth
     slope = float(np.hypot(rise, house.depth / 2))  # metres from ridge to eaves
-    down = np.array([-side * house.depth / 2, rise, 0]) / slope
+    near, far = house.z
+    across = -side * house.depth / 2  # from the ridge to the street
+    down = np.array([across, rise, 0]) / slope
     ridge = (house.middle, -eaves - rise, left_end(side, house.z))
-    length = house.z[1] - house.z[0]
+    length = far - near
     tiles = Surface(BUILDING, scene.look.roofs[side], (4, 4))
     scene.add(tiles, ridge, (-side * Z, down), (length, slope))
     gable = Surface(BUILDING, scene.look.gables[side])
-    scene.upright(gable, house.middle, house.z[0], (house.depth, rise), bottom=eaves)
+    size = (house.depth, rise)
+    scene.upright(gable, house.middle, near, size, bottom=eaves)

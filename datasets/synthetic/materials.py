@@ -1,4 +1,7 @@
-"""What the things in one synthetic video look like: its textures, all graded by the same light and camera."""
+"""What the things in one synthetic video look like.
+
+Its textures are all graded by the same light and camera.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,11 @@ class SignLook(NamedTuple):
 
 
 class Materials:
-    """`all`: the textures; every other attribute is an index into it, or several, by what they cover.
+    """The textures of one video, `all`.
 
-    `facades`, `roofs` and `gables` are dicts by side of the street, -1 or 1.
+    Most other attributes are indices into it, named by what they cover: `asphalt`, `crowns` and so
+    on. `facades`, `roofs` and `gables` are dicts by side of the street, -1 or 1; `floors` are the
+    numbers of floors of the facades.
     """
 
     def __init__(self, rng: Generator, road: float, bays: bool):
@@ -43,8 +48,10 @@ class Materials:
         self.add_plants(rng)
         self.poles = [self.add(metalwork.pole(rng)) for _ in range(2)]
         self.fences = [self.add(metalwork.fence(rng), wrap=True) for _ in range(2)]
-        self.signs = [SignLook(kind, self.add(signs.sign(rng, kind))) for kind in signs.SIGNS]
-        self.second_sign = self.signs[signs.SIGNS.index(signs.ARROW)].texture
+        self.signs = [self.add_sign(kind, rng) for kind in signs.SIGNS]
+        # the small one that may hang below another
+        arrow = signs.SIGNS.index(signs.ARROW)
+        self.second_sign = self.signs[arrow].texture
         self.people = [self.add(people.person(rng)) for _ in range(7)]
         self.cars = [self.add_car(cars.car(rng)) for _ in range(5)]
 
@@ -55,7 +62,7 @@ class Materials:
         return len(self.all) - 1
 
     def add_ground(self, rng: Generator, road: float, bays: bool) -> None:
-        """The road in light and shade, crossroads, shadows of cars, sidewalk, grass; and the sky."""
+        """The road in light and shade, crossroads, shadows of cars, sidewalk, grass; the sky."""
         asphalt = ground.road(rng, 2 * road, bays)
         self.asphalt = self.add(asphalt, wrap=True)
         shade = rng.uniform(0.45, 0.8)
@@ -63,7 +70,8 @@ class Materials:
         self.shaded = self.add(shaded.astype(np.uint8), wrap=True)
         # the part of a road left of its markings
         self.crossroad = self.add(ground.road(rng, 4, False)[:, :30], wrap=True)
-        self.shadow = self.add(paint((38, 38, 42), 1 + 0.05 * noise(rng, (32, 32))))
+        dim = 1 + 0.05 * noise(rng, (32, 32))
+        self.shadow = self.add(paint((38, 38, 42), dim))
         self.pavement = self.add(ground.pavement(rng), wrap=True)
         self.grass = self.add(ground.grass(rng), wrap=True)
         self.sky = self.add(ground.sky(rng))
@@ -77,11 +85,13 @@ class Materials:
             self.facades[side] = [self.add(picture, wrap=True) for picture in pictures]
         self.roofs = {}
         for side in (-1, 1):
-            self.roofs[side] = self.add(buildings.roof(rng, shade[side]), wrap=True)
+            roof = buildings.roof(rng, shade[side])
+            self.roofs[side] = self.add(roof, wrap=True)
         self.gables = {}
         for side in (-1, 1):
             # a gable faces along the street, as flanks do: lit like the other side's fronts
-            self.gables[side] = self.add(buildings.gable(rng, shade[-side]))
+            gable = buildings.gable(rng, shade[-side])
+            self.gables[side] = self.add(gable)
 
     def add_plants(self, rng: Generator) -> None:
         """Four crowns and a hedge of similar green, and bark."""
@@ -90,10 +100,16 @@ class Materials:
         for _ in range(4):
             ragged = rng.uniform(1.0, 2.4)
             colour = green * rng.uniform(0.75, 1.25, 3)
-            self.crowns.append(self.add(plants.leaves(rng, (160, 160), ragged, colour)))
+            crown = plants.leaves(rng, (160, 160), ragged, colour)
+            self.crowns.append(self.add(crown))
         colour = green * rng.uniform(0.7, 1.1)
-        self.hedge = self.add(plants.leaves(rng, (48, 192), 1.2, colour))
+        hedge = plants.leaves(rng, (48, 192), 1.2, colour)
+        self.hedge = self.add(hedge)
         self.bark = self.add(plants.bark(rng))
+
+    def add_sign(self, kind: signs.SignKind, rng: Generator) -> SignLook:
+        picture = signs.sign(rng, kind)
+        return SignLook(kind, self.add(picture))
 
     def add_car(self, model: cars.CarModel) -> CarLook:
         faces = [self.add(face) for face in model.faces]
@@ -107,7 +123,10 @@ class Materials:
 
 
 def grading(rng: Generator) -> np.ndarray:
-    """What this video's light and camera make of colours: a table (256, 1, 4) for RGBA, alpha unchanged."""
+    """What this video's light and camera make of colours.
+
+    A table (256, 1, 4) uint8 for RGBA, as OpenCV's LUT takes it; alpha stays as it is.
+    """
     brightness = rng.uniform(0.72, 1.08)
     gain = brightness * rng.uniform([0.94, 0.97, 0.92], [1.06, 1.02, 1.07])  # (3,)
     gamma = rng.uniform(0.8, 1.25)

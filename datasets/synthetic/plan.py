@@ -76,14 +76,14 @@ def plan(
     to_plane (M, 3, 3); corners (M, 4, 3); patches (M,): their numbers among the N.
     """
     bands = cut(corners)
-    x, y, z = np.moveaxis(bands.outline, 2, 0)  # each (J, 6)
-    x = x / z
-    y = y / z
-    limit = np.array([size[1], size[0]])
-    start = np.ceil(np.stack([x.min(1), y.min(1)], 1)).clip(0, limit)  # (J, 2)
-    stop = (np.floor(np.stack([x.max(1), y.max(1)], 1)) + 1).clip(0, limit)
-    centre = np.stack([x.mean(1), y.mean(1)], 1)
-    nearest = z.min(1)
+    depth = bands.outline[..., 2]  # (J, 6)
+    pixels = bands.outline[..., :2] / depth[..., None]  # (J, 6, 2)
+    height, width = size
+    limit = (width, height)
+    start = np.ceil(pixels.min(1)).clip(0, limit)  # (J, 2)
+    stop = np.floor(pixels.max(1)) + 1
+    stop = stop.clip(0, limit)
+    nearest = depth.min(1)
     inverse = 1 / np.stack([nearest, bands.far, bands.near], 1)
 
     # pieces that cover a pixel, nearest first: later ones are often hidden and cost little
@@ -96,7 +96,8 @@ def plan(
     maps = to_plane[which]
 
     # the texture's level is chosen at the middle of the piece, or where it enters the frame
-    centre = centre[kept].clip(start, stop - 1)
+    centre = pixels.mean(1)[kept]
+    centre = centre.clip(start, stop - 1)
     level, texels = texture_maps(maps, centre, start, patch, surfaces)
     pieces_of = np.bincount(bands.which, minlength=len(corners))
     return Plan(
@@ -115,8 +116,10 @@ def edges_of(maps: np.ndarray, extent: np.ndarray) -> np.ndarray:
     a, b, inverse = np.moveaxis(maps, 1, 0)  # each (J, 3)
     width, height = extent.T[..., None]  # each (J, 1)
     # 0 <= a <= width and 0 <= b <= height, all times the inverse depth
-    edges = [a, width * inverse - a, b, height * inverse - b, inverse]
-    return np.stack(edges, 1).astype(np.float32)
+    right = width * inverse - a
+    bottom = height * inverse - b
+    edges = np.stack([a, right, b, bottom, inverse], 1)
+    return edges.astype(np.float32)
 
 
 def cut(corners: np.ndarray) -> Bands:
@@ -141,14 +144,16 @@ def cut(corners: np.ndarray) -> Bands:
 
 def cut_patch(which: int, corners: np.ndarray, first: float, last: float) -> Iterator[Piece]:
     """The pieces of one patch (4, 3) from depth `first` to `last`, in bands of equal ratio."""
-    count = max(int(np.ceil(np.log(last / first) / np.log(BAND))), 1)
+    count = np.log(last / first) / np.log(BAND)
+    count = max(int(np.ceil(count)), 1)
     limits = np.geomspace(first, last, count + 1)
     points = corners.tolist()
     for near, far in zip(limits, limits[1:], strict=False):
         outline = clip(points, near, far)
         if outline:
             # a rectangle between two planes has at most six corners; the last repeats up to six
-            yield Piece(which, (outline + outline[-1:] * 6)[:6], near, far)
+            filled = outline + outline[-1:] * 6
+            yield Piece(which, filled[:6], near, far)
 
 
 def clip(points: Corners, low: float, high: float) -> Corners:
@@ -188,20 +193,25 @@ def texture_maps(
     place = place[:, :2] / place[:, 2:]  # metres on the patch
 
     # derivative of (a, b) by the pixel: the larger of the steps to the right and down
-    step = np.abs(maps[:, :2, :2] - place[..., None] * maps[:, 2:, :2])  # (J, 2, 2)
+    of_numerator = maps[:, :2, :2]  # (J, 2, 2)
+    of_denominator = maps[:, 2:, :2]  # (J, 1, 2)
+    step = np.abs(of_numerator - place[..., None] * of_denominator)
     step = step.max(2) / inverse[:, None]  # (J, 2) metres a pixel
     pixels = surfaces.pixels[patch]
     tile = surfaces.tile[patch]
-    level = np.log2((step * pixels / tile).clip(1)).round().astype(int)
-    level = np.minimum(level, np.log2(pixels).astype(int))
+    shrunk = (step * pixels / tile).clip(1)  # (J, 2) texels a pixel
+    level = np.log2(shrunk).round().astype(int)
+    smallest = np.log2(pixels).astype(int)
+    level = np.minimum(level, smallest)
     pixels = pixels >> level
 
-    # a repeating texture is read near its origin: far from it, OpenCV's coordinates run out of
-    # digits
+    # a repeating texture is read near its origin: far from it, OpenCV's coordinates lose digits
     wrap = surfaces.wrap[patch][:, None]
     tiles = np.where(wrap, np.floor(place / tile), 0)
     texels = np.zeros((len(maps), 3, 3))
-    texels[:, 0, 0], texels[:, 1, 1] = (pixels / tile).T
+    scale = pixels / tile
+    texels[:, 0, 0] = scale[:, 0]
+    texels[:, 1, 1] = scale[:, 1]
     # half a pixel: texels are counted from the centre of the first, metres from its edge
     texels[:, :2, 2] = -0.5 - tiles * pixels
     texels[:, 2, 2] = 1

@@ -97,7 +97,9 @@ def draw_piece(cv2: ModuleType, frame: Frame, piece: Piece, texture: Texture) ->
         return  # wholly behind what is drawn
 
     by_x, by_y, constant = piece.edges  # each (5, 1, 1)
-    edges = by_x * frame.x[left:right] + (by_y * frame.y[top:bottom] + constant)  # (5, h, w)
+    of_column = by_x * frame.x[left:right]  # (5, 1, w)
+    of_row = by_y * frame.y[top:bottom] + constant  # (5, h, 1)
+    edges = of_column + of_row  # (5, h, w)
     inverse = edges[4]
     mask = inverse > before
     mask &= edges[:4].min(0) >= 0
@@ -117,7 +119,7 @@ def draw_piece(cv2: ModuleType, frame: Frame, piece: Piece, texture: Texture) ->
 def read_texture(
     cv2: ModuleType, texture: Texture, piece: Piece, size: tuple[int, int]
 ) -> np.ndarray:
-    """The texture as the piece's box shows it: (h, w, 4) uint8; size: (w, h), as OpenCV takes it."""
+    """The texture as the piece's box shows it: (h, w, 4) uint8; size: (w, h), for OpenCV."""
     border = cv2.BORDER_REPLICATE
     if texture.wrap:
         border = cv2.BORDER_WRAP
@@ -138,7 +140,13 @@ def draw_sky(
     picture = texture.level(0, 0)
     height, width = picture.shape[:2]
     scale = width / SKY_SPAN
-    place = np.array([[scale, 0, width / 2], [0, scale, HORIZON * height], [0, 0, 1]])
+    middle = width / 2
+    horizon = HORIZON * height
+    # fmt: off
+    place = np.array([[scale, 0, middle],
+                      [0, scale, horizon],
+                      [0, 0, 1]])
+    # fmt: on
     colour = cv2.warpPerspective(
         picture,
         place @ to_direction,

@@ -43,13 +43,23 @@ class Ride(NamedTuple):
     def pose(self, time: float) -> tuple[np.ndarray, np.ndarray]:
         """World-to-camera rotation (3, 3) and position (3,) at `time` seconds."""
         amplitude, frequency, phase = self.sway.T
-        x, y, yaw, pitch, roll = amplitude * np.sin(frequency * time + phase)
+        wave = np.sin(frequency * time + phase)
+        x, y, yaw, pitch, roll = amplitude * wave
         angles = (self.yaw + yaw, self.pitch + pitch, roll)
         cos_yaw, cos_pitch, cos_roll = np.cos(angles)
         sin_yaw, sin_pitch, sin_roll = np.sin(angles)
-        turn = np.array([[cos_yaw, 0, -sin_yaw], [0, 1, 0], [sin_yaw, 0, cos_yaw]])
-        nod = np.array([[1, 0, 0], [0, cos_pitch, sin_pitch], [0, -sin_pitch, cos_pitch]])
-        tilt = np.array([[cos_roll, sin_roll, 0], [-sin_roll, cos_roll, 0], [0, 0, 1]])
-        # minus: Y points down
-        position = np.array([self.lane + x, y - self.height, self.speed * time])
-        return tilt @ nod @ turn, position
+        # fmt: off
+        turn = np.array([[cos_yaw, 0, -sin_yaw],
+                         [0, 1, 0],
+                         [sin_yaw, 0, cos_yaw]])
+        nod = np.array([[1, 0, 0],
+                        [0, cos_pitch, sin_pitch],
+                        [0, -sin_pitch, cos_pitch]])
+        tilt = np.array([[cos_roll, sin_roll, 0],
+                         [-sin_roll, cos_roll, 0],
+                         [0, 0, 1]])
+        # fmt: on
+        x = self.lane + x
+        y = y - self.height  # Y points down
+        z = self.speed * time
+        return tilt @ nod @ turn, np.array([x, y, z])

@@ -32,7 +32,8 @@ def add_tree(scene: Scene, rng: Generator, x: float, z: float) -> None:
     trunk = rng.uniform(1.6, 2.8)  # metres below the crown
     bark = Surface(VEGETATION, scene.look.bark)
     # the trunk goes on into the crown, whose outline is ragged
-    scene.upright(bark, x, z, (rng.uniform(0.2, 0.45), trunk + 1.5))
+    thickness = rng.uniform(0.2, 0.45)
+    scene.upright(bark, x, z, (thickness, trunk + 1.5))
     for layer in range(2):
         layer_width = width * rng.uniform(0.75, 1.1)
         layer_height = (height - trunk) * rng.uniform(0.75, 1.05)
@@ -51,9 +52,11 @@ def add_lamp(scene: Scene, rng: Generator, x: float, z: float, side: int) -> Non
     scene.upright(metal, x, z, (width, height))
     if rng.random() < 0.6:
         arm = rng.uniform(0.8, 2)
-        scene.upright(metal, x - side * arm / 2, z, (arm, 0.1), bottom=height - 0.1)
+        middle = x - side * arm / 2
+        end = x - side * arm
+        scene.upright(metal, middle, z, (arm, 0.1), bottom=height - 0.1)
         # a little nearer than the arm, which would hide it otherwise
-        scene.upright(metal, x - side * arm, z - 0.02, (0.5, 0.18), bottom=height - 0.12)
+        scene.upright(metal, end, z - 0.02, (0.5, 0.18), bottom=height - 0.12)
 
 
 def add_sign(scene: Scene, rng: Generator, x: float, z: float) -> None:
@@ -68,7 +71,8 @@ def add_sign(scene: Scene, rng: Generator, x: float, z: float) -> None:
     # signs hang before their post
     before = z - 0.05
     plate = Surface(SIGN, sign.texture)
-    scene.upright(plate, x, before, (width, width * sign.kind.aspect), bottom=bottom)
+    height = width * sign.kind.aspect
+    scene.upright(plate, x, before, (width, height), bottom=bottom)
     second = rng.random() < 0.25
     if second and sign.kind.has_second:
         small = Surface(SIGN, look.second_sign)

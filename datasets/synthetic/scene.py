@@ -1,8 +1,8 @@
 """The scene of a synthetic video: flat textured patches in 3-D, and the ways to add them.
 
-Metres; X right, Y down, Z along the street; the road is the plane Y = 0 and its middle is X = 0. A patch is seen from
-one side, where u x v points away from the viewer. Everything moves at constant velocity or not at all.
-`side` is -1 for the left half of the street and 1 for the right half.
+Metres; X right, Y down, Z along the street; the road is the plane Y = 0 and its middle is X = 0.
+A patch is seen from one side, where u x v points away from the viewer. Everything moves at constant
+velocity or not at all. `side` is -1 for the left half of the street and 1 for the right half.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Surface(NamedTuple):
 class Patch(NamedTuple):
     """A rectangle in space: origin + a * u + b * v for a, b in [0, size].
 
-    The texture repeats every `tile` metres. Vectors are (3,), size and tile are (along u, along v) in metres.
+    The texture repeats every `tile` metres. Vectors are (3,); size and tile are (along u, along v)
+    in metres.
     """
 
     origin: np.ndarray
@@ -49,7 +50,7 @@ class Patch(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """The cross-section of a street, the same on both sides: distances from its middle in metres."""
+    """The cross-section of a street, the same on both sides: metres from its middle."""
 
     road: float  # half width of the road, parking bays included
     verge: float  # width of the strip of grass beside the road, or 0
@@ -78,9 +79,10 @@ class Profile(NamedTuple):
 
 
 class Scene:
-    """What is in one video: `patches`, their `look`, the street's `profile` and the camera's `ride`.
+    """What is in one video.
 
-    end: Z in metres up to which the street is built.
+    `patches` and the textures on them, `look`; the street's cross-section `profile`; the camera's
+    `ride`; `end`, the Z in metres up to which the street is built.
     """
 
     def __init__(self, rng: Generator, ride_rng: Generator, duration: float):
@@ -111,8 +113,10 @@ class Scene:
         self, surface: Surface, x: Span, z: Span, height: float, *, velocity: np.ndarray = STILL
     ) -> None:
         """A level rectangle, `height` above the road."""
-        size = (x[1] - x[0], z[1] - z[0])
-        self.add(surface, (x[0], -height, z[1]), (X, -Z), size, velocity=velocity)
+        left, right = x
+        near, far = z
+        size = (right - left, far - near)
+        self.add(surface, (left, -height, far), (X, -Z), size, velocity=velocity)
 
     def upright(
         self,
@@ -136,8 +140,10 @@ class Scene:
         self, side: int, surface: Surface, x: float, z: Span, height: float, *, bottom: float = 0
     ) -> None:
         """A wall along the street that faces the road, `x` from its middle."""
+        near, far = z
         corner = (side * x, -bottom - height, left_end(side, z))
-        self.add(surface, corner, (-side * Z, Y), (z[1] - z[0], height))
+        axes = (-side * Z, Y)
+        self.add(surface, corner, axes, (far - near, height))
 
 
 def left_end(side: int, z: Span) -> float:

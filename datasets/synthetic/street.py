@@ -21,8 +21,12 @@ class Street(Scene):
 
     def __init__(self, seed: int, duration: float):
         """duration: seconds of the video, which decide how far the street goes."""
-        # a generator each, so that a change to one part leaves the others as they are
-        look, place, ride, moving, light = (np.random.default_rng((seed, k)) for k in range(5))
+        # a generator for each part: a change to one leaves the others as they are
+        look = np.random.default_rng((seed, 0))
+        place = np.random.default_rng((seed, 1))
+        ride = np.random.default_rng((seed, 2))
+        moving = np.random.default_rng((seed, 3))
+        light = np.random.default_rng((seed, 4))
         super().__init__(look, ride, duration)
         self.lay_ground()
         self.cast_shadows(light)

@@ -44,7 +44,8 @@ def add_car_ahead(scene: Scene, rng: Generator, duration: float) -> None:
     extra = rng.uniform(-0.8, 1.5)  # m/s
     # the camera comes no nearer to it than 7 m
     slowest = (7 - gap) / max(duration, 60)
-    add_car(scene, rng, ride.lane, gap, heading=1, speed=ride.speed + max(extra, slowest))
+    speed = ride.speed + max(extra, slowest)
+    add_car(scene, rng, ride.lane, gap, heading=1, speed=speed)
 
 
 def add_person(scene: Scene, rng: Generator, z: float) -> None:
@@ -62,7 +63,8 @@ def add_person(scene: Scene, rng: Generator, z: float) -> None:
         x = ride.lane + side * rng.uniform(1.8, 7)
         velocity = X * rng.choice([-1, 1]) * rng.uniform(0.7, 1.5)
     # where the person is at time 0, to be at (x, z) when the camera is
-    start = np.array([x, 0, z]) - velocity * z / ride.speed
+    meeting = np.array([x, 0, z])
+    start = meeting - velocity * z / ride.speed
     if rng.random() < 0.85:
         height = rng.uniform(1.5, 1.95)
     else:
@@ -72,7 +74,8 @@ def add_person(scene: Scene, rng: Generator, z: float) -> None:
         bottom = CURB
     picture = Surface(PERSON, rng.choice(scene.look.people))
     size = (height / 2, height)
-    scene.upright(picture, start[0], start[2], size, bottom=bottom, velocity=velocity)
+    x, _, z = start
+    scene.upright(picture, x, z, size, bottom=bottom, velocity=velocity)
 
 
 def add_car(

@@ -71,7 +71,8 @@ class World:
         self.normal = np.cross(self.u, self.v)  # away from the viewer
         self.surfaces = surfaces_of(patches, self.street.look.all)
         self.spread = self.corner_offsets()
-        self.classes = np.array([SKY] + [patch.label for patch in patches], np.uint8)  # by id
+        labels = [patch.label for patch in patches]
+        self.classes = np.array([SKY, *labels], np.uint8)  # by id: 0 is the sky
         self.frames: OrderedDict[int, Rendered] = OrderedDict()
 
     def corner_offsets(self) -> np.ndarray:
@@ -129,11 +130,12 @@ class World:
         right = np.ceil(x - slack)
         top = np.floor(y + slack)
         bottom = np.ceil(y - slack)
-        hidden = (left < 0) | (top < 0) | (right > width - 1) | (bottom > height - 1)
-        columns = [column.clip(0, width - 1).astype(np.intp) for column in (left, right)]
-        rows = [row.clip(0, height - 1).astype(np.intp) for row in (top, bottom)]
-        for row in rows:
-            for column in columns:
+        hidden = (left < 0) | (top < 0)
+        hidden |= (right > width - 1) | (bottom > height - 1)
+        for y in (top, bottom):
+            row = y.clip(0, height - 1).astype(np.intp)
+            for x in (left, right):
+                column = x.clip(0, width - 1).astype(np.intp)
                 hidden |= other[row, column] != ids
         return hidden
 
@@ -153,19 +155,29 @@ class World:
         focal = self.street.ride.focal * max(width, height)
         middle = (width - 1) / 2
         horizon = HORIZON * (height - 1)
-        project = np.array([[focal, 0, middle], [0, focal, horizon], [0, 0, 1]])
+        # fmt: off
+        project = np.array([[focal, 0, middle],
+                            [0, focal, horizon],
+                            [0, 0, 1]])
+        # fmt: on
         return View(project, rotation, position)
+
+    def origins(self, t: int) -> np.ndarray:
+        """(N, 3): where the patches are at frame t."""
+        return self.origin + self.velocity * (t / self.fps)
 
     def plane_to_pixels(self, ids: np.ndarray, t: int) -> np.ndarray:
         """(N, 3, 3): from (a, b, 1) on the planes of N patches to depth * (x, y, 1) in frame t.
 
-        (a, b) are metres along u and v. For the sky, whose id is 0, from a direction in the world to
-        (x, y, 1) times its forward part.
+        (a, b) are metres along u and v. For the sky, whose id is 0, from a direction in the world
+        to (x, y, 1) times its forward part.
         """
         project, rotation, position = self.view(t)
         patch = np.asarray(ids) - 1
-        offset = self.origin[patch] + self.velocity[patch] * (t / self.fps) - position
-        maps = project @ rotation @ np.stack([self.u[patch], self.v[patch], offset], 2)
+        origin = self.origins(t)[patch] - position
+        # (a, b, 1) on the plane -> the vector from the camera to that point
+        plane = np.stack([self.u[patch], self.v[patch], origin], 2)
+        maps = project @ rotation @ plane
         maps[patch < 0] = project @ rotation
         return maps
 
@@ -189,16 +201,18 @@ class World:
         todo = plan(to_plane, corners, patches, self.surfaces, self.size)
         image, ids = draw(todo, look.all, self.surfaces, self.size)
         project, rotation, _ = self.view(t)
-        draw_sky(image, ids, np.linalg.inv(project @ rotation), look.all[look.sky])
+        to_direction = np.linalg.inv(project @ rotation)
+        draw_sky(image, ids, to_direction, look.all[look.sky])
         rgb = np.ascontiguousarray(image[..., :3])
         return Rendered(rgb, ids)
 
     def visible(self, t: int) -> tuple[np.ndarray, np.ndarray]:
         """Patches that may show in frame t: index (M,), corners (M, 4, 3) as depth * (x, y, 1)."""
         project, rotation, position = self.view(t)
-        offset = self.origin + self.velocity * (t / self.fps) - position
+        offset = self.origins(t) - position
         facing = np.flatnonzero((self.normal * offset).sum(1) > 1e-6)
-        corners = (offset[facing, None] + self.spread[facing]) @ (project @ rotation).T
+        corners = offset[facing, None] + self.spread[facing]  # (M, 4, 3), from the camera
+        corners = corners @ (project @ rotation).T
         x, y, z = np.moveaxis(corners, 2, 0)  # each (M, 4)
         height, width = self.size
         # not all corners behind the same edge of the image; times the depth, which may be 0
@@ -223,11 +237,17 @@ def surfaces_of(patches: list[Patch], textures: list[Texture]) -> Surfaces:
 
 def move_pixels(maps: np.ndarray) -> np.ndarray:
     """A homography (9, H, W) for each pixel -> how far it moves the pixel: (2, H, W) float32."""
-    m = maps
-    x = np.arange(m.shape[2], dtype=np.float64)
-    y = np.arange(m.shape[1], dtype=np.float64)[:, None]
+    height, width = maps.shape[1:]
+    x = np.arange(width, dtype=np.float64)
+    y = np.arange(height, dtype=np.float64)[:, None]
+
+    def apply_row(row: int) -> np.ndarray:
+        by_x, by_y, constant = maps[3 * row : 3 * row + 3]  # each (H, W)
+        return by_x * x + by_y * y + constant
+
     # at least a little before the camera: points behind it go far outside
-    depth = np.maximum(m[6] * x + m[7] * y + m[8], 1e-6)
-    moved_x = (m[0] * x + m[1] * y + m[2]) / depth - x
-    moved_y = (m[3] * x + m[4] * y + m[5]) / depth - y
-    return np.stack([moved_x, moved_y]).clip(-LIMIT, LIMIT).astype(np.float32)
+    depth = np.maximum(apply_row(2), 1e-6)
+    moved_x = apply_row(0) / depth - x
+    moved_y = apply_row(1) / depth - y
+    moved = np.stack([moved_x, moved_y])
+    return moved.clip(-LIMIT, LIMIT).astype(np.float32)

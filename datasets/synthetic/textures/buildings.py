@@ -1,4 +1,7 @@
-"""Textures of houses. `shade`: brightness of the side of the street that a wall or roof looks to, 1 in the light."""
+"""Textures of houses.
+
+`shade` is how bright a wall or roof is lit, 1 on the lit side of the street.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ SILL = 60  # pixels from the storey's top to the lower edge of a shop window
 
 
 def facade(rng: Generator, floors: int, shade: float) -> np.ndarray:
-    """Wall with windows: two to four bays of 2.5 m, `floors` of 3.2 m, FACADE_SCALE pixels a metre."""
+    """Wall with windows, FACADE_SCALE pixels a metre.
+
+    Two to four bays of 2.5 m, `floors` of 3.2 m.
+    """
     bays = int(rng.integers(2, 5))
     shape = (floors * STOREY, bays * BAY)
     colour = wall_colour(rng) * shade
@@ -58,20 +64,24 @@ def wall_colour(rng: Generator) -> np.ndarray:
     """(3,): plaster, brick, concrete or a painted front."""
     kind = rng.integers(4)
     if kind == 0:  # plaster
-        return np.array([rng.uniform(185, 225), rng.uniform(170, 205), rng.uniform(130, 180)])
+        return rng.uniform([185, 170, 130], [225, 205, 180])
     if kind == 1:  # brick
-        return np.array([rng.uniform(125, 170), rng.uniform(75, 100), rng.uniform(60, 85)])
+        return rng.uniform([125, 75, 60], [170, 100, 85])
     if kind == 2:  # concrete
         return np.array(grey(rng, 110, 185))
-    # any paint, but no garish one: its channels share the first part
-    return 0.6 * rng.uniform(95, 215) + 0.4 * rng.uniform(80, 215, 3)
+    # paint of any colour, but no garish one: its channels share the larger part
+    shared = rng.uniform(95, 215)
+    return 0.6 * shared + 0.4 * rng.uniform(80, 215, 3)
 
 
 def window(rng: Generator, height: int, width: int, shade: float) -> np.ndarray:
-    """(height, width, 3): a dark or sky-reflecting pane with a bar in the middle, at times a curtain."""
-    down = np.linspace(1.25, 0.75, height)[:, None, None]  # brighter above
-    glass = rng.uniform(30, 110) * np.array([0.92, 1.0, rng.uniform(1.0, 1.25)])
-    pane = glass * down * np.ones((1, width, 1)) * (0.5 + 0.5 * shade)
+    """(height, width, 3): a dark or sky-reflecting pane with an upright bar, at times a curtain."""
+    light = np.linspace(1.25, 0.75, height)[:, None, None]  # brighter above
+    brightness = rng.uniform(30, 110)
+    tint = np.array([0.92, 1.0, rng.uniform(1.0, 1.25)])
+    across = np.ones((1, width, 1))
+    pane = brightness * tint * light * across  # (height, width, 3)
+    pane *= 0.5 + 0.5 * shade
     if rng.random() < 0.35:  # curtain
         cloth = rng.uniform(130, 210) * shade
         length = int(height * rng.uniform(0.2, 0.8))

@@ -13,18 +13,23 @@ Point = tuple[float, float]
 
 
 class Canvas:
-    """Filled shapes on an RGBA picture; coordinates are (x, y) in fractions of its width and height."""
+    """Filled shapes on an RGBA picture.
+
+    Coordinates are (x, y) in fractions of its width and height.
+    """
 
     def __init__(self, height: int, width: int, colour: Colour):
-        """height, width: pixels of the finished picture; colour: of what lies beyond the outline."""
-        self.picture = np.zeros((height * FINE, width * FINE, 4), np.uint8)
+        """height, width: pixels of the finished picture; colour: beyond the outline."""
+        shape = (height * FINE, width * FINE, 4)
+        self.picture = np.zeros(shape, np.uint8)
         # transparent, but in the thing's colour: interpolation at the outline mixes it in
         self.picture[..., :3] = np.clip(colour, 0, 255)
 
     def pixels(self, points: object) -> np.ndarray:
         """Points (..., 2) in fractions -> int32 pixels."""
         height, width = self.picture.shape[:2]
-        return np.round(np.asarray(points, float) * (width, height)).astype(np.int32)
+        scaled = np.asarray(points, float) * (width, height)
+        return np.round(scaled).astype(np.int32)
 
     def polygon(self, points: object, colour: Colour) -> None:
         cv2 = opencv()
@@ -33,7 +38,8 @@ class Canvas:
     def rectangle(self, left_top: Point, right_bottom: Point, colour: Colour) -> None:
         left, top = left_top
         right, bottom = right_bottom
-        self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], colour)
+        corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+        self.polygon(corners, colour)
 
     def line(self, points: object, colour: Colour, width: float) -> None:
         """A stroke with round ends; `width` in fractions of the picture's width."""

@@ -48,7 +48,8 @@ class CarModel(NamedTuple):
     length: float
     width: float
     outline: Outline  # (distance from the rear, height) from nose to tail
-    # between neighbouring points of the outline: nose, hood, windscreen, roof, rear window, boot, tail
+    # between neighbouring points of the outline: nose, hood, windscreen, roof, rear window, boot,
+    # tail
     faces: list[np.ndarray]
     side: np.ndarray  # rear at the left
 
@@ -146,7 +147,8 @@ def flank(
 ) -> np.ndarray:
     """The side view, SCALE pixels a metre, rear at the left."""
     canvas = Canvas(round(SCALE * height), round(SCALE * length), colour)
-    shape = np.array([(z / length, 1 - y / height) for z, y in outline])  # (8, 2): x, y
+    points = [(z / length, 1 - y / height) for z, y in outline]
+    shape = np.array(points)  # (8, 2): x, y
     body = shape.copy()
     body[[0, -1], 1] = 1 - 0.24 / height  # the sill is off the ground
     canvas.polygon(body, colour)

@@ -19,9 +19,11 @@ def road(rng: Generator, width: float, bays: bool) -> np.ndarray:
     white = np.array(grey(rng, 185, 235), np.float32)
     for rows, columns in markings(rng, shape[1], bays):
         # worn: how much of the asphalt the paint still covers
-        worn = 0.75 + 0.12 * noise(rng, shape, (12, 8), 3)[rows, columns, None]
+        worn = 0.75 + 0.12 * noise(rng, shape, (12, 8), 3)
+        worn = worn[rows, columns, None]  # (h, w, 1)
         below = picture[rows, columns, :3]
-        picture[rows, columns, :3] = np.clip(below * (1 - worn) + white * worn, 0, 255)
+        mixed = below * (1 - worn) + white * worn
+        picture[rows, columns, :3] = np.clip(mixed, 0, 255)
     return picture
 
 
@@ -34,8 +36,8 @@ def markings(rng: Generator, width: int, bays: bool) -> list[tuple[slice, slice]
     lines = [(length, slice(middle - 1, middle - 1 + LINE))]
     if bays:
         # two metres from the edges
-        lines.append((slice(None), slice(40, 40 + LINE)))
-        lines.append((slice(None), slice(width - 43, width - 43 + LINE)))
+        for left in (40, width - 43):
+            lines.append((slice(None), slice(left, left + LINE)))
     return lines
 
 
@@ -57,19 +59,21 @@ def pavement(rng: Generator) -> np.ndarray:
 def grass(rng: Generator) -> np.ndarray:
     """Lawn or dry ground, 6 m square: mostly yellower and smoother than leaves."""
     shape = (128, 128)
-    green = np.array([rng.uniform(80, 150), rng.uniform(110, 150), rng.uniform(50, 80)])
-    dry = np.array([rng.uniform(130, 165), rng.uniform(115, 140), rng.uniform(75, 100)])
+    green = rng.uniform([80, 110, 50], [150, 150, 80])
+    dry = rng.uniform([130, 115, 75], [165, 140, 100])
     share = rng.uniform(0.0, 0.5) + 0.22 * noise(rng, shape, (2, 2), 4)
     share = np.clip(share, 0, 1)[..., None]  # (h, w, 1)
     light = 1 + 0.10 * noise(rng, shape, (8, 8), 4, 0.9)
-    return paint(green * (1 - share) + dry * share, light)
+    colour = green * (1 - share) + dry * share
+    return paint(colour, light)
 
 
 def sky(rng: Generator) -> np.ndarray:
     """(128, 384): clear, cloudy or overcast, the horizon three quarters down."""
     shape = (128, 384)
     # 0 at the top, 1 from the horizon on: (h, 1, 1)
-    down = np.linspace(0, 1.33, shape[0], dtype=np.float32)[:, None, None].clip(0, 1)
+    down = np.linspace(0, 1.33, shape[0], dtype=np.float32)[:, None, None]
+    down = down.clip(0, 1)
     high = rng.uniform([70, 120, 190], [130, 175, 240])
     low = rng.uniform([175, 195, 210], [225, 230, 240])
     if rng.random() < 0.3:  # overcast
@@ -78,6 +82,7 @@ def sky(rng: Generator) -> np.ndarray:
     # between none at all and all but a few gaps
     clouds = noise(rng, shape, (3, 7), 5) + rng.uniform(-1.6, 0.6)
     clouds = clouds[..., None].clip(0, 1.2) / 1.2  # (h, w, 1)
-    colour = high * (1 - down) + low * down
-    colour = colour * (1 - clouds * 0.85) + clouds * 0.85 * rng.uniform(215, 246)
+    clear = high * (1 - down) + low * down
+    white = rng.uniform(215, 246)
+    colour = clear * (1 - clouds * 0.85) + clouds * 0.85 * white
     return paint(colour, np.ones(shape, np.float32))

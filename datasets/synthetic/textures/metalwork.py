@@ -15,12 +15,14 @@ def pole(rng: Generator) -> np.ndarray:
     colour = (45, 70, 55)
     if rng.random() < 0.8:
         colour = grey(rng, 60, 165, 4)
-    return paint(colour, rounded(8, 64) * (1 + 0.05 * noise(rng, (64, 8), (6, 1), 3)))
+    light = 1 + 0.05 * noise(rng, (64, 8), (6, 1), 3)
+    return paint(colour, rounded(8, 64) * light)
 
 
 def fence(rng: Generator) -> np.ndarray:
-    """2.5 m long, 40 pixels a metre: boards, railings or a wall with a rail; one sees through its gaps."""
-    draw = FENCES[int(rng.integers(len(FENCES)))]
+    """2.5 m long, 40 pixels a metre: boards, railings or a wall with a rail, with gaps."""
+    kind = rng.integers(len(FENCES))
+    draw = FENCES[kind]
     light = 1 + 0.07 * noise(rng, FENCE_SHAPE, (2, 10), 4)
     return draw(rng, light)
 

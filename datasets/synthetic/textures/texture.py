@@ -13,8 +13,8 @@ Colour = tuple[float, float, float]
 class Texture:
     """A picture with smaller versions of itself, made when asked for.
 
-    Halved i times across and j times down (a ripmap): a street seen at a low angle shrinks more in one direction.
-    wrap: whether it repeats beyond its edges; opaque: whether it has no gaps.
+    Halved i times across and j times down (a ripmap): a street seen at a low angle shrinks more in
+    one direction. wrap: whether it repeats beyond its edges; opaque: whether it has no gaps.
     """
 
     def __init__(self, picture: np.ndarray, wrap: bool = False):
@@ -41,10 +41,10 @@ def noise(
     octaves: int = 4,
     fade: float = 0.6,
 ) -> np.ndarray:
-    """Value noise: sums of smoothed random grids, (h, w) float32 of about zero mean and unit spread.
+    """Value noise that repeats without a seam: (h, w) float32 of about zero mean and unit spread.
 
-    It repeats without a seam. cells: (rows, columns) of the coarsest grid; each octave doubles them and weighs `fade`
-    times the one before.
+    The sum of smoothed random grids. cells: (rows, columns) of the coarsest grid; each octave
+    doubles them and weighs `fade` times the one before.
     """
     cv2 = opencv()
     height, width = shape
@@ -57,13 +57,15 @@ def noise(
         values = np.pad(values, 2, mode="wrap")
         cell_height = height / rows  # pixels
         cell_width = width / columns
-        size = (round(cell_width * (columns + 4)), round(cell_height * (rows + 4)))
+        padded_width = round(cell_width * (columns + 4))
+        padded_height = round(cell_height * (rows + 4))
         # cubic where the cells are largest: linear interpolation would show their edges
         how = cv2.INTER_LINEAR if octave else cv2.INTER_CUBIC
-        smooth = cv2.resize(values, size, interpolation=how)
+        smooth = cv2.resize(values, (padded_width, padded_height), interpolation=how)
         top = round(2 * cell_height)
         left = round(2 * cell_width)
-        total += fade**octave * smooth[top : top + height, left : left + width]
+        inner = smooth[top : top + height, left : left + width]
+        total += fade**octave * inner
     return total / max(float(total.std()), 1e-6)
 
 
@@ -71,9 +73,9 @@ def paint(
     base: np.ndarray | Colour, light: np.ndarray, alpha: np.ndarray | None = None
 ) -> np.ndarray:
     """Colour (3,) or (h, w, 3) times light (h, w), and alpha (h, w) bool -> (h, w, 4) uint8."""
-    colour = np.clip(np.asarray(base, np.float32) * light[..., None], 0, 255)
+    colour = np.asarray(base, np.float32) * light[..., None]
     picture = np.full((*light.shape, 4), 255, np.uint8)
-    picture[..., :3] = colour
+    picture[..., :3] = np.clip(colour, 0, 255)
     if alpha is not None:
         picture[..., 3] *= alpha
     return picture
