@@ -1,38 +1,50 @@
-"""A clip whose every pixel knows where in the world it is."""
+"""A clip in which the colour of each pixel says which point of a plane it shows."""
 
 import numpy as np
 
 from datasets.clip import RawClip
 
-H, W, CELL = 64, 96, 16
+H = 64
+W = 96
+CELL = 16  # pixels: side of the squares that have one class each
+COLUMNS = W // CELL
 
 
 def cells(world):
-    """World position (..., 2) -> class id of the 16x16 cell it lies in."""
-    x, y = (world // CELL).astype(int).transpose(-1, *range(world.ndim - 1))
-    return np.clip(x + 6 * y, 0, 254)
+    """World position (..., 2) -> class id (...) of the cell it lies in."""
+    x, y = np.moveaxis((world // CELL).astype(int), -1, 0)
+    return np.clip(x + COLUMNS * y, 0, 254)
 
 
 def world_clip(length=3):
-    """A clip whose every pixel knows where in the world it is: red 2x, green 3y, blue 255 = is in
-    the world.
+    """A clip whose last frame shows the world unmoved, with flow that is known everywhere.
 
-    The motion is affine, so its flow is known everywhere: from frame t, v(p) = A p + b into frame
-    t-1.
+    Colours: red 2x, green 3y, blue 255 where a pixel shows the world. The motion is affine: from
+    each frame, v(p) = A p + b into the frame before. So a frame one step older shows at p what the
+    next frame shows at the point that moves to p.
     """
-    a, b = np.array([[0.03, -0.02], [0.04, 0.01]]), np.array([7.0, -6.0])
+    matrix = np.array([[0.03, -0.02], [0.04, 0.01]])
+    shift = np.array([7.0, -6.0])
     grid = np.stack(np.meshgrid(np.arange(W), np.arange(H)), -1).astype(float)  # (H, W, 2), x first
-    world, frames = grid, []
+    inverse = np.linalg.inv(np.eye(2) + matrix).T
+
+    frames = []
+    world = grid
     for _ in range(length):
-        colour = np.concatenate([world * (2, 3), np.full((H, W, 1), 255.0)], -1)
-        inside = ((colour >= 0) & (colour <= 255)).all(-1, keepdims=True)
-        frames.insert(0, np.where(inside, np.round(colour), 0).astype(np.uint8))
-        back = np.linalg.inv(np.eye(2) + a)
-        world = (world - b) @ back.T if len(frames) == 1 else ((grid - b) @ back.T - b) @ back.T
-    flow = (grid @ a.T + b).transpose(2, 0, 1).astype(np.float32)
-    return RawClip(
-        frames, [None] * (length - 1) + [cells(grid).astype(np.uint8)], [flow] * (length - 1)
-    )
+        frames.insert(0, draw(world))
+        world = (world - shift) @ inverse
+
+    flow = (grid @ matrix.T + shift).transpose(2, 0, 1).astype(np.float32)
+    labels = [None] * (length - 1) + [cells(grid).astype(np.uint8)]
+    return RawClip(frames, labels, [flow] * (length - 1))
+
+
+def draw(world):
+    """World positions (H, W, 2) -> the frame (H, W, 3) uint8 that shows them, black outside."""
+    blue = np.full((H, W, 1), 255.0)
+    colour = np.concatenate([world * (2, 3), blue], -1)
+    inside = ((colour >= 0) & (colour <= 255)).all(-1, keepdims=True)
+    return np.where(inside, np.round(colour), 0).astype(np.uint8)
 
 
 def decode(frame):
