@@ -28,6 +28,7 @@ SIZE = (256, 512)
 WARM_UP = 5
 UNSET = "unset"
 SETTINGS = (UNSET, "0", "1000", "3000", "10000", "30000", "100000")
+# A neighbour that never waits, as a compiler or another training.
 BUSY = "while True: pass"
 
 
@@ -50,10 +51,12 @@ def main() -> None:
 
 def measure(args, neighbours: int) -> dict[str, float]:
     """The best round of each setting, beside so many busy processes."""
+    # Started once: their own start-up is over when the first child begins to measure.
     others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(neighbours)]
     try:
         found = {setting: [] for setting in args.settings}
         for _ in range(args.rounds):
+            # All take turns, so that a change of the machine's speed meets all alike.
             for setting in args.settings:
                 found[setting].append(run_child(setting, args.frames))
     finally:
@@ -64,6 +67,7 @@ def measure(args, neighbours: int) -> dict[str, float]:
 
 
 def run_child(setting: str, frames: int) -> float:
+    # A variable of the shell's would decide in place of the setting.
     environment = {**os.environ, "GOMP_SPINCOUNT": setting}
     if setting == UNSET:
         del environment["GOMP_SPINCOUNT"]
@@ -74,6 +78,7 @@ def run_child(setting: str, frames: int) -> float:
 
 def milliseconds_per_frame(frames: int) -> float:
     """The median over frames of one stream, in this process."""
+    # Only now: the child has read its environment, and the parent needs no torch.
     import torch
 
     import main as tool
@@ -85,6 +90,7 @@ def milliseconds_per_frame(frames: int) -> float:
     args = tool.parse_args(words, network_of([str(WEIGHTS)]))
     model = build_model(args, 11)
     load_weights(model, WEIGHTS, complete=True)
+    # As --inference runs it: batch norm folded, channels last.
     model = for_inference(model)
     frame = torch.rand(1, 3, *SIZE)
     times = []

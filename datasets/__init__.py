@@ -41,8 +41,10 @@ def build_dataset(
         augment = args.training and split == args.train_split
     videos = list_videos(args, split)
     labels = label_set(args)
+    # Cityscapes' test split, say, has dummies only.
     if not any(len(video.labelled) for video in videos):
         raise ValueError(f"no frame of the {split} split of --dataset {args.dataset} has a label")
+    # In training offsets are drawn per clip; in evaluation they follow from the frame's place.
     if augment:
         return ClipDataset(
             videos,

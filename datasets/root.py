@@ -11,6 +11,7 @@ def data_root(args) -> Path:
 
     FileNotFoundError if neither is a folder.
     """
+    # The option counts more than the environment.
     root = args.data_root or os.environ.get(args.root_variable)
     if not root:
         raise FileNotFoundError(

@@ -23,6 +23,7 @@ def check_data(args) -> None:
             console.warn(f"{split}: {problems[-1]}")
             continue
 
+        # The split is bound now: the loop goes on before the bar is drawn.
         def show(items, total, split=split):
             return console.progress(items, total, split)
 

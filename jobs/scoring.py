@@ -20,6 +20,7 @@ SLOWEST = 5.0  # frames a second; below, frames are pictures of different things
 
 def metrics_for(args, model, data, views: Views) -> list[EvaluationMetric]:
     """What is measured on this data set."""
+    # Clean and degraded frames are told apart where the data knows which is which.
     return standard_metrics(
         data.num_classes,
         consistency=is_steady(data),

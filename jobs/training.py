@@ -192,6 +192,7 @@ def splits_to_score(args, model) -> dict:
 
 def set_class_weights(args, model, data, device: torch.device) -> None:
     """--class-weights as a buffer of the model; an "ignore" output has weight 0."""
+    # "balanced" counts the labels of the training split.
     weights = class_weights(args.class_weights, data.num_classes, data.videos)
     if weights is not None:
         further = model.num_outputs - data.num_classes

@@ -7,6 +7,7 @@ from .option import Group, Option
 from .rows import Dataset
 from .types import SIZE, positive
 
+# The number of classes follows from it, and with it the shape of the last layer.
 CAMVID = Group(
     "data (camvid)",
     (
@@ -20,6 +21,7 @@ CAMVID = Group(
     jobs=DATA,
 )
 
+# Without files: the same seed and options give the same videos everywhere.
 SYNTHETIC = Group(
     "data (synthetic)",
     (

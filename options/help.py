@@ -59,6 +59,7 @@ def visible(group: Group, chosen: dict, everything: bool, values: dict[str, Any]
     )
 
 
+# An option that could only be refused or ignored is not worth a line.
 def shows(option: Option, chosen: dict, values: dict[str, Any]) -> bool:
     """Whether short help shows an option: it acts in the job, or is of everyday use without one."""
     if "job" not in chosen:

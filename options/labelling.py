@@ -92,6 +92,7 @@ RESULTS = Group(
     resume=FREE,
 )
 
+# A second inference of the same source may write other things of it.
 INFERENCE = Group(
     "inference: what is labelled and written",
     (

@@ -66,6 +66,7 @@ def memory_is_on(args: Namespace) -> bool:
     return not args.baseline_mode
 
 
+# Which frames are read is part of what the weights have learnt, so all of it goes with them.
 QUEUE = Group(
     "memory of past frames (lma, tma)",
     (

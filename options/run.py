@@ -34,6 +34,7 @@ def refuse_exploring_nothing(args: Namespace) -> str | None:
     return None
 
 
+# Most of it suits a machine or an occasion; what changes numbers says "same".
 RUN = Group(
     "run",
     (
@@ -116,6 +117,7 @@ RUN = Group(
     refusals=(need_savedir, refuse_resume_and_overwrite),
 )
 
+# Watching changes nothing in a run, so nothing of it stands in a recipe.
 DASHBOARD = Group(
     "dashboard",
     (

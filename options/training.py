@@ -9,6 +9,7 @@ from .option import FREE, Group, Option
 from .tables import BACKBONES
 from .types import natural, positive, rate, share
 
+# Those of the originals: pow_* and plateau_* LMANet's and ERFNet's, poly TMANet's and PSPNet's.
 SCHEDULES = (
     "constant",
     "pow_07",
@@ -22,6 +23,7 @@ SCHEDULES = (
     "poly",
     "step",
 )
+# Published lists by name, and those that are counted from the training labels.
 CLASS_WEIGHTS = ("none", "lma", "lma-shallow", "swnet", "etc", "balanced")
 POLY = {"lr_strategy": ("poly",)}
 STEP = {"lr_strategy": ("step",)}
@@ -131,6 +133,7 @@ LOSSES = Group(
     refusals=(refuse_impossible_ohem, refuse_missing_head),
 )
 
+# LMANet trains its memory alone, on a single-frame network that stays as it is.
 TRAINED = Group(
     "training: which parts",
     (

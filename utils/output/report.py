@@ -40,6 +40,7 @@ def write_results(
     definition, or not one IoU per class.
     """
     metrics = results.get("metrics", {})
+    # A number without a definition is worse than none.
     undefined = [name for name in metrics if name not in definitions]
     if undefined:
         raise ValueError(
@@ -123,6 +124,7 @@ def class_table(
     for values in columns.values():
         for row, value in zip(rows[1:-1], values, strict=True):
             row.append(_percent(value))
+    # The column of names is as wide as the longest name.
     first = max(len(row[0]) for row in rows)
     lines = [f"{row[0]:<{first}}" + "".join(f"{cell:>10}" for cell in row[1:]) for row in rows]
     rule = "-" * len(lines[0])
@@ -163,6 +165,7 @@ def _lines(values: Mapping, per_class: int | None = None, indent: str = "") -> s
 
     Lists over the classes are left to results.json.
     """
+    # Values begin in one column.
     width = max((len(str(name)) for name in values), default=0)
     lines = []
     for name, value in values.items():

@@ -48,12 +48,14 @@ class TrainingState:
             gamma=args.lr_gamma,
             every=args.lr_step,
         )
+        # bfloat16 has the range of float32: its gradients need no scaling.
         scales = args.precision == "fp16" and device.type == "cuda"
         self.scaler = torch.amp.GradScaler(device.type, enabled=scales)
         self.progress = Progress()
 
     def save(self, folder: Path) -> None:
         """Write folder/checkpoint.pth.tar; every rank must call."""
+        # Each rank draws its own dropout: their states differ.
         random = gather(random_state())
         if rank() == 0:
             content = {
@@ -79,6 +81,7 @@ class TrainingState:
         content, note = checkpoint.read_latest(path)
         if "fixed" not in content:
             raise ValueError(f"{path} is no checkpoint of a training of ours: give it to --weights")
+        # Before anything is loaded: a refused resume changes nothing.
         require_same_run(path, content["fixed"], self.fixed)
         ranks = len(content["random"])
         if ranks != world_size():
@@ -135,6 +138,7 @@ def make_optimizer(model: torch.nn.Module, args) -> torch.optim.Optimizer:
 def random_state() -> dict[str, torch.Tensor]:
     """The state of torch's generators on this rank (clips are drawn from seeds of their own)."""
     state = {"cpu": torch.get_rng_state()}
+    # Asking an unused GPU would initialise it, which takes memory and seconds.
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
