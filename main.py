@@ -40,6 +40,14 @@ def parse_args(
     return options.parse(sys.argv[1:] if argv is None else argv, of_weights)
 
 
+def missing_weights(argv: list[str]) -> str | None:
+    """The first file of weights that is to run and does not exist."""
+    if any(word in options.HELP_WORDS for word in argv):
+        return None
+    files = options.weights_to_run(argv)
+    return next((path for path in files if not Path(path).exists()), None)
+
+
 def network_of_weights(argv: list[str]) -> dict[str, Any]:
     """What the weights that are to run were trained with, where their files say so."""
     weights = options.weights_to_run(argv)
@@ -56,6 +64,11 @@ def main(argv: list[str] | None = None) -> int:
     0; 2 for a mistake of the user's, which is told in one line; 128 + n after signal n.
     """
     argv = sys.argv[1:] if argv is None else argv
+    missing = missing_weights(argv)
+    if missing:
+        # Said before all else: what the other words mean depends on what the file says.
+        print(f"main.py: error: there is no checkpoint at {missing}", file=sys.stderr)
+        return 2
     # Weights know which network they are for, so their file is looked into before words are judged.
     args = parse_args(argv, network_of_weights(argv))
     from utils.run import ending, errors  # they import torch

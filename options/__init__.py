@@ -14,11 +14,13 @@ from .acting import (
     weights_to_run,
     without_effect,
 )
+from .help import HELP_WORDS
 from .tables import BACKBONES, DATASETS, METHODS
 
 __all__ = [
     "BACKBONES",
     "DATASETS",
+    "HELP_WORDS",
     "METHODS",
     "all_options",
     "network",

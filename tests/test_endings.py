@@ -156,3 +156,9 @@ def test_a_pipe_is_read_once_by_a_benchmark(tmp_path):
     done = subprocess.run(command, cwd=ROOT, input=12 * ppm, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "b" / "benchmark.json").is_file()
+
+
+def test_a_missing_weights_file_is_said_before_anything_else(tmp_path):
+    words = ["--eval-mode", "--weights", tmp_path / "none.pth", "--bogus", "--method", "singel"]
+    assert_one_line(call(*words), f"there is no checkpoint at {tmp_path / 'none.pth'}")
+    assert call(*words, "--help").returncode == 0

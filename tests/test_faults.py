@@ -394,6 +394,87 @@ TABLE = [
         "without_a_home_nothing_is_kept_and_nothing_is_missed, "
         "temporary_files_need_not_be_executable, without_openmp_they_have_threads_of_their_own",
     ),
+    # Words and consoles
+    Row(
+        "a mistyped option, name or recipe",
+        "unrecognized arguments: --num-epoch 3; did you mean --num-epochs? ...",
+        "2",
+        "nothing",
+        "options: a_wrong_word_gets_one_line_and_exit_code_2",
+    ),
+    Row(
+        "a recipe with a BOM, in UTF-16, with CRLF; in Latin-1: told with file and line",
+        "recipe FILE, line 2: this is no text file in UTF-8; save it as UTF-8",
+        "2",
+        "nothing",
+        "options: a_recipe_from_another_system_is_read, a_recipe_that_cannot_be_read_is_told",
+    ),
+    Row(
+        "a resume with another value of any option that the run depends on",
+        "checkpoint.pth.tar was trained with --corr-size 21, not 9: resume with the options in ...",
+        "2",
+        "as it was, args.txt included",
+        "every_option: a_resume_with_another_value_is_refused_by_name; new_method: "
+        "args_txt_repeats_its_run_and_a_resume_must_be_of_the_same_run",
+    ),
+    Row(
+        "weights that say what cannot be of their network",
+        "what the weights say of their network cannot be: --corr-size cannot be 8: ...",
+        "2",
+        "nothing",
+        "weights_options: a_file_that_says_what_cannot_be_gets_one_line, "
+        "a_file_of_strangers_sets_nothing_but_the_network",
+    ),
+    Row(
+        "a weights file that is missing, beside other mistakes",
+        "there is no checkpoint at FILE",
+        "2",
+        "nothing",
+        "endings: a_missing_weights_file_is_said_before_anything_else",
+    ),
+    Row(
+        "a finished evaluation or inference in the savedir",
+        "FOLDER holds a finished evaluation: --resume goes on from it, --overwrite starts anew ...",
+        "2",
+        "as it was; with --overwrite the older run is removed",
+        "endings: a_finished_evaluation_is_not_overwritten_in_silence; resume_jobs: "
+        "inference_skips_the_sources_that_are_done",
+    ),
+    Row(
+        "stdout that nobody reads: a listing cut by head, a run without its console",
+        "-",
+        "141; 0",
+        "all that the run writes",
+        "endings: a_listing_that_head_cuts_ends_quietly, a_run_goes_on_without_its_console",
+    ),
+    Row(
+        "RANK=0 and WORLD_SIZE=1 of a scheduler, without an address to meet at",
+        "with more ranks: the environment says WORLD_SIZE=2 but no MASTER_ADDR ...",
+        "0; 2",
+        "as without",
+        "endings: a_scheduler_that_sets_a_rank_for_every_job_does_no_harm",
+    ),
+    Row(
+        "--work-size with width and height swapped, --eval-crop larger than the frames",
+        "--work-size 64 32 is height, width; ...: did you mean --work-size 32 64?",
+        "0",
+        "as asked for",
+        "endings: sizes_that_are_odd_are_told",
+    ),
+    Row(
+        "an error that is no mistake of the user's",
+        "... (unexpected, at FILE:LINE; STREAMSEG_DEBUG=1 shows more)",
+        "2",
+        "as after any error",
+        "endings: a_bug_of_ours_keeps_its_place_and_a_mistake_of_the_users_has_none",
+    ),
+    Row(
+        "a stream address with a password",
+        "-",
+        "-",
+        "no password in args.txt and results",
+        "endings: passwords_of_streams_are_written_nowhere",
+    ),
 ]
 
 
