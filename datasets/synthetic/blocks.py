@@ -79,6 +79,7 @@ def add_plants(
 
 
 def add_fence(scene: Scene, rng: Generator, side: int, z: Span, height: float) -> None:
+    """A fence beside the sidewalk, on its outer edge."""
     fence = Surface(FENCE, rng.choice(scene.look.fences), (FENCE_LENGTH, height))
     scene.along(side, fence, scene.profile.walk + 0.1, z, height, bottom=CURB)
 
@@ -98,10 +99,12 @@ def add_nothing(scene: Scene, rng: Generator, side: int, z: Span, height: float)
 
 
 def grass_of(scene: Scene) -> Surface:
+    """Grass, whose texture covers 6 m."""
     return Surface(TERRAIN, scene.look.grass, (6, 6))
 
 
 def pavement_of(scene: Scene) -> Surface:
+    """Paving, whose texture covers 4 m."""
     return Surface(SIDEWALK, scene.look.pavement, (4, 4))
 
 

@@ -32,6 +32,7 @@ class Dropout(NamedTuple):
 
     @classmethod
     def draw(cls, rng: Generator) -> Dropout:
+        """A random failure."""
         kind = rng.choice(list(KINDS))
         height, width = AREAS[rng.choice(list(AREAS))]
         rows = draw_part(rng, height)
@@ -67,10 +68,12 @@ def pixels(part: Span, count: int) -> slice:
 
 
 def darken(area: np.ndarray, width: int, rng: Generator) -> np.ndarray:
+    """Nearly no light reaches the sensor."""
     return area * rng.uniform(0.03, 0.2)
 
 
 def add_noise(area: np.ndarray, width: int, rng: Generator) -> np.ndarray:
+    """Less light and strong noise around a grey level above 0."""
     dimmed = area * rng.uniform(0.3, 0.8)
     mean = rng.uniform(10, 60)  # grey levels
     deviation = rng.uniform(40, 70)
@@ -79,6 +82,7 @@ def add_noise(area: np.ndarray, width: int, rng: Generator) -> np.ndarray:
 
 
 def blur(area: np.ndarray, width: int, rng: Generator) -> np.ndarray:
+    """Out of focus, by 1.2 to 3 % of the image width."""
     cv2 = opencv()
     deviation = width * rng.uniform(0.012, 0.03)  # pixels
     return cv2.GaussianBlur(area, (0, 0), max(deviation, 1))

@@ -25,6 +25,8 @@ class CarLook(NamedTuple):
 
 
 class SignLook(NamedTuple):
+    """A kind of sign and its texture."""
+
     kind: signs.SignKind
     texture: int
 
@@ -108,10 +110,12 @@ class Materials:
         self.bark = self.add(plants.bark(rng))
 
     def add_sign(self, kind: signs.SignKind, rng: Generator) -> SignLook:
+        """A sign of a kind and its texture."""
         picture = signs.sign(rng, kind)
         return SignLook(kind, self.add(picture))
 
     def add_car(self, model: cars.CarModel) -> CarLook:
+        """A car and the textures of its faces and sides."""
         faces = [self.add(face) for face in model.faces]
         rear_left = self.add(model.side)
         rear_right = self.add(model.side[:, ::-1])

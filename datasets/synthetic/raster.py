@@ -46,6 +46,7 @@ class Frame(NamedTuple):
 
     @classmethod
     def empty(cls, size: tuple[int, int]) -> Frame:
+        """Nothing drawn, for a frame of size (H, W)."""
         image = np.zeros((*size, 4), np.uint8)
         return cls(
             image=image,

@@ -19,6 +19,7 @@ def add_plant(scene: Scene, rng: Generator, x: float, z: float) -> None:
 
 
 def add_bush(scene: Scene, rng: Generator, x: float, z: float) -> None:
+    """Leaves that stand on the ground."""
     height = rng.uniform(0.7, 2)
     leaves = Surface(VEGETATION, rng.choice(scene.look.crowns))
     width = height * rng.uniform(1.2, 2)

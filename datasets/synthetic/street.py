@@ -40,9 +40,11 @@ class Street(Scene):
         self.ground(self.road_surface(self.look.asphalt), self.road_width(), length, 0)
 
     def road_surface(self, texture: int) -> Surface:
+        """A texture of the road, across its whole width."""
         return Surface(ROAD, texture, (2 * self.profile.road, ROAD_TILE))
 
     def road_width(self) -> tuple[float, float]:
+        """Its range of X."""
         return (-self.profile.road, self.profile.road)
 
     def cast_shadows(self, rng: Generator) -> None:

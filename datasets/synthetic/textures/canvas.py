@@ -32,10 +32,12 @@ class Canvas:
         return np.round(scaled).astype(np.int32)
 
     def polygon(self, points: object, colour: Colour) -> None:
+        """A filled polygon."""
         cv2 = opencv()
         cv2.fillPoly(self.picture, [self.pixels(points)], opaque(colour))
 
     def rectangle(self, left_top: Point, right_bottom: Point, colour: Colour) -> None:
+        """An upright filled rectangle between two corners."""
         left, top = left_top
         right, bottom = right_bottom
         corners = [(left, top), (right, top), (right, bottom), (left, bottom)]

@@ -43,6 +43,7 @@ def person(rng: Generator) -> np.ndarray:
 
 
 def draw_legs(canvas: Canvas, pose: Pose, colour: np.ndarray, shoe: np.ndarray) -> None:
+    """Two legs with knees, and shoes."""
     for side in (-1, 1):
         hip = (0.5 + side * 0.05, 0.52)
         knee = (0.5 + side * (pose.stride * 0.7 + 0.02), 0.74)
@@ -61,6 +62,7 @@ def draw_coat(canvas: Canvas, rng: Generator, top: np.ndarray, bottom: np.ndarra
 
 
 def draw_trunk(canvas: Canvas, pose: Pose, colour: np.ndarray) -> None:
+    """Trunk and shoulders."""
     left = (0.34 + pose.lean, 0.20)
     right = (0.66 + pose.lean, 0.20)
     canvas.polygon([left, right, (0.62, 0.54), (0.38, 0.54)], colour)
@@ -68,6 +70,7 @@ def draw_trunk(canvas: Canvas, pose: Pose, colour: np.ndarray) -> None:
 
 
 def draw_arms(canvas: Canvas, pose: Pose, sleeve: np.ndarray, skin: np.ndarray) -> None:
+    """Sleeves and hands."""
     # arms that swing far are bent
     raised = 0.1 * (pose.swing > 0.12)
     for side in (-1, 1):

@@ -24,6 +24,7 @@ class SignColours(NamedTuple):
 
     @classmethod
     def draw(cls, rng: Generator) -> SignColours:
+        """The colours of a sign of random age."""
         age = rng.uniform(0.75, 1.05)
         red = np.array((200, 30, 35)) * age
         white = np.array((238, 238, 235)) * age
@@ -31,6 +32,7 @@ class SignColours(NamedTuple):
         return cls(age, red, white, blue)
 
     def aged(self, colour: Colour) -> np.ndarray:
+        """Another colour, as bright as the sign's others."""
         return np.array(colour) * self.age
 
 
