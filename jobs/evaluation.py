@@ -39,7 +39,7 @@ def run(args) -> None:
     model = make_model(args, labels, device, console, complete=True)
     data = scoring_data(args, args.val_split, model)
     note_gaps(args, data, console)
-    height, width = data.videos[0].frame(0).shape[:2]
+    height, width = first_size(data)
     for warning in size_warnings(args, height, width):
         console.warn(warning)
     savedir.acquire(folder, args)
@@ -69,6 +69,12 @@ def run(args) -> None:
     barrier()
     # Only now: until the results are written, there is something to resume.
     progress.remove()
+
+
+def first_size(data) -> tuple[int, int]:
+    """(H, W) of the first frame that has a label: the frames before it may be missing."""
+    video = next(video for video in data.videos if len(video.labelled))
+    return video.frame(video.labelled[0]).shape[:2]
 
 
 def evaluation_output(args, folder: Path, labels, data, start: int) -> EvaluationOutput:

@@ -21,7 +21,7 @@ from trees import make_camvid, make_cityscapes, make_folder
 from utils import checkpoint
 
 QUICK = ["--device", "cpu", "--threads", "1"]
-LMA = ["--method", "lma", "--corr-size", "5"]
+LMA = ["--method", "lma", "--corr-size", "5", "--fusion-strategy", "sigmoid-do1"]
 FRAME, LABEL = "val/0001TP_000060.png", "valannot/0001TP_000060.png"
 
 

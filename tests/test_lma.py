@@ -98,7 +98,7 @@ def test_memory_changes_the_prediction_and_the_first_frame_has_none(line):
 
 
 def test_a_stepped_video_encodes_each_frame_once_and_keeps_no_more_than_the_queue():
-    model, calls = network("--stm-queue-size 2"), []
+    model, calls = network("--stm-queue-size 2 --fusion-strategy sigmoid-do1"), []
     model.backbone.encoder.register_forward_hook(lambda *_: calls.append(1))
     state = model.start()
     for frame in video(model, 6, 0).unbind(1):
@@ -323,7 +323,8 @@ def test_the_same_seed_gives_the_same_network_in_every_process():
 
 
 def test_small_keys_begin_small_and_learn_slowly():
-    plain, soft = network(), network("--small-key-init")
+    plain = network("--fusion-strategy sigmoid-do1")
+    soft = network("--fusion-strategy sigmoid-do1 --small-key-init")
     assert soft.kv_M_r4.Key.weight.std().item() == pytest.approx(
         0.1 * plain.kv_M_r4.Key.weight.std().item(), rel=0.05
     )
