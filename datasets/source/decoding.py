@@ -46,9 +46,9 @@ def open_container(target: str):
 class Decoder:
     """The frames of an opened container, in the order in which they are shown.
 
-    rate: frames a second, None where no possible one is stated. count: how many frames the container states,
-    None where it does not. lost: frames that could not be decoded so far. broken: reading ended
-    by an error, not by the end of the file.
+    rate: frames a second, None where no possible one is stated. count: how many frames the
+    container states, None where it does not. lost: frames that could not be decoded so far. broken:
+    reading ended by an error, not by the end of the file.
     """
 
     def __init__(self, container):
@@ -100,6 +100,15 @@ class Decoder:
             # where a file was cut, which is told as such
             self._packets -= 1
             self._errors -= 1
+
+    def stamp(self, frame) -> float | None:
+        """When a frame is shown, in seconds of the container's clock, None where it has no stamp."""
+        # AVI states in which order frames are decoded, not when they are shown
+        stamp = frame.dts if frame.pts is None else frame.pts
+        if stamp is None:
+            return None
+        # not frame.time: frames that are held back to the end do not know their time base
+        return float(stamp * self.stream.time_base)
 
     def close(self) -> None:
         self.container.close()

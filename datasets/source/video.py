@@ -72,7 +72,8 @@ class VideoSource(Source):
         for frame in self._decoder.frames():
             if self._stopping.is_set():
                 return
-            yield Entry(None, partial(self._picture, frame), self._clock.time(frame.time))
+            time = self._clock.time(self._decoder.stamp(frame))
+            yield Entry(None, partial(self._picture, frame), time)
         # a video that we stopped ourselves is not short
         if not self._stopping.is_set():
             self._check_end()
