@@ -188,10 +188,10 @@ class Clock:
         if stamp is None:
             return regular
         time = stamp + self._shift
-        if time > self._time:
-            return time
         # All stamps are one, or they begin anew, as in files that were joined.
         if stamp == self._stamp or self._time - time > BACKWARD:
             self._shift += regular - time
             return regular
+        if time > self._time:
+            return time
         return self._time + OUT_OF_ORDER
