@@ -106,6 +106,16 @@ def test_several_damaged_packets_are_counted(tmp_path):
     assert source.notes == [f"{path}: 3 frames could not be decoded"]
 
 
+def test_a_damaged_key_frame_costs_all_that_refer_to_it(tmp_path):
+    """One packet raises an error, but ten frames are missing."""
+    images = [flat(5 * i) for i in range(FRAMES)]
+    path = encode(tmp_path / "clip.mp4", images, change=damage(0), bf="0", sc_threshold="0")
+    frames, source = read(path)
+    assert FRAMES - 10 <= len(frames) < FRAMES
+    lost = FRAMES - len(frames)
+    assert f"{lost} frame" in source.notes[0] and "could not be decoded" in source.notes[0]
+
+
 def test_a_video_without_a_whole_packet_is_an_error(tmp_path):
     images = [moving(i) for i in range(4)]
     encode(tmp_path / "clip.mp4", images, change=damage(*range(4)), bf="0")

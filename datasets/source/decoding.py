@@ -64,6 +64,7 @@ class Decoder:
         self._packets = 0  # that should give a frame
         self._frames = 0
         self._interlaced = False
+        self._one_to_one = self.stream.codec_context.name in ONE_TO_ONE
         self._partial = False  # the packet that came last is not whole and gave no frame
 
     def stated_rates(self) -> list[float]:
@@ -78,21 +79,24 @@ class Decoder:
     @property
     def lost(self) -> int:
         """Frames that could not be decoded. A lost key frame costs others that raise no error."""
-        name = self.stream.codec_context.name
-        if not self._errors or self._interlaced or name not in ONE_TO_ONE:
+        if not self._errors or self._interlaced or not self._one_to_one:
             return self._errors
         return max(self._errors, self._packets - self._frames)
 
     def frames(self) -> Iterator:
-        """av.VideoFrame after av.VideoFrame. ValueError where there is no decoder for them."""
-        seen_key = False
+        """av.VideoFrame after av.VideoFrame, as packets complete them."""
+        counting = False
         for packet in self._demux():
-            # What a cut leaves before the first key frame was never meant to be shown.
-            seen_key = seen_key or packet.is_keyframe
-            if packet.size and seen_key and not packet.is_discard:
+            frames = self._decode(packet)
+            damaged = frames is None
+            # What a cut leaves before the first key frame was never meant to be shown. Some codecs
+            # call it an error; the others know it from a damaged key frame.
+            counting = counting or packet.is_keyframe or (damaged and self._one_to_one)
+            if counting and packet.size and not packet.is_discard:
                 self._packets += 1
-                self._partial = False
-            for frame in self._decode(packet, count=seen_key):
+                self._errors += damaged
+                self._partial = damaged and packet.is_corrupt
+            for frame in frames or ():
                 self._frames += 1
                 self._interlaced = self._interlaced or frame.interlaced_frame
                 yield frame
@@ -102,7 +106,7 @@ class Decoder:
             self._errors -= 1
 
     def stamp(self, frame) -> float | None:
-        """When a frame is shown, in seconds of the container's clock, None where it has no stamp."""
+        """When a frame is shown, in seconds of the container's clock, None where none is stated."""
         # AVI states in which order frames are decoded, not when they are shown
         stamp = frame.dts if frame.pts is None else frame.pts
         if stamp is None:
@@ -131,8 +135,8 @@ class Decoder:
         self.broken = True
         yield av.Packet()
 
-    def _decode(self, packet, *, count: bool) -> list:
-        """Frames that a packet completes, none where it is damaged."""
+    def _decode(self, packet) -> list | None:
+        """Frames that a packet completes, None where it is damaged."""
         av = pyav()
         try:
             return self.stream.codec_context.decode(packet if packet.size else None)
@@ -140,9 +144,7 @@ class Decoder:
             # asked for held back frames twice
             return []
         except av.error.FFmpegError:
-            self._errors += count
-            self._partial = count and packet.is_corrupt
-            return []
+            return None
 
     def _count(self) -> int | None:
         # 0: not stated, as in Matroska
