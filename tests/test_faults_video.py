@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +12,7 @@ from PIL import Image
 from command import SINGLE, assert_one_line, call
 from datasets.source import live
 from frames import flat, write_video
+from test_source_decoding import damage, encode, moving
 from test_source_streams import motion_jpeg, serve
 from utils.output.video import probe
 
@@ -106,6 +108,26 @@ def test_a_truncated_video_is_labelled_as_far_as_it_goes_and_said_to_be_cut(
     done = label(tmp_path / "cut.mp4", words=("--work-size", "32", "64", "--output", "labels"))
     assert done.returncode == 0 and "of 221 frames" in done.stderr
     assert 0 < len(list((tmp_path / "save" / "cut_labels").iterdir())) < 221
+
+
+def test_a_damaged_packet_is_counted_and_the_others_are_labelled(label, tmp_path):
+    path = encode(tmp_path / "clip.mp4", [moving(i) for i in range(12)], change=damage(5), bf="0")
+    done = label(path)
+    assert done.returncode == 0 and "clip.mp4: 1 frame could not be decoded" in done.stderr
+    assert "ended after" not in done.stderr
+    assert len(list((tmp_path / "save" / "clip_labels").iterdir())) == 11
+    with av.open(str(tmp_path / "save" / "clip_overlay.mp4")) as container:
+        stream = container.streams.video[0]
+        assert float(stream.duration * stream.time_base) == pytest.approx(12 / 25, abs=2e-3)
+
+
+def test_a_side_by_side_wider_than_players_take_is_scaled_and_told(label, tmp_path):
+    path = write_video(tmp_path / "clip.mp4", 1, (64, 4096))
+    done = label(path, words=("--work-size", "32", "64", "--output", "side-by-side", "labels"))
+    assert done.returncode == 0, done.stderr
+    assert "frames of 64x8196 (HxW) are scaled to" in done.stderr
+    assert probe(tmp_path / "save" / "clip_side_by_side.mp4")["size"][1] == 8192
+    assert len(list((tmp_path / "save" / "clip_labels").iterdir())) == 1
 
 
 def test_one_bad_source_of_several_is_named_and_the_others_are_done(label, tmp_path):

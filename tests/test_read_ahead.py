@@ -148,6 +148,30 @@ def test_of_a_live_source_the_newest_frame_is_kept():
     assert frames.dropped == 40 - 2 and first.index < 39
 
 
+def test_latency_counts_from_the_arrival_of_a_frame_to_its_delivery():
+    class Arriving(Counting):
+        """A camera whose frames came a second before they were decoded."""
+
+        def _entries(self):
+            self.began = time.monotonic() - 1
+            yield Entry(None, self.decode, 0.0)
+            yield Entry(None, self.decode, 0.5)
+
+    with ReadAhead(Arriving(live=True)) as frames:
+        assert frames.mean_latency == 0, "nothing was delivered"
+        assert [frame.time for frame in frames] == [0.0, 0.5]
+    assert 1 <= frames.max_latency < 1.4
+    assert 0.75 <= frames.mean_latency < frames.max_latency
+
+
+def test_waiting_in_the_queue_is_latency_too():
+    with ReadAhead(Counting(2)) as frames:
+        until(lambda: frames._ended)
+        time.sleep(0.1)
+        list(frames)
+    assert 0.1 <= frames.mean_latency <= frames.max_latency < 5
+
+
 def test_only_live_sources_drop_frames():
     with pytest.raises(ValueError, match="live"):
         ReadAhead(Counting(), latest=True)

@@ -30,10 +30,10 @@ def serve():
         server.server_close()
 
 
-def motion_jpeg(connections):
+def motion_jpeg(connections, pause=0.0):
     """A camera that drops: connection n gives the frames connections[n] and ends.
 
-    Frames are given as (value, size). Later connections are refused.
+    Frames are given as (value, size), a frame every `pause` seconds. Later connections are refused.
     """
     left = list(connections)
 
@@ -50,6 +50,7 @@ def motion_jpeg(connections):
             for value, size in left.pop(0):
                 jpeg = io.BytesIO()
                 Image.fromarray(flat(value, size)).save(jpeg, "JPEG")
+                time.sleep(pause)
                 self.wfile.write(
                     b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n"
                     % (len(jpeg.getvalue()), jpeg.getvalue())
@@ -87,6 +88,17 @@ def test_a_stream_reconnects_when_it_drops_and_gives_up_in_the_end(serve, monkey
     assert len(source.notes) == 2
     assert "dropped after 6 frames, reconnected (attempt 2)" in source.notes[0]
     assert "dropped after 10 frames and gave no more in 4 attempts" in source.notes[1]
+
+
+def test_the_times_of_a_stream_are_those_of_arrival_whatever_rate_is_given(serve, monkeypatch):
+    monkeypatch.setattr(live, "BACKOFF", (0.01,))
+    address = serve(motion_jpeg([[(10, (48, 64))] * 30], pause=0.05)) + "/camera.mjpg"
+    frames, source = read(address, fps=200)
+    times = [frame.time for frame in frames]
+    assert times[0] == 0 and times == sorted(times) and len(times) == 30
+    # OpenCV reads some frames before it gives the first
+    assert 0.3 < times[-1] < 3
+    assert source.began is not None
 
 
 def test_a_stream_that_drops_again_and_again_is_given_up(serve, monkeypatch):

@@ -9,11 +9,12 @@ import textwrap
 from collections import namedtuple
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from utils.output import video
+from utils.output import encoders, video
 from utils.output.video import LabelWriter, VideoWriter, probe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -242,15 +243,82 @@ def test_a_video_that_lost_frames_on_the_way_is_an_error_at_close(tmp_path, monk
             writer.write(flat(i))
 
 
-@pytest.mark.parametrize("size", [(16, 9000), (9000, 16)])
-def test_a_video_that_cannot_be_opened_is_one_line(tmp_path, size, capfd):
-    with (
-        pytest.raises(RuntimeError, match=f"{size[0]}x{size[1]}") as caught,
-        VideoWriter(tmp_path / "a.mp4", 25) as w,
-    ):
-        w.write(flat(0, size))
-    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
-    assert capfd.readouterr().err == "", "OpenCV's own messages must not reach the user"
+@pytest.fixture
+def without_pyav(monkeypatch):
+    monkeypatch.setattr(encoders, "pyav", lambda: None)
+
+
+def test_a_video_that_cannot_be_opened_is_one_line(tmp_path, capfd):
+    # a folder stands where the video should grow
+    (tmp_path / "a.partial.mp4").mkdir()
+    with pytest.raises(RuntimeError, match="48x64.*a.partial.mp4") as caught:
+        VideoWriter(tmp_path / "a.mp4", 25).write(flat(0))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == "", "FFmpeg's own messages must not reach the user"
+
+
+@pytest.mark.parametrize(
+    "size, written",
+    [((16, 9000), (14, 8192)), ((9000, 16), (8192, 14)), ((1080, 8196), (1080, 8192))],
+)
+def test_frames_larger_than_players_take_are_scaled_with_one_note(tmp_path, size, written):
+    with VideoWriter(tmp_path / "a.mp4", 25) as writer:
+        for i in range(2):
+            writer.write(flat(i, size))
+    facts = probe(tmp_path / "a.mp4")
+    assert (facts["frames"], facts["size"]) == (2, written)
+    assert len(writer.notes) == 1
+    assert f"a.mp4: frames of {size[0]}x{size[1]} (HxW) are scaled" in writer.notes[0]
+
+
+def test_videos_are_h264_that_every_player_opens(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", 25) as writer:
+        for i in range(3):
+            writer.write(flat(i))
+    with av.open(tmp_path / "a.mp4") as container:
+        codec = container.streams.video[0].codec_context
+        assert (codec.name, codec.pix_fmt) == ("h264", "yuv420p")
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat"), "the index must come first"
+    assert writer.notes == []
+
+
+def test_frames_are_shown_at_their_times_and_the_last_for_one_over_fps(tmp_path):
+    times = [7.0, 7.5, 7.52, 9.0]
+    with VideoWriter(tmp_path / "a.mp4", 10) as writer:
+        for i, time in enumerate(times):
+            writer.write(flat(i), time)
+    with av.open(tmp_path / "a.mp4") as container:
+        stream = container.streams.video[0]
+        found = [frame.time for frame in container.decode(stream)]
+        lasts = float(stream.duration * stream.time_base)
+    assert found == pytest.approx([0, 0.5, 0.52, 2.0], abs=1e-4)
+    assert lasts == pytest.approx(2.1, abs=1e-3)
+
+
+def test_times_that_do_not_rise_lose_no_frame(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", 10) as writer:
+        for time in (0.0, 0.2, 0.2, 0.1, 0.3):
+            writer.write(flat(0), time)
+    assert probe(tmp_path / "a.mp4")["frames"] == 5
+
+
+def test_another_size_begins_another_file_at_its_own_time(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", 10) as writer:
+        for time, size in ((0.0, (48, 64)), (1.0, (64, 48)), (1.5, (64, 48))):
+            writer.write(flat(0, size), time)
+    with av.open(tmp_path / "a_2.mp4") as container:
+        assert [frame.time for frame in container.decode(video=0)] == [0, 0.5]
+
+
+def test_without_pyav_opencv_writes_with_a_note_that_names_it(tmp_path, without_pyav):
+    with VideoWriter(tmp_path / "a.mp4", 25) as writer:
+        for i in range(5):
+            writer.write(flat(i, (16, 9000)), i / 5)
+    facts = probe(tmp_path / "a.mp4")
+    assert (facts["frames"], facts["size"]) == (5, (14, 8190))
+    assert "pip install av" in writer.notes[0] and "mp4v" in writer.notes[0]
+    assert "scaled" in writer.notes[1] and len(writer.notes) == 2
 
 
 def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):

@@ -26,6 +26,7 @@ class Frame(NamedTuple):
     index: int  # among all frames of the source, also those that the step skips
     # (h, w, 3) uint8 RGB, the image at working size; only where ReadAhead has resized it
     work: np.ndarray | None = None
+    time: float | None = None  # seconds since the first frame of the source, where it has a clock
 
 
 class Entry(NamedTuple):
@@ -33,28 +34,43 @@ class Entry(NamedTuple):
 
     name: str | None  # None: the frame is named by its index
     decode: Callable[[], np.ndarray]  # -> (H, W, 3) uint8 RGB
+    time: float | None = None  # seconds since the first frame, None where nothing tells
 
 
 class Source:
     """Frames of one source, once, in order, every `step`-th of them.
 
-    name: for files made of the source. fps: frames a second after the step. length: how many frames
-    will come, where known (for a video it is the number in the header, which may be wrong). notes:
-    messages for the user; more may come while reading. live: frames come in real time; those that
-    nobody reads are lost. A subclass implements `_entries`.
+    name: for files made of the source. fps: frames a second after the step. assumed_rate: neither
+    the source nor the user has stated a rate. length: how many frames will come, where known (for a
+    video it is the number in the header, which may be wrong). notes: messages for the user; more
+    may come while reading. live: frames come in real time; those that nobody reads are lost. began:
+    of a live source, the monotonic clock's time of its first frame. A subclass implements
+    `_entries`.
     """
 
     def __init__(
-        self, spec: str, kind: str, *, step: int, fps: float | None = None, count: int | None = None
+        self,
+        spec: str,
+        kind: str,
+        *,
+        step: int,
+        fps: float | None = None,
+        stated: float | None = None,
+        count: int | None = None,
     ):
-        """fps, count: frame rate and number of frames before the step, None where unknown."""
+        """fps: the frame rate that the user gives, which also says when a frame is shown; stated:
+        that of the source; count: its number of frames. All before the step, None where unknown.
+        """
         self.spec = spec
         self.kind = kind
         self.name = source_name(spec)
         self.step = step
         self.live = False
         self.notes: list[str] = []
-        self.fps = (fps or DEFAULT_FPS) / step
+        self.began: float | None = None
+        self.fps = (fps or stated or DEFAULT_FPS) / step
+        self.assumed_rate = not (fps or stated)
+        self._given_fps = fps
         self.length = None
         if count is not None:
             self.length = math.ceil(count / step)
@@ -72,9 +88,17 @@ class Source:
         if self._started or self._stopping.is_set():
             raise RuntimeError(f"{printable(self.spec)} was already read or closed: open it again")
         self._started = True
-        for index, (name, decode) in enumerate(self._entries()):
+        for index, entry in enumerate(self._entries()):
             if index % self.step == 0:
-                yield Frame(decode(), name or f"{index:06d}", index)
+                name = entry.name or f"{index:06d}"
+                yield Frame(entry.decode(), name, index, time=self._time(index, entry.time))
+
+    def _time(self, index: int, time: float | None) -> float | None:
+        """Seconds of a frame: a rate that the user gives goes before time stamps."""
+        # when a live frame came is a fact, which no rate can change
+        if self._given_fps and not self.live:
+            return index / self._given_fps
+        return time
 
     def stop(self) -> None:
         """Ask a waiting read to end soon. No other method may be called while a thread iterates."""

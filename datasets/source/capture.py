@@ -1,4 +1,4 @@
-"""What OpenCV decodes: the common part of video files, cameras and streams."""
+"""What OpenCV decodes: cameras and streams, and video files where PyAV is missing."""
 
 from __future__ import annotations
 
@@ -19,16 +19,13 @@ class CaptureSource(Source):
 
     def __init__(self, spec: str, kind: str, capture, *, fps: float | None, **options):
         """fps: frames a second, None to take what the capture states."""
-        stated = capture.get(opencv().CAP_PROP_FPS)
-        notes = []
-        if not fps and plausible_fps(stated):
-            fps = stated
-        elif not fps:
-            notes.append(
-                f"{printable(spec)} says {stated:g} frames a second: {DEFAULT_FPS:g} assumed"
+        says = capture.get(opencv().CAP_PROP_FPS)
+        stated = says if plausible_fps(says) else None
+        super().__init__(spec, kind, fps=fps, stated=stated, **options)
+        if self.assumed_rate:
+            self.notes.append(
+                f"{printable(spec)} says {says:g} frames a second: {DEFAULT_FPS:g} assumed"
             )
-        super().__init__(spec, kind, fps=fps, **options)
-        self.notes += notes
         self._capture = capture
         self._seen = 0  # frames grabbed so far, over all connections
 
@@ -37,7 +34,11 @@ class CaptureSource(Source):
         # grab takes the next frame, retrieve converts it: skipped frames save the second part
         while not self._stopping.is_set() and self._capture.grab():
             self._seen += 1
-            yield Entry(None, self._retrieve)
+            yield Entry(None, self._retrieve, self._clock())
+
+    def _clock(self) -> float | None:
+        """Seconds of the frame grabbed last, None to take the rate."""
+        return None
 
     def _retrieve(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB of the frame grabbed last. ValueError if it cannot be decoded."""

@@ -10,7 +10,7 @@ from typing import Any
 from .base import Entry, Source
 from .capture import CaptureSource, frame_count, open_capture
 from .names import camera_index, printable
-from .video import VideoSource
+from .video import open_ended
 
 BACKOFF = (1, 2, 4, 8, 16)  # seconds before each attempt to reconnect
 STABLE = 60.0  # seconds after which a connection counts as good and attempts count anew
@@ -37,12 +37,16 @@ def open_stream(spec: str, kind: str, **options) -> Source:
         )
     if frame_count(capture) is not None:
         # a file behind http has an end: reconnecting would play it from the start again
-        return VideoSource(spec, kind, capture, **options)
+        capture.release()
+        return open_ended(spec, kind, spec, **options)
     return LiveSource(spec, kind, capture, reopen, **options)
 
 
 class LiveSource(CaptureSource):
-    """A camera or a stream. When it drops it is opened again, len(BACKOFF) times at most."""
+    """A camera or a stream. When it drops it is opened again, len(BACKOFF) times at most.
+
+    The time of a frame is that of its arrival: what cameras state as their rate is often wrong.
+    """
 
     def __init__(self, spec: str, kind: str, capture, reopen: Callable[[], Any], **options):
         """reopen: opens the source once more -> a new capture, or None."""
@@ -63,6 +67,13 @@ class LiveSource(CaptureSource):
             raise RuntimeError(
                 f"{self.kind} {printable(self.spec)} gives no frame: is something else using it?"
             )
+
+    def _clock(self) -> float:
+        """Seconds between the arrival of the first frame and of this one."""
+        now = time.monotonic()
+        if self.began is None:
+            self.began = now
+        return now - self.began
 
     def _reconnect(self, attempts: int) -> int | None:
         """Open again after `attempts` tries -> tries so far, or None where stopped or given up."""

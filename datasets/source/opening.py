@@ -9,8 +9,12 @@
     rtsp:// rtmp:// http:// https://    stream      live, reconnects; a file behind http: a video
     -                                   stdin       PPM (P6) images one after another (pipe.py)
 
-Images are turned as their EXIF says, videos as their container says. Images and PPM may change size
-on the way; within one video OpenCV scales all frames to the size of the first.
+Images are turned as their EXIF says; videos are turned, mirrored and stretched as their container
+says. Images and PPM may change size on the way; within one video all frames are scaled to the size
+of the first.
+
+A frame's time: time stamps in a video, arrival in a live source, index / fps where fps is given,
+else None.
 """
 
 from __future__ import annotations
@@ -40,8 +44,8 @@ def open_source(spec: str, *, step: int = 1, fps: float | None = None) -> Source
     """Open whatever `spec` names (see the top of this file).
 
     step: give every step-th frame. fps: frames a second of the source before the step, instead of
-    what it states itself. FileNotFoundError: no such file, or no images in it; ValueError: damaged,
-    or an impossible step or fps; RuntimeError: no such camera or stream.
+    what it and its time stamps say. FileNotFoundError: no such file, or no images in it;
+    ValueError: damaged, or an impossible step or fps; RuntimeError: no such camera or stream.
     """
     if step < 1:
         raise ValueError(f"the frame step must be at least 1, got {step}")

@@ -28,21 +28,33 @@ class InferenceOutput:
         if "labels" in kinds:
             self.labels = LabelWriter(folder / f"{name}_labels")
 
-    def write(self, image: np.ndarray, name: str, prediction: np.ndarray) -> None:
-        """image (H, W, 3) uint8, prediction (H, W) uint8."""
+    def write(
+        self, image: np.ndarray, name: str, prediction: np.ndarray, time: float | None = None
+    ) -> None:
+        """image (H, W, 3) uint8, prediction (H, W) uint8; time: as VideoWriter.write."""
         if self.overlays:
-            self.overlays.write(overlay(image, prediction, self.palette, self.alpha))
+            self.overlays.write(overlay(image, prediction, self.palette, self.alpha), time)
         if self.pairs:
-            self.pairs.write(side_by_side(image, colourise(prediction, self.palette)))
+            self.pairs.write(side_by_side(image, colourise(prediction, self.palette)), time)
         if self.labels:
             self.labels.write(name, prediction)
 
     def close(self) -> None:
         """Finish both videos, the second even if the first cannot be."""
         with ExitStack() as stack:
-            for writer in (self.overlays, self.pairs):
-                if writer is not None:
-                    stack.callback(writer.close)
+            for writer in self._videos():
+                stack.callback(writer.close)
+
+    def take_notes(self) -> list[str]:
+        """What the user should know of the videos, each thing once."""
+        notes = []
+        for writer in self._videos():
+            notes += writer.notes
+            writer.notes = []
+        return notes
+
+    def _videos(self) -> list[VideoWriter]:
+        return [writer for writer in (self.overlays, self.pairs) if writer is not None]
 
     def __enter__(self):
         return self
