@@ -28,6 +28,7 @@ from pathlib import Path
 from .files import FileVideo, list_images
 from .labels import IGNORE, LabelSet, id_table
 from .root import data_root
+from .text import read_lines
 
 LABELS = LabelSet.of(
     {
@@ -141,7 +142,7 @@ def large_layout(root: Path, split: str, num_classes: int) -> list[FileVideo]:
     A frame in between that does not exist is an error only when it is read.
     """
     list_file = root / "annotations" / f"{split}.txt"
-    listed = list_file.read_text().split()
+    listed = [text for _, text in read_lines(list_file)]
     if not listed:
         raise FileNotFoundError(f"{list_file} is empty: expected one frame name a line")
     sequence = sequence_folder(root)

@@ -12,11 +12,11 @@ frames, or for none.
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 
+from .class_list import read_classes
 from .files import FileVideo, list_images, natural_key
-from .labels import IGNORE, Colour, LabelSet, default_palette
+from .labels import IGNORE, LabelSet
 from .root import data_root
 
 SPLITS = ("train", "val", "test")
@@ -102,35 +102,9 @@ def label_set(root: Path) -> LabelSet:
 def classes(root: Path) -> LabelSet | None:
     """Names and colours of ROOT/classes.txt, None where there is no such file.
 
-    Classes without a colour get one of the default palette. ValueError names a wrong line.
+    ValueError names a wrong line (class_list.py).
     """
     path = Path(root) / CLASSES
     if not path.exists():
         return None
-    numbered = enumerate(path.read_text().splitlines(), 1)
-    lines = [(number, line.strip()) for number, line in numbered if line.strip()]
-    if not 1 <= len(lines) <= 255:
-        raise ValueError(f"{path} lists {len(lines)} classes, expected 1 to 255")
-    names: list[str] = []
-    palette = list(default_palette(len(lines)))
-    for number, line in lines:
-        name, colour = parse(line)
-        if not name or name in names or (colour and max(colour) > 255):
-            raise ValueError(
-                f"{path}, line {number}: {line!r} has no name, one that was there before or an "
-                "impossible colour; expected name [r g b]"
-            )
-        if colour:
-            palette[len(names)] = colour
-        names.append(name)
-    return LabelSet(tuple(names), tuple(palette))
-
-
-def parse(line: str) -> tuple[str | None, Colour | None]:
-    """traffic light 250 170 30 -> the name and the colour; None for the part that is absent."""
-    match = re.fullmatch(r"(?:(.*\S)\s+)?(\d+)\s+(\d+)\s+(\d+)", line)
-    # route 66 is a name that ends with a number, not a colour
-    if not match:
-        return line, None
-    name, *colour = match.groups()
-    return name, tuple(map(int, colour))
+    return read_classes(path)
