@@ -73,6 +73,17 @@ def labels_of(args) -> LabelSet:
     return CAMVID12 if args.void_class else LABELS
 
 
+def splits_of(args) -> tuple[str, ...]:
+    """The splits of which there is anything."""
+    root = data_root(args)
+    found = []
+    for split in STEPS:
+        places = (root / split, root / f"{split}annot", root / "annotations" / f"{split}.txt")
+        if any(place.exists() for place in places):
+            found.append(split)
+    return tuple(found)
+
+
 def videos(root: Path, split: str, num_classes: int = 11) -> list[FileVideo]:
     """One video per drive of the split, sorted by name. No image is opened.
 

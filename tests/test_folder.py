@@ -1,7 +1,5 @@
 """Folders of one's own images: splits, classes, and errors that name the file."""
 
-import logging
-
 import numpy as np
 import pytest
 
@@ -140,14 +138,10 @@ def test_text_of_other_systems_is_read(tmp_path, encoding, end):
     assert folder.label_set(tmp_path).names == ("grün", "road")
 
 
-def test_latin_1_is_read_with_a_word_about_it_and_what_is_no_text_is_refused(
-    tmp_path, caplog, monkeypatch
-):
-    # a console that an earlier test made keeps messages to itself
-    monkeypatch.setattr(logging.getLogger("streamseg"), "propagate", True)
+def test_latin_1_is_read_with_a_word_about_it_and_what_is_no_text_is_refused(tmp_path, logged):
     (tmp_path / "classes.txt").write_bytes("road\ngrün".encode("latin-1"))
     assert folder.label_set(tmp_path).names == ("road", "grün")
-    assert "classes.txt, line 2: this is no text file in UTF-8" in caplog.text
+    assert "classes.txt, line 2: this is no text file in UTF-8" in logged()[0]
     (tmp_path / "classes.txt").write_bytes(b"road\n\xff\x81")
     with pytest.raises(ValueError, match="classes.txt, line 2: the character 0x81 is no text"):
         folder.label_set(tmp_path)
