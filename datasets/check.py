@@ -103,9 +103,11 @@ def told_by_labels(
     # A part that is not trained on may well lack a class.
     trained_on = split in TRAINED_ON
     told = label_problems(found.pixels, names, found.labels, absent=trained_on)
-    certain = label_problems(found.pixels, names, found.labels, absent=False)
-    if not sound.absent_classes:
-        certain = told
+    certain = told
+    if sound.absent_classes:
+        certain = label_problems(found.pixels, names, found.labels, absent=False)
+    if sound.void_labels and found.pixels[:IGNORE].any():
+        certain = []
     return certain, [sentence for sentence in told if sentence not in certain]
 
 
