@@ -28,6 +28,7 @@ from pathlib import Path
 from .files import FileVideo, list_images
 from .labels import IGNORE, LabelSet, id_table
 from .root import data_root
+from .text import read_lines
 
 LABELS = LabelSet.of(
     {
@@ -70,6 +71,17 @@ def videos_of(args, split: str) -> list[FileVideo]:
 def labels_of(args) -> LabelSet:
     """The classes: 11, or with --void-class 12."""
     return CAMVID12 if args.void_class else LABELS
+
+
+def splits_of(args) -> tuple[str, ...]:
+    """The splits of which there is anything."""
+    root = data_root(args)
+    found = []
+    for split in STEPS:
+        places = (root / split, root / f"{split}annot", root / "annotations" / f"{split}.txt")
+        if any(place.exists() for place in places):
+            found.append(split)
+    return tuple(found)
 
 
 def videos(root: Path, split: str, num_classes: int = 11) -> list[FileVideo]:
@@ -141,7 +153,7 @@ def large_layout(root: Path, split: str, num_classes: int) -> list[FileVideo]:
     A frame in between that does not exist is an error only when it is read.
     """
     list_file = root / "annotations" / f"{split}.txt"
-    listed = list_file.read_text().split()
+    listed = [text for _, text in read_lines(list_file)]
     if not listed:
         raise FileNotFoundError(f"{list_file} is empty: expected one frame name a line")
     sequence = sequence_folder(root)

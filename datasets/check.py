@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from .clip import Video
-from .labels import IGNORE
+from .label_statistics import Progress, label_problems, no_progress
+from .labels import IGNORE, Sound
 
 READ_ERRORS = (OSError, ValueError)
 SIZES_SHOWN = 4  # the most frequent ones
 
+WITHOUT_SPLITS = "all"  # the only split of a data set that has none
+TRAINED_ON = ("train", "all")  # splits in which every class should occur
+
 Size = tuple[int, int]
-Progress = Callable[[Iterable, int], Iterable]
 
 
 class FrameReport(NamedTuple):
@@ -66,27 +71,94 @@ class Findings:
         )
 
 
-def no_progress(items: Iterable, total: int) -> Iterable:
-    return items
+def splits_to_check(args, known: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The splits that exist, and those of the known ones that do not.
+
+    A data set that shows none of them counts as all of them: reading it says what is missing.
+    """
+    module = import_module(args.dataset_module)
+    if not hasattr(module, "splits_of"):
+        return list(known), []
+    existing = list(module.splits_of(args))
+    if not existing:
+        return list(known[:1]), []
+    # a set without splits is no split, and one with splits is never read as one
+    missing = [name for name in known if name not in existing and name != WITHOUT_SPLITS]
+    if existing == [WITHOUT_SPLITS]:
+        missing = []
+    return existing, missing
 
 
-def check(videos: Iterable[Video], workers: int, progress: Progress = no_progress) -> Findings:
-    """Read every frame and label of some videos.
+def sound_of(args) -> Sound:
+    """What is no fault in the data set that parsed options choose."""
+    return getattr(import_module(args.dataset_module), "SOUND", Sound())
+
+
+def told_by_labels(
+    found: Findings, split: str, names: Sequence[str], sound: Sound
+) -> tuple[list[str], list[str]]:
+    """Problems and mere warnings that the labels of a whole split give reason for."""
+    if split in sound.dummy_splits:
+        return [], []
+    # A part that is not trained on may well lack a class.
+    trained_on = split in TRAINED_ON
+    told = label_problems(found.pixels, names, found.labels, absent=trained_on)
+    certain = told
+    if sound.absent_classes:
+        certain = label_problems(found.pixels, names, found.labels, absent=False)
+    if sound.void_labels and found.pixels[:IGNORE].any():
+        certain = []
+    return certain, [sentence for sentence in told if sentence not in certain]
+
+
+def frames_once(videos: Iterable[Video]) -> Iterator[tuple[Video, int, bool]]:
+    """(video, index, whether it has a label) of each frame, once where videos share files."""
+    videos = list(videos)
+    labelled = set()
+    for video in videos:
+        labelled |= {file_of(video, index) for index in video.labelled}
+    seen = set()
+    for video in videos:
+        own = set(video.labelled)
+        for index in range(len(video)):
+            file = file_of(video, index)
+            if file in seen or (file in labelled and index not in own):
+                continue
+            seen.add(file)
+            yield video, index, index in own
+
+
+def file_of(video: Video, index: int) -> Path | tuple[int, int]:
+    """What tells a frame from others: its file, where it has one."""
+    if hasattr(video, "frames"):
+        return video.frames[index]
+    return id(video), index
+
+
+def check(
+    videos: Iterable[Video],
+    workers: int,
+    progress: Progress = no_progress,
+    *,
+    void_labels: bool = False,
+) -> Findings:
+    """Read every frame and label of some videos, each file once.
 
     workers: number of threads. progress: wraps the iterable of reports; gets their number too.
+    void_labels: whether a label may ignore every pixel.
     """
     frames = []
     has_label = []
-    for video in videos:
-        labelled = set(video.labelled)
-        for index in range(len(video)):
-            frames.append((video, index))
-            has_label.append(index in labelled)
+    for video, index, labelled in frames_once(videos):
+        frames.append((video, index))
+        has_label.append(labelled)
     found = Findings()
     first_size: dict[str, Size] = {}
     # threads, not processes: Pillow releases the interpreter's lock while it decodes
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        reports = progress(pool.map(look, frames, has_label), len(frames))
+        reports = progress(
+            pool.map(partial(look, void_labels=void_labels), frames, has_label), len(frames)
+        )
         for (video, index), report in zip(frames, reports, strict=True):
             found.add(report)
             if not report.size:
@@ -101,7 +173,7 @@ def check(videos: Iterable[Video], workers: int, progress: Progress = no_progres
     return found
 
 
-def look(frame: tuple[Video, int], has_label: bool) -> FrameReport:
+def look(frame: tuple[Video, int], has_label: bool, *, void_labels: bool = False) -> FrameReport:
     """Read one frame (a video and an index) and its label, as far as possible."""
     video, index = frame
     size = None
@@ -116,7 +188,7 @@ def look(frame: tuple[Video, int], has_label: bool) -> FrameReport:
     try:
         label = video.label(index)
         counts = np.bincount(label.ravel(), minlength=256)
-        if (label == IGNORE).all():
+        if not void_labels and (label == IGNORE).all():
             problems.append(
                 f"the label of {video.name}/{video.frame_name(index)} ignores every pixel"
             )

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from .files import FileVideo
-from .labels import LabelSet, id_table
+from .labels import LabelSet, Sound, id_table
 from .root import data_root
 
 # Cityscapes' official ids of its 19 evaluated classes, in the order of the train ids
@@ -61,6 +61,8 @@ LABELS = LabelSet.of(
 TRAIN_IDS = id_table({label_id: train_id for train_id, label_id in enumerate(CITYSCAPES_IDS)})
 
 SPLITS = ("train", "val", "test")
+# Classes that are not evaluated are ignored: a label may hold no others.
+SOUND = Sound(void_labels=True, dummy_splits=("test",))
 RATE = 17.0  # frames a second of the snippets
 BEFORE = 19  # frames of a snippet before the labelled one
 AFTER = 10  # frames of a snippet after it
@@ -86,6 +88,13 @@ def videos_of(args, split: str) -> list[FileVideo]:
 def labels_of(args) -> LabelSet:
     """The classes, as parsed options choose them."""
     return LABELS
+
+
+def splits_of(args) -> tuple[str, ...]:
+    """The splits of which there is anything."""
+    root = data_root(args)
+    folders = ("leftImg8bit", "gtFine", "leftImg8bit_sequence")
+    return tuple(split for split in SPLITS if any((root / f / split).is_dir() for f in folders))
 
 
 def videos(root: Path, split: str) -> list[FileVideo]:

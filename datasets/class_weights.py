@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .clip import Video
+from .label_statistics import count_labels
 
 # Published weights of the 19 Cityscapes classes. lma: ERFNet's full decoder and LMANet, with
 # PSPNet too; lma-shallow: ERFNet's 1x1 decoder; swnet: GSVNet and SwNet-seq; etc: ETC.
@@ -47,16 +48,21 @@ CLASS_WEIGHTS: dict[str, dict[int, tuple[float, ...]]] = {
 CLASS_WEIGHTS["swnet"][11] = CAMVID_SWNET
 
 
-def class_weights(kind: str, num_classes: int, videos: Iterable[Video] = ()) -> Tensor | None:
+def class_weights(
+    kind: str, num_classes: int, videos: Iterable[Video] = (), pixels: np.ndarray | None = None
+) -> Tensor | None:
     """(K,) float32 weights published under the name `kind`; an ignore output has no weight here.
 
-    "none": None. "balanced": counted from the labels of `videos`. ValueError where the name is
-    unknown or its weights are for another number of classes.
+    "none": None. "balanced": counted from the labels of `videos`, or from `pixels` ((256,) by class
+    id) where they are counted already. ValueError where the name is unknown or its weights are for
+    another number of classes.
     """
     if kind == "none":
         return None
     if kind == "balanced":
-        return balanced(videos, num_classes)
+        if pixels is None:
+            return balanced(videos, num_classes)
+        return balanced_weights(pixels, num_classes)
     if kind not in CLASS_WEIGHTS:
         raise ValueError(
             f"class weights {kind!r} are unknown: choose none, balanced, {', '.join(CLASS_WEIGHTS)}"
@@ -73,17 +79,18 @@ def class_weights(kind: str, num_classes: int, videos: Iterable[Video] = ()) -> 
 
 
 def balanced(videos: Iterable[Video], num_classes: int, c: float = 1.10) -> Tensor:
-    """(K,) float32: 1 / ln(c + share of the class in the labelled pixels of all `videos`).
+    """Balanced weights from all labels of the videos, which are read for it."""
+    return balanced_weights(count_labels(videos).pixels, num_classes, c)
 
-    c: 1.10 as used for ERFNet's full decoder, 1.20 for its encoder (Romera et al., T-ITS 2018).
-    ValueError where no pixel has a label.
+
+def balanced_weights(pixels: np.ndarray, num_classes: int, c: float = 1.10) -> Tensor:
+    """(K,) float32: 1 / ln(c + share of the class in the labelled pixels).
+
+    pixels: (256,) by class id. c: 1.10 as used for ERFNet's full decoder, 1.20 for its encoder
+    (Romera et al., T-ITS 2018). ValueError where no pixel has a label.
     """
-    counts = np.zeros(256, np.int64)
-    for video in videos:
-        for index in video.labelled:
-            counts += np.bincount(video.label(index).ravel(), minlength=256)
     # without the ignored pixels, which have the id 255
-    counts = counts[:num_classes]
+    counts = pixels[:num_classes]
     total = counts.sum()
     if not total:
         raise ValueError(

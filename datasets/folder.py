@@ -12,14 +12,25 @@ frames, or for none.
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 
+from .class_list import read_classes
 from .files import FileVideo, list_images, natural_key
-from .labels import IGNORE, Colour, LabelSet, default_palette
+from .labels import IGNORE, LabelSet, Sound
+from .near_layouts import (
+    advice_on_names,
+    near_split,
+    require_clip_folders,
+    require_images,
+    require_known_folders,
+    require_labels_apart,
+)
 from .root import data_root
 
 SPLITS = ("train", "val", "test")
+ALL = "all"  # what a ROOT without splits is
+# the list of classes is one's own: each should occur
+SOUND = Sound(absent_classes=False)
 CLASSES = "classes.txt"
 
 
@@ -33,13 +44,22 @@ def labels_of(args) -> LabelSet:
     return label_set(data_root(args))
 
 
+def splits_of(args) -> tuple[str, ...]:
+    """The splits that there are, as far as can be seen under their own or a near name."""
+    root = data_root(args)
+    found = [name for name in SPLITS if (root / name).is_dir() or near_split(root, name)]
+    return tuple(found) or (ALL,)
+
+
 def videos(root: Path, split: str) -> list[FileVideo]:
     """One video per clip folder, naturally sorted.
 
-    FileNotFoundError: no such split, or no frames; ValueError: a label without a frame.
+    FileNotFoundError: no such split, or no frames; ValueError: a label without a frame, or a layout
+    that is nearly right (near_layouts.py).
     """
     root = Path(root)
     base = split_folder(root, split)
+    require_clip_folders(base, SPLITS)
     folders = [path for path in base.glob("*") if path.is_dir() and not path.name.startswith(".")]
     if not folders:
         raise FileNotFoundError(
@@ -55,6 +75,11 @@ def videos(root: Path, split: str) -> list[FileVideo]:
 def split_folder(root: Path, split: str) -> Path:
     """The folder that holds the clips of a split."""
     splits = [name for name in SPLITS if (root / name).is_dir()]
+    near = near_split(root, split)
+    if near:
+        raise FileNotFoundError(f"{root} has no split {split!r}: rename {near} to {split}")
+    if not splits and split == ALL:
+        return root
     if not splits:
         logging.getLogger("streamseg").warning(
             "%s has no folders train, val, test: all its clips are %s", root, split
@@ -71,6 +96,7 @@ def read_clip(clip: Path, num_classes: int) -> FileVideo:
     if (clip / "images").is_dir():
         folder = clip / "images"
     frames = list_images(folder)
+    require_known_folders(clip)
     if not frames:
         raise FileNotFoundError(
             f"no frames in {folder}: expected *.png or *.jpg; remove the folder if it is no clip"
@@ -78,11 +104,15 @@ def read_clip(clip: Path, num_classes: int) -> FileVideo:
     labels = {}
     if (clip / "labels").is_dir():
         labels = list_images(clip / "labels")
+        if not labels:
+            require_images(clip / "labels")
+    else:
+        require_labels_apart(folder, frames)
     alone = [path for stem, path in labels.items() if stem not in frames]
     if alone:
         raise ValueError(
             f"the label {alone[0]} has no frame {alone[0].stem} in {folder} "
-            f"({len(alone)} such labels)"
+            f"({len(alone)} such labels){advice_on_names(alone[0].stem, frames)}"
         )
     label_paths = [labels.get(stem) for stem in frames]
     return FileVideo(clip.name, list(frames.values()), label_paths, num_classes=num_classes)
@@ -102,35 +132,9 @@ def label_set(root: Path) -> LabelSet:
 def classes(root: Path) -> LabelSet | None:
     """Names and colours of ROOT/classes.txt, None where there is no such file.
 
-    Classes without a colour get one of the default palette. ValueError names a wrong line.
+    ValueError names a wrong line (class_list.py).
     """
     path = Path(root) / CLASSES
     if not path.exists():
         return None
-    numbered = enumerate(path.read_text().splitlines(), 1)
-    lines = [(number, line.strip()) for number, line in numbered if line.strip()]
-    if not 1 <= len(lines) <= 255:
-        raise ValueError(f"{path} lists {len(lines)} classes, expected 1 to 255")
-    names: list[str] = []
-    palette = list(default_palette(len(lines)))
-    for number, line in lines:
-        name, colour = parse(line)
-        if not name or name in names or (colour and max(colour) > 255):
-            raise ValueError(
-                f"{path}, line {number}: {line!r} has no name, one that was there before or an "
-                "impossible colour; expected name [r g b]"
-            )
-        if colour:
-            palette[len(names)] = colour
-        names.append(name)
-    return LabelSet(tuple(names), tuple(palette))
-
-
-def parse(line: str) -> tuple[str | None, Colour | None]:
-    """traffic light 250 170 30 -> the name and the colour; None for the part that is absent."""
-    match = re.fullmatch(r"(?:(.*\S)\s+)?(\d+)\s+(\d+)\s+(\d+)", line)
-    # route 66 is a name that ends with a number, not a colour
-    if not match:
-        return line, None
-    name, *colour = match.groups()
-    return name, tuple(map(int, colour))
+    return read_classes(path)

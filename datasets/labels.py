@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,29 @@ class LabelSet(NamedTuple):
     def of(cls, classes: dict[str, Colour], ids: np.ndarray | None = None) -> LabelSet:
         """The label set of {name: colour}, listed by class id."""
         return cls(tuple(classes), tuple(classes.values()), ids)
+
+
+class Sound(NamedTuple):
+    """What is no fault of a data set's labels. A data set's module may hold one, named SOUND."""
+
+    # Published lists name classes of which a part of the data may have none; an own list should not
+    absent_classes: bool = True
+    void_labels: bool = False  # labels that ignore every pixel
+    dummy_splits: tuple[str, ...] = ()  # whose labels hold nothing
+
+
+def other_classes(trained: tuple[str, ...], wanted: tuple[str, ...]) -> str:
+    """That weights were trained for other classes; "" where they are the same but for spelling.
+
+    Names are the same whatever their case, spaces, hyphens and underscores.
+    """
+    if not trained or [plain(name) for name in trained] == [plain(name) for name in wanted]:
+        return ""
+    return f"the weights were trained for {', '.join(trained)}, not for {', '.join(wanted)}"
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).casefold()
 
 
 def default_palette(num_classes: int) -> tuple[Colour, ...]:

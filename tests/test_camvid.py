@@ -150,6 +150,14 @@ def test_the_large_layout_ignores_class_zero_unless_there_are_twelve(tmp_path):
     assert camvid.videos(root, "val", 12)[0].label(3)[0, 0] == 0
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_of_frames_may_come_from_other_systems(tmp_path, encoding):
+    text = "# frames\r\nA_f00030\r\n\r\nA_f00060\r\n"
+    (large_tree(tmp_path) / "annotations" / "val.txt").write_bytes(text.encode(encoding))
+    (video,) = camvid.videos(tmp_path, "val")
+    assert (video.name, tuple(video.labelled)) == ("A", (3, 33))
+
+
 # Faults
 
 

@@ -9,8 +9,10 @@ from PIL import Image
 import main
 from command import call, perform, succeed
 from datasets import build_dataset
-from disk import write
-from trees import make_camvid, make_cityscapes
+from datasets.check import check
+from datasets.files import FileVideo
+from disk import drive, write
+from trees import make_camvid, make_cityscapes, make_folder
 
 
 @pytest.fixture
@@ -119,3 +121,149 @@ def test_densely_labelled_videos_need_every_frame_and_rendered_ones_none(camvid)
     assert len(listed) == 2 * len(list((camvid / "val").iterdir()))
     done = call("--needed-frames", "--dataset", "synthetic")
     assert done.returncode == 2 and "nothing needs to be fetched" in done.stderr
+
+
+def splits_checked(done) -> list[str]:
+    lines = [line for line in done.stdout.splitlines() if " videos in " in line]
+    return [line.split(" videos in ")[1].split(":")[0] for line in lines]
+
+
+def test_the_splits_that_exist_are_checked_and_the_others_named(tmp_path):
+    done = checked(make_folder(tmp_path / "own"), dataset="folder")
+    assert done.returncode == 0, done.stderr
+    assert splits_checked(done) == ["train", "val"] and "there is no test split" in done.stdout
+
+
+def test_a_folder_without_splits_is_read_once(tmp_path):
+    root = make_folder(tmp_path / "own")
+    shutil.move(root / "train" / "clip", root / "clip")
+    shutil.rmtree(root / "train")
+    shutil.rmtree(root / "val")
+    done = checked(root, dataset="folder")
+    assert done.returncode == 0, done.stderr
+    assert splits_checked(done) == ["all"] and not done.stderr.count("has no folders")
+
+
+def test_a_folder_that_is_no_data_set_is_told_once(tmp_path):
+    done = checked(tmp_path)
+    assert done.returncode == 2 and "found 1 problem in camvid" in done.stderr
+
+
+def test_classes_of_cityscapes_that_are_not_evaluated_are_no_problem(tmp_path):
+    root = make_cityscapes(tmp_path / "cityscapes", splits=("train", "test"))
+    for label in (root / "gtFine").rglob("*.png"):
+        if "test" in label.parts:
+            write(label, np.full((64, 128), 3, np.uint8))  # a dummy, as published
+    write(next((root / "gtFine" / "train").rglob("aachen*.png")), np.full((64, 128), 1, np.uint8))
+    done = checked(root, dataset="cityscapes")
+    assert done.returncode == 0, done.stderr
+    assert splits_checked(done) == ["train", "test"] and "no val split" in done.stdout
+
+
+def test_frames_that_videos_share_are_read_once(tmp_path):
+    video = drive(tmp_path, "a", 4, {1, 3})
+    first = FileVideo("a", video.frames[:3], video.labels[:3], num_classes=3)
+    # the last frame of the first video is labelled in the second alone
+    second = FileVideo("b", video.frames[1:], [None, None, video.labels[3]], num_classes=3)
+    found = check([first, second], 0)
+    assert (found.frames, found.labels) == (4, 2) and not found.problems
+
+
+def relabel(root, change) -> None:
+    for path in root.glob("*/clip/labels/*.png"):
+        write(path, change(np.asarray(Image.open(path))).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda ids: np.where(ids == 1, 255, 0), "in 4 labels; 255 (ignored) fills"),
+        (lambda ids: np.where(ids == 1, 255, 0), "are these 0/255 masks?"),
+        (lambda ids: np.full_like(ids, 255), "all pixels of 4 labels are 255 (ignored)"),
+        (lambda ids: np.where(ids == 2, 1, ids), "train: class thing never occurs in 4 labels"),
+        (lambda ids: np.where(np.indices(ids.shape)[0] > 5, 255, ids), "are these 0/255 masks"),
+    ],
+)
+def test_labels_that_teach_nothing_are_a_problem(tmp_path, change, message):
+    root = make_folder(tmp_path / "own")
+    relabel(root, change)
+    done = checked(root, dataset="folder")
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_a_class_may_be_absent_where_nothing_is_trained_or_the_list_is_published(tmp_path):
+    root = make_folder(tmp_path / "own")
+    for path in (root / "val").rglob("labels/*.png"):
+        write(path, np.zeros((24, 32), np.uint8))
+    done = checked(root, dataset="folder")
+    assert done.returncode == 0 and "never labelled: wall, thing" in done.stdout
+    root = make_camvid(tmp_path / "camvid")
+    for path in (root / "trainannot").iterdir():
+        write(path, np.asarray(Image.open(path)) // 12)
+    done = checked(root)
+    assert done.returncode == 0 and "never occur in 4 labels" in done.stderr
+
+
+# name -> what makes a layout nearly right, and the advice
+def flat(root):
+    for part in ("images", "labels"):
+        shutil.move(root / "train" / "clip" / part, root / "train" / part)
+    (root / "train" / "clip").rmdir()
+
+
+def types_first(root):
+    for part in ("images", "labels"):
+        (root / part).mkdir()
+        for split in ("train", "val"):
+            shutil.move(root / split / "clip" / part, root / part / split)
+    shutil.rmtree(root / "train")
+    shutil.rmtree(root / "val")
+
+
+def renamed(old: str, new: str):
+    return lambda root: shutil.move(root / old, root / new)
+
+
+def with_ending(folder: str):
+    def change(root):
+        for path in list((root / "train/clip/labels").iterdir()):
+            shutil.move(path, root / "train/clip" / folder / f"{path.stem}_L.png")
+        if folder != "labels":
+            (root / "train/clip/labels").rmdir()
+
+    return change
+
+
+def as_text(root):
+    for path in list((root / "train/clip/labels").iterdir()):
+        shutil.move(path, path.with_suffix(".txt"))
+
+
+def frames_in_the_split(root):
+    flat(root)
+    for path in list((root / "train/images").iterdir()):
+        shutil.move(path, root / "train" / path.name)
+    (root / "train/images").rmdir()
+
+
+NEAR = {
+    "images beside labels": (flat, "lie side by side: put them into a clip folder"),
+    "frames beside labels": (frames_in_the_split, "holds frames itself"),
+    "images/train, labels/train": (types_first, "the split comes first here, then the clip"),
+    "masks": (renamed("train/clip/labels", "train/clip/masks"), "rename "),
+    "frames": (renamed("train/clip/images", "train/clip/frames"), "rename "),
+    "valid": (renamed("val", "valid"), "to val"),
+    "_L beside the frames": (with_ending("images"), "put labels into"),
+    "_L": (with_ending("labels"), "name labels as their frames, without _L"),
+    "labels as text": (as_text, "holds no labels that can be read (0.txt)"),
+}
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_a_layout_that_is_nearly_right_is_recognised_with_advice(tmp_path, name):
+    change, advice = NEAR[name]
+    root = make_folder(tmp_path / "own")
+    change(root)
+    done = checked(root, dataset="folder")
+    assert done.returncode == 2 and advice in done.stderr
+    assert "found 1 problem" in done.stderr

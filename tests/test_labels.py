@@ -1,5 +1,6 @@
 """Label sets: names, colours, id tables, and class weights by name or from the labels."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from datasets import camvid, cityscapes
 from datasets.cityscapes import CITYSCAPES_IDS
 from datasets.class_weights import CLASS_WEIGHTS, balanced, class_weights
-from datasets.labels import default_palette
+from datasets.label_statistics import count_labels, label_problems, spread
+from datasets.labels import default_palette, other_classes
 
 
 @pytest.mark.parametrize(
@@ -81,3 +83,56 @@ def test_balanced_weights_follow_the_labels():
     torch.testing.assert_close(balanced([video, video], 3), torch.tensor(expected).float())
     with pytest.raises(ValueError, match="no pixel"):
         balanced([SimpleNamespace(labelled=())], 3)
+
+
+def labelled(ids: list[int]):
+    """A video of labels of one pixel each."""
+    maps = [np.full((1, 1), i, np.uint8) for i in ids]
+    return SimpleNamespace(labelled=range(len(ids)), label=maps.__getitem__)
+
+
+def test_labels_are_counted_all_or_some_spread_over_the_data_or_a_share_of_them():
+    videos = [labelled([0] * 50), labelled([1] * 50)]
+    shown = []
+
+    def progress(items, total):
+        shown.append(total)
+        return items
+
+    counts = count_labels(videos, progress=progress)
+    assert (counts.labels, counts.existing, shown) == (100, 100, [100])
+    assert tuple(counts.pixels[:2]) == (50, 50)
+    some = count_labels(videos, 10)
+    assert (some.labels, some.existing, tuple(some.pixels[:2])) == (10, 100, (5, 5))
+    shares = [count_labels(videos, part=(rank, 3), workers=2).pixels for rank in range(3)]
+    assert np.array_equal(sum(shares), counts.pixels)
+    assert spread(range(100), 3) == [0, 49, 99] and spread(range(2), 3) == [0, 1]
+    weights = class_weights("balanced", 2, pixels=counts.pixels)
+    torch.testing.assert_close(weights, balanced(videos, 2))
+
+
+@pytest.mark.parametrize(
+    "pixels, told",
+    [
+        ({0: 5, 1: 5}, []),
+        ({0: 5, 1: 4, 255: 1}, []),
+        ({0: 5, 255: 3}, ["class road never occurs in 8 of 9 labels .*255 .ignored. fills 38 %"]),
+        ({0: 3, 1: 3, 255: 20}, ["255 .ignored. fills 77 % of 8 of 9 labels"]),
+        ({255: 3}, ["all pixels of 8 of 9 labels .*nothing can be learnt"]),
+        ({1: 3}, ["class ground never occurs"]),
+    ],
+)
+def test_counts_that_teach_nothing_are_told(pixels, told):
+    counts = np.zeros(256, np.int64)
+    counts[list(pixels)] = list(pixels.values())
+    found = label_problems(counts, ("ground", "road"), 8, 9)
+    assert len(found) == len(told)
+    for sentence, pattern in zip(found, told, strict=True):
+        assert re.match(pattern, sentence)
+
+
+def test_weights_of_other_classes_are_told_but_not_another_spelling():
+    ours = ("traffic light", "Road")
+    assert not other_classes((), ours) and not other_classes(("traffic_light", "road"), ours)
+    told = "the weights were trained for road, traffic light, not for traffic light, Road"
+    assert other_classes(("road", "traffic light"), ours) == told
