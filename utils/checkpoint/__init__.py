@@ -2,7 +2,7 @@
 
 from .contents import network_of, weights_of
 from .loading import Report, load_weights
-from .reading import read, read_latest
+from .reading import read, read_latest, resolve
 from .saving import previous, save
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "previous",
     "read",
     "read_latest",
+    "resolve",
     "save",
     "weights_of",
 ]

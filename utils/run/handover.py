@@ -122,6 +122,8 @@ def prepare_worker() -> None:
 
 def possible_workers(workers: int) -> int:
     """`workers`, or 0 where the system has no room for the locks between processes (warned of)."""
+    if not workers:
+        return 0
     try:
         # Kept until all are there; they go with the list.
         _ = [multiprocessing.Lock() for _ in range(LOCKS + LOCKS_OF_A_WORKER * workers)]

@@ -96,10 +96,14 @@ def ended_by(stop: StopRequest | None) -> Iterator[None]:
         yield
         return
 
+    set_before = []
+
     def set_timer() -> None:
+        # Others may use this timer, too: it is touched only where a signal came.
+        if not set_before:
+            set_before.append(signal.signal(signal.SIGALRM, lambda number, frame: stop.check()))
         signal.setitimer(signal.ITIMER_REAL, GRACE)
 
-    before = signal.signal(signal.SIGALRM, lambda number, frame: stop.check())
     wake = stop.wake
     stop.wake = set_timer
     try:
@@ -109,8 +113,9 @@ def ended_by(stop: StopRequest | None) -> Iterator[None]:
         yield
     finally:
         stop.wake = wake
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for handler in set_before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
 
 
 def training_loader(
