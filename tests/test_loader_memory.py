@@ -100,7 +100,8 @@ def test_batches_are_the_same_through_a_pipe_and_one_line_says_so(monkeypatch, w
         assert warnings == []
     else:
         (line,) = warnings
-        assert line.startswith("/dev/shm has 64 MB, too little for batches of ")
+        assert line.startswith("/dev/shm has 64 MB (")
+        assert "too little to queue batches of 4 MB: they go through a pipe" in line
         for way in ("--num-workers 0", "--batch-size", "docker run --shm-size"):
             assert way in line
 

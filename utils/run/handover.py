@@ -83,9 +83,9 @@ def receive(kind: type, values: list, tensors: list[bool]) -> tuple:
 def slow_way(size: int) -> str:
     """Says why batches of `size` bytes go through a pipe, and what would avoid it."""
     return (
-        f"{SHARED_MEMORY} has {room_in_words()}, too little for batches of {in_words(size)}: they "
-        "go through a pipe, which is slower; docker run --shm-size 8g, a smaller --batch-size or "
-        "--num-workers 0 avoid that"
+        f"{SHARED_MEMORY} has {room_in_words()}, too little to queue batches of {in_words(size)}: "
+        "they go through a pipe, which is slower; docker run --shm-size 8g, a smaller "
+        "--batch-size or --num-workers 0 avoid that"
     )
 
 
@@ -94,11 +94,14 @@ def room_in_words() -> str:
         state = os.statvfs(SHARED_MEMORY)
     except OSError:
         return "no room"
-    return in_words(state.f_blocks * state.f_frsize)
+    size = in_words(state.f_blocks * state.f_frsize)
+    return f"{size} ({in_words(state.f_bavail * state.f_frsize)} free)"
 
 
 def in_words(size: int) -> str:
-    return f"{max(round(size / MB), 1)} MB"
+    if size < MB:
+        return "under 1 MB"
+    return f"{round(size / MB)} MB"
 
 
 def send_again(queue: Queue, error: Exception, item: Any) -> None:
