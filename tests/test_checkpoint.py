@@ -2,10 +2,13 @@
 
 import argparse
 import errno
+import json
 import os
 import pickle
 import re
 import resource
+import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.checkpoint import load_weights, previous, read, read_latest, save, weights_of
+from utils.checkpoint import load_weights, previous, read, read_latest, resolve, save, weights_of
 
 
 def same(a, b) -> bool:
@@ -227,7 +230,7 @@ def test_truncation_anywhere_is_noticed_and_the_previous_file_used(tmp_path, leg
     assert same(read(path), content)
     # A legacy file that ends within the name of one of torch's own functions names another one.
     words = (
-        r"is damaged or no checkpoint.*copy or download"
+        r"is (?:damaged or no checkpoint|empty).*copy or download"
         r"|holds pickled objects \((torch|collections)\."
     )
     # Each length near the ends of the file, where its headers are.
@@ -254,7 +257,7 @@ def test_a_missing_file_is_replaced_by_its_previous_and_two_missing_ones_are_an_
     latest, note = read_latest(path)
     assert latest == {"epoch": 0} and "there is no checkpoint at" in note
     previous(path).write_bytes(b"x")
-    message = "no complete checkpoint: .*c.pth; .*c.pth.previous is damaged"
+    message = "no complete checkpoint: .*c.pth; .*c.pth.previous is a text file"
     with pytest.raises(ValueError, match=message):
         read_latest(path)
 
@@ -268,8 +271,28 @@ def test_a_tensor_is_no_checkpoint_to_resume_from(tmp_path):
 @pytest.mark.parametrize(
     "content, words",
     [
-        (b"", "damaged"),
-        (b"hello", "damaged"),
+        (b"", r"is empty \(0 bytes\): copy or download it again"),
+        (b"hello", "is a text file, not the weights"),
+        (b"\x00\x01\x02", r"damaged or no checkpoint \(3 bytes\)"),
+        (b"\xff" * 5000, r"damaged or no checkpoint \(5000 bytes\)"),
+        (b'{"lr": 0.1}', "is a JSON file, not the weights"),
+        (b"\x1f\x8b\x08\x00" + b"\x00" * 50, "is a gzip archive: unpack it"),
+        (b"BZh91AY&SY", "is a bzip2 archive: unpack it"),
+        (b"\xfd7zXZ\x00\x00", "is an xz archive: unpack it"),
+        (b"\x28\xb5\x2f\xfd\x00", "is a zstd archive: unpack it"),
+        (b"7z\xbc\xaf\x27\x1c\x00", "is a 7z archive: unpack it"),
+        (b"Rar!\x1a\x07\x00", "is a rar archive: unpack it"),
+        (b"\x00" * 257 + b"ustar\x0000", "is a tar archive: unpack it"),
+        (b"\x89HDF\r\n\x1a\n\x00", "is an HDF5 file .Keras.*: save the network's state_dict"),
+        (b"\x93NUMPY\x01\x00", "is a NumPy array"),
+        (b"\x08\x08\x12\x07pytorch\x1a\x032.1:\x10", "is an ONNX model"),
+        (b"\x08\x07:\xb2\x01\n\x10", "is an ONNX model"),
+        (b"\x1c\x00\x00\x00TFL3", "is a TensorFlow Lite model"),
+        (b"\x00\x01\x02" * 9 + b"\x57\xfb\x80\x8b\x24\x75\x47\xdb", "a TensorFlow checkpoint"),
+        (b"\x89PNG\r\n\x1a\n", "is a picture .PNG.: give it as --source"),
+        (b"\x00\x00\x00\x18ftypmp42", "is a video .MP4.: give it as --source"),
+        (pickle.dumps({"a": 1}), "is a pickle that torch did not write"),
+        (pickle.dumps({"a": np.zeros(2)}), "is a pickle that torch did not write"),
         (b"PK\x03\x04" + b"\x00" * 50, "damaged"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs pointer"),
         (b"<!DOCTYPE html><html>", "web page"),
@@ -282,10 +305,119 @@ def test_the_error_says_what_a_file_is_that_is_no_checkpoint(tmp_path, content, 
     assert "\n" not in str(caught.value) and str(tmp_path / "c.pth") in str(caught.value)
 
 
+def zip_of(path: Path, *names: str) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"content")
+    return path
+
+
+@pytest.mark.parametrize(
+    "names, words",
+    [
+        (("net/data.pkl", "net/code/net.py", "net/constants.pkl"), "is a TorchScript archive"),
+        (("net/archive_format", "net/models/model.json"), "is an exported program"),
+        (("config.json", "metadata.json", "model.weights.h5"), "is a Keras model"),
+        (("a.npy", "b.npy"), "is a NumPy archive"),
+        (("run/model_best.pth",), r"is a zip archive of 1 files \(run/model_best.pth\): unpack it"),
+        ((), "is a zip archive of 0 files|damaged"),
+        (("net/data.pkl", "net/version"), "damaged"),
+    ],
+)
+def test_an_archive_is_named_by_what_is_in_it(tmp_path, names, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        read(zip_of(tmp_path / "c.pth", *names))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_torchscript_saved_is_named(tmp_path):
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "c.pt")
+    with pytest.raises(ValueError, match=r"c.pt is a TorchScript archive.*torch.jit.load"):
+        read(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("model.onnx", "ONNX"),
+        ("model.ckpt.data-00000-of-00001", "TensorFlow checkpoint"),
+        ("saved_model.pb", "TensorFlow graph"),
+    ],
+)
+def test_a_file_without_a_mark_is_named_by_its_name(tmp_path, name, words):
+    (tmp_path / name).write_bytes(bytes([200, 0, 255, 13]) * 30)
+    with pytest.raises(ValueError, match=words):
+        read(tmp_path / name)
+
+
 def test_a_path_with_nothing_or_a_folder_is_named(tmp_path):
     for path in (tmp_path, tmp_path / "c.pth"):
         with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
             read(path)
+
+
+def test_a_folder_means_its_best_weights(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected model_best.pth.tar, .* found nothing"):
+        resolve(tmp_path)
+    for name in "abcdefg":
+        (tmp_path / f"{name}.txt").touch()
+    with pytest.raises(FileNotFoundError, match=r"found a.txt, .*e.txt, and 2 more; name the file"):
+        resolve(tmp_path)
+    for name in ("checkpoint.pth.tar", "model_best.pth", "model_best.pth.tar"):
+        save(tmp_path / name, {"name": name})
+        assert resolve(tmp_path) == tmp_path / name
+        assert resolve(str(tmp_path / name)) == tmp_path / name
+        assert read(tmp_path) == {"name": name}
+
+
+def safetensors(tensors: dict, **further) -> bytes:
+    """A file of safetensors, as its format is described."""
+    names = {"float32": "F32", "float16": "F16", "int64": "I64", "bfloat16": "BF16", "bool": "BOOL"}
+    table = dict(further)
+    data = b""
+    for name, tensor in tensors.items():
+        part = bytes(tensor.contiguous().flatten().view(torch.uint8).tolist())
+        table[name] = {
+            "dtype": names[str(tensor.dtype).removeprefix("torch.")],
+            "shape": list(tensor.shape),
+            "data_offsets": [len(data), len(data) + len(part)],
+        }
+        data += part
+    text = json.dumps(table).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+@pytest.mark.parametrize("name", ["c.safetensors", "c.pth"])
+def test_safetensors_are_read_under_any_name(tmp_path, name):
+    tensors = {
+        "flag": torch.tensor([True]),
+        "w": torch.randn(3, 2),
+        "half": torch.randn(4).half(),
+        "bf": torch.randn(2, 2).bfloat16(),
+        "n": torch.tensor([7]),
+        "none": torch.zeros(0, 3),
+    }
+    (tmp_path / name).write_bytes(safetensors(tensors, __metadata__={"format": "pt"}))
+    found = read(tmp_path / name)
+    assert same(found, tensors)
+    assert weights_of(found, "file").keys() == tensors.keys()
+
+
+def test_damaged_safetensors_are_one_line(tmp_path):
+    path = tmp_path / "c.safetensors"
+    whole = safetensors({"w": torch.randn(3, 2), "b": torch.randn(3)})
+    for length in range(10, len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="is a damaged safetensors file") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+    for text in (b'{"a": 3}', b'{"a": {}}', b"{ ]", b'{"a": [1, 2]}'):
+        path.write_bytes(struct.pack("<Q", len(text)) + text)
+        with pytest.raises(ValueError, match="is a damaged safetensors file"):
+            read(path)
+    path.write_bytes(whole.replace(b'"F32"', b'"F8X"'))
+    with pytest.raises(ValueError, match="type F8X are not known"):
+        read(path)
 
 
 class Trap:

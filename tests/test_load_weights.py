@@ -65,12 +65,40 @@ WRAPPERS = {
     "ordered": OrderedDict,
     "state_dict": lambda state: {"state_dict": state, "epoch": 1},
     "model": lambda state: {"model": state},
+    "model_state_dict": lambda state: {"epoch": 3, "loss": 0.5, "model_state_dict": state},
+    "model_state": lambda state: {"model_state": state, "cur_itrs": 7},
+    "net": lambda state: {"net": state, "acc": 90.0},
+    "network": lambda state: {"network": state},
+    "weights": lambda state: {"weights": state},
+    "params": lambda state: {"params": state},
+    "ema alone": lambda state: {"state_dict_ema": state, "epoch": 1},
+    "ema": lambda state: {"ema": state, "updates": 3},
+    "nested": lambda state: {"model": {"state_dict": state, "epoch": 1}},
+    "nested ema": lambda state: {"state_dict": {"params_ema": state}},
+    "options of that name": lambda state: {"network": {"method": "lma"}, "state_dict": state},
+    "weights of a loss": lambda state: {"model_state": state, "model": {"depth": 3}},
     "optimizer": lambda state: {"optimizer": {"state": {}}, "state_dict": state},
     "meta": lambda state: {"meta": {"CLASSES": ("a", "b")}, "state_dict": OrderedDict(state)},
 }
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "module.module."])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "",
+        "module.",
+        "module.module.",
+        "_orig_mod.",
+        "_orig_mod.module.",
+        "module._orig_mod.",
+        "model.",
+        "net.",
+        "model._orig_mod.",
+        "_orig_mod.model.net.",
+        "module.model.module.",
+        "_fsdp_wrapped_module.",
+    ],
+)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("names", NAMINGS)
 def test_every_wrapping_of_either_naming_loads(tmp_path, wrapper, prefix, names):
@@ -84,6 +112,112 @@ def test_every_wrapping_of_either_naming_loads(tmp_path, wrapper, prefix, names)
     assert report.maps == (naming,)
     assert report.loaded == len(state)
     assert report.new == new
+
+
+def test_a_compiled_part_of_a_network_loads(tmp_path):
+    source = Small()
+    model = Small()
+    state = {re.sub(r"body\.", "body._orig_mod.", k): v for k, v in source.state_dict().items()}
+    load_weights(model, write(tmp_path / "c.pth", state), complete=True)
+    assert same(dict(model.state_dict()), dict(source.state_dict()))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_average_of_weights_loads(tmp_path, wrapped):
+    source = Small()
+    model = Small()
+    state = torch.optim.swa_utils.AveragedModel(source).state_dict()
+    assert "n_averaged" in state
+    if wrapped:
+        state = {"model_ema": {f"_orig_mod.{key}": value for key, value in state.items()}}
+    load_weights(model, write(tmp_path / "c.pth", state), complete=True)
+    assert same(dict(model.state_dict()), dict(source.state_dict()))
+
+
+def test_the_report_says_which_of_several_weights_were_taken(tmp_path):
+    plain = Small()
+    average = Small()
+    model = Small()
+    both = {"state_dict_ema": average.state_dict(), "state_dict": plain.state_dict()}
+    report = load_weights(model, write(tmp_path / "both.pth", both))
+    assert "(our names, its state_dict, not its state_dict_ema)" in str(report)
+    assert same(dict(model.state_dict()), dict(plain.state_dict()))
+    del both["state_dict"]
+    report = load_weights(model, write(tmp_path / "average.pth", both))
+    assert "(our names, its state_dict_ema)" in str(report)
+    assert same(dict(model.state_dict()), dict(average.state_dict()))
+
+
+class Named(nn.Module):
+    """A network whose own names begin as some programs call theirs."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = nn.ModuleDict({"net": nn.Linear(2, 2)})
+
+
+def test_names_of_a_network_that_begin_like_a_wrapper_stay(tmp_path):
+    source = Named()
+    model = Named()
+    for number, prefix in enumerate(("", "model.", "net.")):
+        state = {prefix + key: value for key, value in source.state_dict().items()}
+        load_weights(model, write(tmp_path / f"{number}.pth", state), complete=True)
+        assert same(dict(model.state_dict()), dict(source.state_dict()))
+        model.load_state_dict(Named().state_dict())
+
+
+def test_the_folder_of_a_run_loads_and_names_its_options(tmp_path):
+    source = Small()
+    model = Small()
+    content = {"state_dict": source.state_dict(), "network": {"method": "lma"}}
+    save(tmp_path / "model_best.pth.tar", content)
+    report = load_weights(model, tmp_path, complete=True)
+    assert report.files == (str(tmp_path / "model_best.pth.tar"),)
+    assert same(dict(model.state_dict()), dict(source.state_dict()))
+    assert network_of([str(tmp_path)]) == {"method": "lma"}
+
+
+FACTS = {"classes": ["road", "sky"], "palette": [[1, 2, 3], [0, 0, 255]], "work_size": [64, 128]}
+
+
+def report_of(folder: Path, facts: dict):
+    return load_weights(
+        Small(), write(folder / "c.pth", {"state_dict": Small().state_dict(), **facts})
+    )
+
+
+def test_classes_colours_and_size_travel_with_weights(tmp_path):
+    report = report_of(tmp_path, FACTS)
+    assert report.classes == ("road", "sky")
+    assert report.palette == ((1, 2, 3), (0, 0, 255))
+    assert report.work_size == (64, 128)
+    report = report_of(tmp_path, {})
+    assert (report.classes, report.palette, report.work_size) == ((), (), None)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("classes", "road"),
+        ("classes", [1, 2]),
+        ("classes", {"road": 1}),
+        ("palette", [[1, 2, 3]]),
+        ("palette", [[1, 2, 3], [0, 0, 256]]),
+        ("palette", [[1, 2, 3], [0, 0, -1]]),
+        ("palette", [[1, 2, 3], [0, 0, 1.0]]),
+        ("palette", [[1, 2, 3], [0, 0]]),
+        ("palette", [[1, 2, 3], "abc"]),
+        ("palette", torch.zeros(2, 3)),
+        ("work_size", [64]),
+        ("work_size", [64, 0]),
+        ("work_size", [64, True]),
+        ("work_size", "64"),
+        ("work_size", [64, 1e3]),
+    ],
+)
+def test_facts_of_another_form_are_left_out(tmp_path, name, value):
+    report = report_of(tmp_path, FACTS | {name: value})
+    assert not getattr(report, name)
 
 
 def test_the_report_is_one_line(tmp_path):

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .contents import classes_of, weights_of
+from .contents import choice_of, classes_of, palette_of, weights_of, work_size_of
 from .matching import AUXILIARY, UNCOUNTED, abbreviate, match_weights
-from .reading import read
+from .reading import read, resolve
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,18 @@ class Report:
     new: tuple[str, ...]  # entries of the model that are in no file
     unused: tuple[str, ...]  # entries of the files that are known and not used
     classes: tuple[str, ...] = ()  # that the weights were trained for, where a file says so
+    palette: tuple[tuple[int, int, int], ...] = ()  # (R, G, B) of these, where the file says so
+    work_size: tuple[int, int] | None = None  # (H, W) that it was trained to label at
+    choices: tuple[str, ...] = ()  # per file: which of several weights were taken, or ""
 
     def __str__(self) -> str:
-        pairs = zip(self.files, self.maps, strict=True)
-        sources = ", ".join(f"{file} ({name})" for file, name in pairs)
+        choices = self.choices or ("",) * len(self.files)
+        read_as = [
+            f"{name}, {choice}" if choice else name
+            for name, choice in zip(self.maps, choices, strict=True)
+        ]
+        pairs = zip(self.files, read_as, strict=True)
+        sources = ", ".join(f"{file} ({words})" for file, words in pairs)
         total = self.loaded + len(self.new)
         text = f"loaded {self.loaded} of {total} entries from {sources}"
         if self.new:
@@ -46,9 +54,10 @@ def load_weights(
 ) -> Report:
     """Load the model from one or more files; of an entry that several files hold, the last counts.
 
-    Each file is read under our names if they fit, else by the table of `model.key_maps()` that fits
-    best. ValueError, with the model unchanged, for an entry that the table does not know, for
-    another shape and for a file that lacks part of what it should hold.
+    A folder means its best weights (`resolve`). Each file is read under our names if they fit, else
+    by the table of `model.key_maps()` that fits best. ValueError, with the model unchanged, for an
+    entry that the table does not know, for another shape and for a file that lacks part of what it
+    should hold.
 
     complete: an entry of the model that is in no file is an error too, except in auxiliary heads,
     which only training uses. Otherwise such entries are reported as new.
@@ -57,7 +66,7 @@ def load_weights(
     """
     if isinstance(paths, (str, Path)):
         paths = [paths]
-    paths = [Path(path) for path in paths]
+    paths = [resolve(path) for path in paths]
     targets = model.state_dict()
     contents = [read(path) for path in paths]
     outputs = None
@@ -81,6 +90,9 @@ def load_weights(
         new=new,
         unused=tuple(key for match in matches for key in match.unused),
         classes=classes_of(contents),
+        palette=palette_of(contents),
+        work_size=work_size_of(contents),
+        choices=tuple(map(choice_of, contents)),
     )
 
 

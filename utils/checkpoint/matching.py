@@ -17,6 +17,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
+from .contents import namings_of
+
 AUXILIARY = re.compile(r"(?:.*\.)?(?:aux|auxiliary_head)\..+")  # heads that only training uses
 UNCOUNTED = "num_batches_tracked"  # files of old torch versions lack it
 
@@ -73,10 +75,12 @@ def match_weights(
     targets: the model's entries; weights: the file's; outputs: see `match_by`. Raises ValueError
     where no table fits.
     """
-    tables = [OwnNames(weights)]
-    if hasattr(model, "key_maps"):
-        tables += model.key_maps()
-    matches = (match_by(table, targets, weights, outputs) for table in tables)
+    published = model.key_maps() if hasattr(model, "key_maps") else []
+    matches = (
+        match_by(table, targets, naming, outputs)
+        for naming in namings_of(weights)
+        for table in (OwnNames(naming), *published)
+    )
     # Of equals max takes the first, so our names win over published ones.
     best = max(matches, key=lambda match: (match.fits, len(match.tensors)))
     if not best.fits:

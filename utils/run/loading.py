@@ -8,11 +8,17 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from ..training.sampler import EpochBatches
+from .handover import hand_over, possible_workers, prepare_worker
+from .stopping import Interrupted, StopRequest
+
+# Seconds that a batch may still take once a signal asked to stop: its step is then done, too.
+GRACE = 3.0
 
 
 def begin_worker(worker: int) -> None:
@@ -20,6 +26,7 @@ def begin_worker(worker: int) -> None:
     of its batch."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    prepare_worker()
 
 
 def collate(clips: list) -> tuple:
@@ -44,16 +51,36 @@ def collate(clips: list) -> tuple:
             fields[name] = torch.tensor(values)
         else:
             fields[name] = None if value is None else values
-    return type(first)(**fields)
+    batch = type(first)(**fields)
+    return hand_over(batch) if get_worker_info() else batch
 
 
 class Loader(DataLoader):
-    """Tells of a worker that died while it handed over a batch, as torch does of others:
-    RuntimeError."""
+    """Waits for a batch no longer than it should.
+
+    A worker that died while it handed over a batch is told of as torch tells of others:
+    RuntimeError. Where `stop` was asked for and no batch has come GRACE seconds later, Interrupted.
+    """
+
+    def __init__(self, dataset, *, stop: StopRequest | None = None, **options):
+        super().__init__(dataset, **options)
+        self.stop = stop
 
     def __iter__(self) -> Iterator[tuple]:
         try:
-            yield from super().__iter__()
+            batches = super().__iter__()
+            while True:
+                with ended_by(self.stop):
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
+                # Not kept during the wait for the next one.
+                del batch
+        except Interrupted:
+            # A worker that hangs would be waited for when the loader goes.
+            end_workers()
+            raise
         except (ConnectionError, EOFError, FileNotFoundError) as error:
             # An error of a worker's own comes whole, with its traceback: torch has told it.
             if not self.num_workers or "in DataLoader worker process" in str(error):
@@ -61,10 +88,44 @@ class Loader(DataLoader):
             raise RuntimeError(f"DataLoader worker (pid unknown) is gone: {error}") from error
 
 
-def training_loader(dataset, batches: EpochBatches, workers: int, device: str) -> DataLoader:
-    """A loader that follows `batches`, epoch after epoch."""
+@contextmanager
+def ended_by(stop: StopRequest | None) -> Iterator[None]:
+    """What is done within raises Interrupted GRACE seconds after `stop` was asked for."""
+    # Without timers (Windows) the wait ends with the batch.
+    if stop is None or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    set_before = []
+
+    def set_timer() -> None:
+        # Others may use this timer, too: it is touched only where a signal came.
+        if not set_before:
+            set_before.append(signal.signal(signal.SIGALRM, lambda number, frame: stop.check()))
+        signal.setitimer(signal.ITIMER_REAL, GRACE)
+
+    wake = stop.wake
+    stop.wake = set_timer
+    try:
+        # The signal may have come before the wait.
+        if stop:
+            set_timer()
+        yield
+    finally:
+        stop.wake = wake
+        for handler in set_before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
+
+
+def training_loader(
+    dataset, batches: EpochBatches, workers: int, device: str, stop: StopRequest | None = None
+) -> DataLoader:
+    """A loader that follows `batches`, epoch after epoch. stop: a signal that ends a wait."""
+    workers = possible_workers(workers)
     return Loader(
         dataset,
+        stop=stop,
         batch_sampler=batches,
         pin_memory=device == "cuda",
         persistent_workers=workers > 0,
@@ -73,19 +134,26 @@ def training_loader(dataset, batches: EpochBatches, workers: int, device: str) -
 
 
 def evaluation_loader(
-    dataset, workers: int, rank: int = 0, ranks: int = 1, start: int = 0
+    dataset,
+    workers: int,
+    rank: int = 0,
+    ranks: int = 1,
+    start: int = 0,
+    stop: StopRequest | None = None,
 ) -> DataLoader:
     """This rank's share, in order, one clip at a time: whole videos where the data set steps, else
     every ranks-th.
 
-    start: how many of its clips are done already.
+    start: how many of its clips are done already; stop: a signal that ends a wait.
     """
+    workers = possible_workers(workers)
     if dataset.step:
         # A video is stepped by one rank from its first frame to its last.
         mine = [i for i, (video, _) in enumerate(dataset.samples) if video % ranks == rank]
     else:
         mine = list(range(rank, len(dataset), ranks))
-    return Loader(dataset, sampler=InOrder(mine[start:]), batch_size=1, **common(workers))
+    sampler = InOrder(mine[start:])
+    return Loader(dataset, stop=stop, sampler=sampler, batch_size=1, **common(workers))
 
 
 @functools.cache
