@@ -9,6 +9,7 @@ import torch
 
 import options
 from datasets import build_dataset
+from datasets.labels import other_classes
 from datasets.transforms import resample
 from models import build_model
 from models.deploy import for_inference
@@ -65,11 +66,11 @@ def make_model(args, labels, device: torch.device, console: Console, *, complete
     if args.weights and not resumes:
         report = load_weights(model, args.weights, complete=complete, new_classes=args.new_classes)
         console.note(str(report))
-        if complete and report.classes and report.classes != labels.names:
-            raise ValueError(
-                f"the weights were trained for {', '.join(report.classes)}, not for "
-                f"{', '.join(labels.names)}: choose another --dataset"
-            )
+        others = other_classes(report.classes, labels.names)
+        if others and complete:
+            raise ValueError(f"{others}: choose another --dataset")
+        if others and not args.new_classes:
+            console.warn(f"{others}: --new-classes makes the outputs new")
     elif args.training and not args.train_encoder and not resumes:
         console.note(
             "neither --weights nor --train-encoder: the encoder stays as it was drawn, at random"

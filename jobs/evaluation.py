@@ -62,6 +62,7 @@ def run(args) -> None:
             device=device,
             autocast=nullcontext(),
             progress=progress,
+            stop=stop,
         )
         dashboard.results(results)
     if rank() == 0:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import options
 from datasets import label_set
+from datasets.labels import LabelSet
 from datasets.source import open_source
 from datasets.source.names import expand_sources, unique_names
 from datasets.source.read_ahead import ReadAhead
 from engine import stream
+from utils.checkpoint import classes_of, palette_of, read
 from utils.dashboard import Dashboard
 from utils.dashboard.explorer import LastFrames, explore
 from utils.output.inference import InferenceOutput
@@ -31,7 +33,7 @@ def run(args) -> None:
     device, console = start(args)
     stop = listen()
     folder = Path(args.savedir)
-    labels = label_set(args)
+    labels = labels_to_show(args)
     sources, failures = usable_sources(args.source)
     asked = len(sources) + len(failures)
     if rank():
@@ -67,6 +69,16 @@ def run(args) -> None:
     failures = sum(gather(failures), [])
     if failures:
         raise ValueError(f"{len(failures)} of {asked} sources failed: " + "; ".join(failures))
+
+
+def labels_to_show(args) -> LabelSet:
+    """The classes that the weights bring, else those of the data set."""
+    contents = [read(path) for path in args.weights]
+    names = classes_of(contents)
+    palette = palette_of(contents)
+    if names and palette:
+        return LabelSet(names, palette)
+    return label_set(args)
 
 
 def usable_sources(specs: list[str]) -> tuple[list[str], list[str]]:
@@ -109,7 +121,7 @@ class SourceLabelling:
         stepper = Stepper(self.model, views_of(args, self.model), nullcontext())
         if args.explore:
             stepper = LastFrames(stepper)
-        with open_source(spec, step=args.frame_step) as source:
+        with open_source(spec, step=args.frame_step, fps=args.fps) as source:
             count, seconds = self.run(source, stepper, name)
         self.tell(source.notes)
         self.stop.check()
@@ -125,6 +137,7 @@ class SourceLabelling:
     def run(self, source, stepper, name: str) -> tuple[int, float]:
         """Frames that were labelled, and the seconds the network took."""
         args = self.args
+        self.tell_rate(source, name)
         count = 0
         seconds = 0.0
         with (
@@ -150,11 +163,29 @@ class SourceLabelling:
                 count += 1
                 seconds += spent
                 labels = without_ignore(prediction.numpy(), len(self.labels.names))
-                output.write(frame.image, frame.name, labels)
+                output.write(frame.image, frame.name, labels, frame.time)
+                self.tell(output.take_notes())
                 self.dashboard.live(frame.name, frame.image, labels)
                 self.tell(source.notes)
                 self.stop.check()
+        if source.live:
+            self.console.note(
+                f"{name}: {frames.dropped} frames were left out; latency "
+                f"{1000 * frames.mean_latency:.0f} ms on average, "
+                f"{1000 * frames.max_latency:.0f} ms at most"
+            )
         return count, seconds
+
+    def tell_rate(self, source, name: str) -> None:
+        """Say where a video is written at a rate that nothing has stated."""
+        videos = {"overlay", "side-by-side"} & set(self.args.output)
+        if videos and source.assumed_rate and source.kind in ("folder", "glob", "stdin"):
+            self.tell(
+                [
+                    f"{name}: nothing says how many frames a second it has, "
+                    f"{source.fps:g} are assumed (--fps says otherwise)"
+                ]
+            )
 
     def tell(self, fresh: list[str]) -> None:
         """Warn of what the source has noted since the last time."""

@@ -13,6 +13,7 @@ from utils.metrics.scoring import EvaluationMetric, standard_metrics
 from utils.run.dist import rank, world_size
 from utils.run.evaluation_state import EvaluationProgress
 from utils.run.loading import evaluation_loader
+from utils.run.stopping import StopRequest
 from utils.views import Views
 
 SLOWEST = 5.0  # frames a second; below, frames are pictures of different things: no video metrics
@@ -56,11 +57,12 @@ def score(
     device: torch.device,
     autocast: AbstractContextManager,
     progress: EvaluationProgress | None = None,
+    stop: StopRequest | None = None,
 ) -> dict:
     """The results of this rank's share of the data, added up over ranks."""
     done = progress.done if progress else 0
     # Whole videos, or every ranks-th clip: no frame is scored twice.
-    loader = evaluation_loader(data, args.num_workers, rank(), world_size(), done)
+    loader = evaluation_loader(data, args.num_workers, rank(), world_size(), done, stop)
     shown = console.progress(loader, done + len(loader), "scoring", done)
     return evaluate(
         model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.functional import pad
@@ -10,13 +11,15 @@ from torch.nn.functional import pad
 import options
 from datasets import build_dataset, label_set
 from datasets.class_weights import class_weights
+from datasets.label_statistics import LOOKED_AT, LabelCounts, count_labels, label_problems
 from engine import LossModule, train_one_epoch
 from utils.console import Console
 from utils.dashboard import Dashboard
 from utils.run import savedir
-from utils.run.dist import rank, require_same_on_all_ranks, world_size, wrap
+from utils.run.dist import all_reduce_sum, rank, require_same_on_all_ranks, world_size, wrap
 from utils.run.loading import training_loader
 from utils.run.setup import autocast, views_of
+from utils.run.stopping import Interrupted
 from utils.training.recorder import Recorder
 from utils.training.sampler import EpochBatches
 from utils.training.training_state import TrainingState
@@ -33,25 +36,30 @@ def run(args) -> None:
     data = training_data(args, model)
     splits = splits_to_score(args, model)
     note_gaps(args, data, console)
-    set_class_weights(args, model, data, device)
+    counts = label_counts(args, data, console)
+    set_class_weights(args, model, data, counts, device)
     batches = EpochBatches(
         len(data), args.batch_size, rank=rank(), ranks=world_size(), seed=args.seed
     )
     state = TrainingState(
         model,
         args,
-        classes=data.labels.names,
+        described=described(args, data.labels),
         clips=len(data),
         steps_per_epoch=batches.steps,
         device=device,
     )
     recorder = begin_record(args, state, batches.steps, console=console, stop=stop)
     trainer = Trainer(args, state, recorder, console, device)
-    loader = training_loader(data, batches, args.num_workers, device.type)
+    loader = training_loader(data, batches, args.num_workers, device.type, stop)
     with Dashboard.of(args, data.labels) as dashboard:
         for epoch in range(state.progress.epoch, args.num_epochs):
             batches.begin(epoch, state.progress.step)
-            losses = trainer.train(loader, batches.steps)
+            try:
+                losses = trainer.train(loader, batches.steps)
+            except Interrupted:
+                recorder.save_alone()
+                raise
             scores = {}
             for name, split in splits.items():
                 consume = consumers(stop, dashboard.watch(name, len(split)))
@@ -73,6 +81,15 @@ def tell_end(args, state: TrainingState, console: Console) -> None:
         f"next: python main.py --eval-mode --weights {weights} --savedir {args.savedir}_eval, or "
         f"--inference --source VIDEO --weights {weights} --savedir {args.savedir}_video"
     )
+
+
+def described(args, labels) -> dict[str, Any]:
+    """What labelling needs besides the weights: it then runs without their data set."""
+    return {
+        "classes": list(labels.names),
+        "palette": [list(map(int, colour)) for colour in labels.palette],
+        "network": args.network,
+    }
 
 
 def begin_record(args, state: TrainingState, steps: int, *, console: Console, stop) -> Recorder:
@@ -164,6 +181,7 @@ class Trainer:
             consume=consume,
             device=self.device,
             autocast=self.precision,
+            stop=self.recorder.stop,
         )
 
 
@@ -190,10 +208,37 @@ def splits_to_score(args, model) -> dict:
     return splits
 
 
-def set_class_weights(args, model, data, device: torch.device) -> None:
+def label_counts(args, data, console: Console) -> LabelCounts:
+    """Count the classes: in all labels where weights need it, else in some. Warns of odd counts."""
+
+    def show(items, total):
+        return console.progress(items, total, "counting classes")
+
+    if args.class_weights == "balanced":
+        # Each rank reads its share.
+        share = count_labels(
+            data.videos, part=(rank(), world_size()), workers=args.num_workers, progress=show
+        )
+        pixels = all_reduce_sum(torch.from_numpy(share.pixels)).numpy()
+        counts = LabelCounts(pixels, share.existing, share.existing)
+    else:
+        counts = count_labels(data.videos, LOOKED_AT, workers=args.num_workers)
+    problems = label_problems(
+        counts.pixels,
+        data.labels.names,
+        counts.labels,
+        counts.existing,
+        # A rare class may stand in the labels that were not looked at.
+        absent=counts.labels == counts.existing,
+    )
+    for problem in problems:
+        console.warn(problem)
+    return counts
+
+
+def set_class_weights(args, model, data, counts: LabelCounts, device: torch.device) -> None:
     """--class-weights as a buffer of the model; an "ignore" output has weight 0."""
-    # "balanced" counts the labels of the training split.
-    weights = class_weights(args.class_weights, data.num_classes, data.videos)
+    weights = class_weights(args.class_weights, data.num_classes, pixels=counts.pixels)
     if weights is not None:
         further = model.num_outputs - data.num_classes
         model.class_weights = pad(weights, (0, further)).to(device)

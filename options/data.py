@@ -68,6 +68,8 @@ DATA_OPTIONS = Group(
             "size the network works at (default: the published size on the published data "
             "set, else the frames' own)",
             jobs=RUNS,
+            # Weights know objects at the size that they were trained at.
+            network=True,
             everyday=True,
             **SIZE,
         ),

@@ -8,7 +8,7 @@ from argparse import Namespace
 from .data import validates
 from .jobs import EVALUATION, LABELLING, RUNS
 from .option import FREE, Group, Option
-from .types import SIZE, natural, path, positive, scale, share
+from .types import SIZE, frame_rate, natural, path, positive, scale, share
 
 
 def without_passwords(sources: list[str]) -> list[str]:
@@ -113,6 +113,12 @@ INFERENCE = Group(
             nargs="+",
             default=["overlay"],
             everyday=True,
+        ),
+        Option(
+            "--fps",
+            "frames a second of a source that does not say so, or says it wrongly",
+            type=frame_rate,
+            acts_if=lambda args: args.inference,
         ),
         Option("--frame-step", "label every N-th frame", type=positive, default=1),
         Option("--max-frames", "stop a source after N frames", type=positive),

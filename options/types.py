@@ -45,6 +45,14 @@ def seed(text: str) -> int:
     return value
 
 
+def frame_rate(text: str) -> float:
+    """Frames a second."""
+    value = float(text)
+    if not 0 < value < 1000:
+        raise ArgumentTypeError(f"expected frames a second above 0 and below 1000, got {text}")
+    return value
+
+
 def workers(text: str) -> int:
     """A number of loader processes."""
     if int(text) > WORKERS:

@@ -18,6 +18,7 @@ JOB_DESTS = {option.dest for option in JOBS.values()}
 OUTSIDE = JOB_DESTS | {"savedir", "resume", "overwrite"}
 # Values that a type takes and that are no default; by name of the type.
 SAMPLES = {
+    "frame_rate": 12.5,
     "positive": 7,
     "natural": 5,
     "workers": 3,

@@ -475,6 +475,146 @@ TABLE = [
         "no password in args.txt and results",
         "endings: passwords_of_streams_are_written_nowhere",
     ),
+    # Labels, layouts and text
+    Row(
+        "labels that teach nothing: 0/255 masks, all ignored, a class that never occurs",
+        "class NAME never occurs in N labels; 255 (ignored) fills N % of them: are these 0/255 "
+        "masks? ...",
+        "2 from --check-data; a training goes on",
+        "nothing",
+        "check_data: labels_that_teach_nothing_are_a_problem; "
+        "labels: counts_that_teach_nothing_are_told",
+    ),
+    Row(
+        "a layout that is nearly right",
+        "... lie side by side: put them into a clip folder (...)",
+        "2",
+        "nothing",
+        "check_data: a_layout_that_is_nearly_right_is_recognised_with_advice",
+    ),
+    Row(
+        "a list of classes whose line cannot be told for sure",
+        "classes.txt, line N (...): ...; expected name [r g b]",
+        "2",
+        "nothing",
+        "folder: a_class_that_cannot_be_told_for_sure_names_its_line",
+    ),
+    Row(
+        "text from other systems",
+        "-",
+        "-",
+        "-",
+        "folder: text_of_other_systems_is_read, "
+        "latin_1_is_read_with_a_word_about_it_and_what_is_no_text_is_refused; "
+        "camvid: lists_of_frames_may_come_from_other_systems",
+    ),
+    Row(
+        "weights for other classes of equal number, in training",
+        "the weights were trained for A, not for B: --new-classes makes the outputs new",
+        "0",
+        "-",
+        "labels: weights_of_other_classes_are_told_but_not_another_spelling",
+    ),
+    # Videos
+    Row(
+        "a packet of a video is damaged",
+        "1 frame could not be decoded",
+        "0",
+        "all other frames, same length",
+        "faults_video: a_damaged_packet_is_counted_and_the_others_are_labelled; "
+        "source_decoding: a_damaged_packet_costs_one_frame_and_no_time, "
+        "a_damaged_key_frame_costs_all_that_refer_to_it; "
+        "output_time: a_damaged_packet_does_not_shorten_what_is_written",
+    ),
+    Row(
+        "a picture is larger than players take",
+        "frames of 64x8196 (HxW) are scaled to ...",
+        "0",
+        "a scaled video, all labels",
+        "faults_video: a_side_by_side_wider_than_players_take_is_scaled_and_told; "
+        "video: frames_larger_than_players_take_are_scaled_with_one_note",
+    ),
+    Row(
+        "a video is whole, but its count or rate is wrong",
+        "-",
+        "0",
+        "all frames at their times",
+        "source_decoding: a_container_with_a_wrong_count_is_whole, "
+        "a_variable_rate_keeps_its_times, "
+        "a_stream_copy_that_begins_between_key_frames_is_whole",
+    ),
+    Row(
+        "an AVI or mkv is cut short",
+        "ended after N of M frames",
+        "0",
+        "what came",
+        "source_decoding: what_was_cut_short_is_told",
+    ),
+    Row(
+        "PyAV is missing",
+        "... pip install av",
+        "0",
+        "mp4v at a constant rate",
+        "source_decoding: without_pyav_opencv_decodes_with_a_note_that_names_it; "
+        "video: without_pyav_opencv_writes_with_a_note_that_names_it",
+    ),
+    # Handing over batches
+    Row(
+        "/dev/shm is small",
+        "/dev/shm has 64 MB (N MB free), too little to queue batches of N MB: they go through a "
+        "pipe, ...",
+        "0",
+        "the run goes on",
+        "loader_memory: batches_are_the_same_through_a_pipe_and_one_line_says_so, "
+        "a_small_dev_shm_is_enough, room_that_is_gone_when_it_is_taken_costs_no_batch",
+    ),
+    Row(
+        "/dev/shm has no room for locks",
+        "no loader workers: /dev/shm has ..., too little for their locks",
+        "0",
+        "the run goes on",
+        "loader_memory: without_room_for_locks_there_are_no_workers",
+    ),
+    Row(
+        "a batch cannot be sent",
+        "the worker's error",
+        "2",
+        "as before",
+        "loader_memory: what_no_way_can_send_is_an_error_and_no_wait, "
+        "what_the_queue_cannot_send_goes_another_way",
+    ),
+    Row(
+        "a signal while no batch comes",
+        "stopped by SIGTERM; --resume goes on from here",
+        "143",
+        "a checkpoint",
+        "loader_memory: a_signal_ends_the_wait_for_a_batch_that_does_not_come, "
+        "a_signal_before_the_wait_ends_it_too",
+    ),
+    # Weights of other tools
+    Row(
+        "weights are another kind of file",
+        "... is a TorchScript archive, which holds code besides weights: ...",
+        "2",
+        "nothing",
+        "checkpoint: the_error_says_what_a_file_is_that_is_no_checkpoint, "
+        "an_archive_is_named_by_what_is_in_it, a_network_that_torchscript_saved_is_named, "
+        "a_file_without_a_mark_is_named_by_its_name",
+    ),
+    Row(
+        "safetensors are damaged",
+        "... is a damaged safetensors file (N bytes; ...): copy or download it again",
+        "2",
+        "nothing",
+        "checkpoint: damaged_safetensors_are_one_line",
+    ),
+    Row(
+        "a folder without weights",
+        "there is no checkpoint in the folder ...: expected ..., found ...; name the file",
+        "2",
+        "nothing",
+        "checkpoint: a_folder_means_its_best_weights",
+    ),
 ]
 
 

@@ -41,7 +41,7 @@ COMMANDS = {
     ),
     "visualized": (
         "--eval-mode --weights trained_models/lmanet_erf_best.pth --backbone erf --corr-size 21 "
-        "--stm-queue-size 4 --savedir save/eval_lma_erf --visualize"
+        "--stm-queue-size 4 --savedir save/eval_lma_erf --visualize --overwrite"
     ),
 }
 SMALL = "--device cpu --threads 1 --num-workers 1 --num-epochs 1 --no-iouTrain".split()

@@ -10,7 +10,7 @@ from .. import checkpoint
 from ..console import Console
 from ..log import Row, TrainingLog, write_best
 from ..output.curves import draw_curves
-from ..run.dist import any_rank, broadcast_buffers, rank
+from ..run.dist import any_rank, broadcast_buffers, rank, world_size
 from ..run.stopping import Interrupted, StopRequest
 from .tensorboard import TensorBoardLog
 from .training_state import TrainingState
@@ -98,6 +98,11 @@ class Recorder:
             # The signal may have come to another rank; then this one has no number.
             raise Interrupted(self.stop.number or signal.SIGTERM, self.stop.advice)
 
+    def save_alone(self) -> None:
+        """Save where a wait for data was given up; not beside other ranks, which all would save."""
+        if world_size() == 1:
+            self.state.save(self.folder)
+
     def _print_losses(self) -> None:
         progress = self.state.progress
         means = ", ".join(f"{name} {value:.4f}" for name, value in progress.means().items())
@@ -170,8 +175,7 @@ class Recorder:
                 "epoch": row.epoch,
                 "state_dict": weights,
                 "best": row.val_miou,
-                "classes": self.state.classes,
-                "network": self.state.args.network,
+                **self.state.described,
             }
             checkpoint.save(self.folder / "model_best.pth", weights, keep=False)
             checkpoint.save(self.folder / "model_best.pth.tar", described, keep=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,15 @@ class TrainingState:
         model: torch.nn.Module,
         args,
         *,
-        classes: Sequence[str],
+        described: dict[str, Any],
         clips: int,
         steps_per_epoch: int,
         device: torch.device,
     ):
-        """classes: their names; clips: how many the training set has."""
+        """described: what checkpoints say of the weights; clips: how many the training set has."""
         self.model = model
         self.args = args
-        self.classes = list(classes)
+        self.described = described
         # What a resumed run may not change: its options say so where they are declared.
         self.fixed = {**args.resume_same, CLIPS: clips}
         self.optimizer = make_optimizer(model, args)
@@ -66,8 +65,7 @@ class TrainingState:
                 "scaler": self.scaler.state_dict(),
                 "random": random,
                 "fixed": self.fixed,
-                "classes": self.classes,
-                "network": self.args.network,
+                **self.described,
             }
             checkpoint.save(folder / CHECKPOINT, content)
         barrier()
