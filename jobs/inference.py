@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import options
 from datasets import label_set
 from datasets.labels import LabelSet
 from datasets.source import open_source
-from datasets.source.names import expand_sources, unique_names
+from datasets.source.names import Skip, expand_sources, unique_names
 from datasets.source.read_ahead import ReadAhead
 from engine import stream
 from utils.checkpoint import classes_of, palette_of, read
@@ -27,6 +28,9 @@ from utils.stepper import Stepper
 
 from .common import listen, make_model, prepare, resizing, size_warnings, start
 
+# Kinds of sources whose frames have no times.
+UNTIMED = ("folder", "glob", "stdin")
+
 
 def run(args) -> None:
     """Label all sources. ValueError in the end if any failed."""
@@ -34,7 +38,9 @@ def run(args) -> None:
     stop = listen()
     folder = Path(args.savedir)
     labels = labels_to_show(args)
-    sources, failures = usable_sources(args.source)
+    # The savedir may lie in a folder that is labelled.
+    own = partial(savedir.is_inference_output, folder)
+    sources, failures = usable_sources(args.source, own)
     asked = len(sources) + len(failures)
     if rank():
         failures = []  # all ranks found the same; one tells them
@@ -43,16 +49,16 @@ def run(args) -> None:
         raise ValueError(f"--explore: --method {args.method} has no attention to look at")
     savedir.acquire(folder, args)
     recipe = options.recipe(args)
-    finished = FinishedSources(folder, recipe, resume=args.resume)
+    # Named before they are shared among ranks: two sources of one name must not meet in a file.
+    named = dict(zip(unique_names(sources), sources, strict=True))
+    finished = FinishedSources(folder, recipe, list(named), resume=args.resume)
     savedir.record(folder, args.job, recipe, model)
     model = prepare(args, model)
     if rank() == 0:
         save_png(folder / "legend.png", legend(labels.names, labels.palette))
     notes = []
-    # Named before they are shared among ranks: two sources of one name must not meet in a file.
-    named = list(zip(sources, unique_names(sources), strict=True))
     with Dashboard.of(args, labels) as dashboard:
-        for spec, name in named[rank() :: world_size()]:
+        for name, spec in list(named.items())[rank() :: world_size()]:
             if name in finished:
                 console.note(f"{name}: labelled before, left as it is")
                 continue
@@ -81,19 +87,22 @@ def labels_to_show(args) -> LabelSet:
     return label_set(args)
 
 
-def usable_sources(specs: list[str]) -> tuple[list[str], list[str]]:
-    """The sources that the words name, and why words name none. ValueError if there is none."""
+def usable_sources(specs: list[str], own: Skip) -> tuple[list[str], list[str]]:
+    """The sources that the words name, and why words name none. ValueError if there is none.
+
+    own: which files an inference has written itself.
+    """
     good = []
     failures = []
     for spec in specs:
         try:
-            expand_sources([spec])
+            expand_sources([spec], own)
             good.append(spec)
         except USER_ERRORS as error:
             failures.append(one_line(error))
     if not good:
         raise ValueError("; ".join(failures))
-    return expand_sources(good), failures
+    return expand_sources(good, own), failures
 
 
 def tell_of_others(notes: list[str], console) -> None:
@@ -121,7 +130,8 @@ class SourceLabelling:
         stepper = Stepper(self.model, views_of(args, self.model), nullcontext())
         if args.explore:
             stepper = LastFrames(stepper)
-        with open_source(spec, step=args.frame_step, fps=args.fps) as source:
+        own = partial(savedir.is_inference_output, Path(args.savedir))
+        with open_source(spec, step=args.frame_step, fps=args.fps, skip=own) as source:
             count, seconds = self.run(source, stepper, name)
         self.tell(source.notes)
         self.stop.check()
@@ -149,6 +159,7 @@ class SourceLabelling:
                 fps=source.fps,
                 palette=self.labels.palette,
                 alpha=args.alpha,
+                still=source.kind == "image" and source.length == 1,
             ) as output,
         ):
             # A signal ends a wait for a camera or a pipe that sends nothing.
@@ -179,7 +190,7 @@ class SourceLabelling:
     def tell_rate(self, source, name: str) -> None:
         """Say where a video is written at a rate that nothing has stated."""
         videos = {"overlay", "side-by-side"} & set(self.args.output)
-        if videos and source.assumed_rate and source.kind in ("folder", "glob", "stdin"):
+        if videos and source.assumed_rate and source.kind in UNTIMED:
             self.tell(
                 [
                     f"{name}: nothing says how many frames a second it has, "

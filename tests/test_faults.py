@@ -615,6 +615,36 @@ TABLE = [
         "nothing",
         "checkpoint: a_folder_means_its_best_weights",
     ),
+    # Sources
+    Row(
+        "a source is another kind of file: HEIC, PDF, ZIP, raw photographs, text",
+        "photo.heic is an HEIC image, which is not read (...): a source is ...",
+        "2",
+        "the outputs of other sources",
+        "source_names: other_kinds_of_files_are_called_by_name",
+    ),
+    Row(
+        "an image has too many pixels",
+        "FILE has more than the N million pixels that are read: make it smaller",
+        "2",
+        "what was labelled before it",
+        "source_images: an_image_with_too_many_pixels_is_told_the_limit",
+    ),
+    Row(
+        "a broken link in a folder of images",
+        "No such file or directory: FILE",
+        "2",
+        "what was labelled before it",
+        "source_images: a_broken_link_is_an_error_that_names_it",
+    ),
+    Row(
+        "the savedir is the folder that is labelled",
+        "-",
+        "0",
+        "labels of the user's own files; --overwrite removes what runs wrote and nothing else",
+        "labelling: an_inference_never_reads_what_it_wrote, "
+        "overwriting_removes_what_the_runs_wrote_and_nothing_else",
+    ),
 ]
 
 

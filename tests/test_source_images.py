@@ -158,3 +158,31 @@ def test_an_image_that_vanishes_is_an_error_that_names_it(tmp_path):
     (tmp_path / "2.png").unlink()
     with pytest.raises(FileNotFoundError, match="2.png"):
         next(frames)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "webp", "png", "avif"])
+def test_every_page_of_an_image_is_a_frame(tmp_path, suffix):
+    pages = [Image.fromarray(flat(40 * i, (32, 48))) for i in range(5)]
+    path = tmp_path / f"stack.{suffix}"
+    options = {} if suffix == "tif" else {"duration": 100}
+    pages[0].save(path, save_all=True, append_images=pages[1:], **options)
+    frames, source = read(path)
+    assert [round(frame.image.mean() / 40) for frame in frames] == [0, 1, 2, 3, 4]
+    assert [frame.name for frame in frames] == [f"stack_page00{i}" for i in range(1, 6)]
+    assert source.length == 5
+    write_images(tmp_path, ["z.jpg"])
+    assert [frame.name for frame in read(tmp_path)[0]][4:] == ["stack_page005", "z"]
+
+
+def test_a_broken_link_is_an_error_that_names_it(tmp_path):
+    write_images(tmp_path, ["1.png"])
+    (tmp_path / "2.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(FileNotFoundError, match=r"2\.png"):
+        read(tmp_path)
+
+
+def test_an_image_with_too_many_pixels_is_told_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)
+    Image.new("L", (1500, 1500)).save(tmp_path / "large.png")
+    with pytest.raises(ValueError, match="large.png has more than the 2 million pixels"):
+        read(tmp_path)

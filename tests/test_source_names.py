@@ -2,6 +2,7 @@
 
 import pytest
 
+from datasets.source import open_source
 from datasets.source.names import expand_sources, source_name, unique_names
 from frames import write_images
 
@@ -66,3 +67,36 @@ def test_a_source_named_twice_is_read_once(tmp_path, monkeypatch):
     (tmp_path / "b.mp4").write_bytes(b"")
     specs = ["b.mp4", "0", "*.mp4", str(tmp_path / "a.mp4"), "0", "-"]
     assert expand_sources(specs) == ["b.mp4", "0", "a.mp4", "-"]
+
+
+def test_a_folder_of_pictures_and_videos_gives_both(tmp_path):
+    write_images(tmp_path / "DCIM", ["thumbnail.jpg"])
+    (tmp_path / "DCIM" / "a.mp4").write_bytes(b"")
+    whole, videos = str(tmp_path / "DCIM"), [str(tmp_path / "DCIM" / "a.mp4")]
+    assert expand_sources([whole]) == [whole, *videos]
+    assert expand_sources([f"{whole}/*"]) == [f"{whole}/*", *videos]
+
+
+def test_what_is_skipped_is_no_source(tmp_path):
+    for name in ("a.mp4", "a_overlay.mp4"):
+        (tmp_path / name).write_bytes(b"")
+    found = expand_sources([str(tmp_path)], lambda path: path.name == "a_overlay.mp4")
+    assert found == [str(tmp_path / "a.mp4")]
+
+
+@pytest.mark.parametrize(
+    "name, content, kind",
+    [
+        ("photo.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC image"),
+        ("photo.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC image"),
+        ("paper.pdf", b"%PDF-1.7", "PDF document"),
+        ("frames.zip", b"PK\x03\x04" + bytes(40), "ZIP archive"),
+        ("picture.jxl", b"\xff\x0a" + bytes(40), "JPEG XL image"),
+        ("raw.nef", b"II*\0" + bytes(40), "raw photograph"),
+        ("notes.txt", b"nothing", "text file"),
+    ],
+)
+def test_other_kinds_of_files_are_called_by_name(tmp_path, name, content, kind):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=kind):
+        next(iter(open_source(str(tmp_path / name))))

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from utils.output import encoders, video
-from utils.output.video import LabelWriter, VideoWriter, probe
+from utils.output.label_images import LabelWriter
+from utils.output.video import VideoWriter, probe
 
 ROOT = Path(__file__).resolve().parents[1]
 COLOURS = ((220, 20, 60), (0, 130, 0), (70, 70, 200), (128, 64, 128))
@@ -389,6 +390,19 @@ def test_labels_are_written_as_the_ids_of_their_classes(tmp_path):
     path = LabelWriter(tmp_path, ids).write("a.b", labels)
     assert path.name == "a.b.png" and (np.asarray(Image.open(path)) == ids[labels]).all()
     assert (labels < 4).all(), "the caller's labels must stay as they are"
+
+
+def test_a_palette_gives_colours_and_keeps_the_ids(tmp_path):
+    palette = [(10, 20, 30), (40, 50, 60)]
+    labels = np.array([[0, 1, 255]], np.uint8)
+    plain = Image.open(LabelWriter(tmp_path, palette=palette).write("a", labels))
+    assert plain.mode == "P" and np.asarray(plain).tolist() == [[0, 1, 255]]
+    assert np.asarray(plain.convert("RGB")).tolist() == [[[10, 20, 30], [40, 50, 60], [0, 0, 0]]]
+    ids = np.zeros(256, np.uint8)
+    ids[:2] = (7, 8)
+    official = Image.open(LabelWriter(tmp_path, ids, palette).write("b", labels))
+    assert np.asarray(official).tolist() == [[7, 8, 0]]
+    assert np.asarray(official.convert("RGB"))[0, :2].tolist() == [[10, 20, 30], [40, 50, 60]]
 
 
 def test_a_class_without_an_id_is_refused(tmp_path):

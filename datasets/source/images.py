@@ -11,22 +11,47 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..files import UNREADABLE
+from .foreign import foreign_kind
 
 BLACK = (0, 0, 0, 255)  # RGBA
+# Formats whose further pages are frames. Those of a JPEG are previews of the same picture.
+SEQUENCES = ("TIFF", "WEBP", "PNG", "GIF", "AVIF")
 
 
-def read_image(path: Path) -> np.ndarray:
+def page_count(path: Path) -> int:
+    """How many frames an image file holds; 1 where it cannot be read, which reading will tell."""
+    try:
+        with Image.open(path) as image:
+            if image.format not in SEQUENCES:
+                return 1
+            return getattr(image, "n_frames", 1)
+    except UNREADABLE:
+        return 1
+
+
+def read_image(path: Path, page: int = 0) -> np.ndarray:
     """(H, W, 3) uint8 RGB, turned as EXIF says, transparency on black, 16 bits scaled to 8.
 
-    FileNotFoundError where there is no such file; ValueError where it is damaged.
+    page: of a file that holds several. FileNotFoundError where there is no such file; ValueError
+    where it is damaged, too large, or no image.
     """
     try:
         with Image.open(path) as image:
+            if page:
+                image.seek(page)
             return _to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         # an OSError too, but not a damaged file
         raise
+    except Image.DecompressionBombError as error:
+        limit = 2 * Image.MAX_IMAGE_PIXELS // 10**6
+        raise ValueError(
+            f"{path} has more than the {limit} million pixels that are read: make it smaller"
+        ) from error
     except UNREADABLE as error:
+        kind = foreign_kind(path)
+        if kind:
+            raise ValueError(f"{path} is {kind}, whatever its name says") from error
         raise ValueError(
             f"{path} cannot be read as an image ({error}): is it damaged or cut short?"
         ) from error

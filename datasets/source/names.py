@@ -5,13 +5,16 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ..files import natural_key
+from .foreign import foreign_kind
+
+Skip = Callable[[Path], bool]  # which files are no part of a source: outputs of our own
 
 # suffixes of files, without the dot
-IMAGES = ("png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp", "ppm")
+IMAGES = ("png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp", "ppm", "avif")
 VIDEOS = tuple("mp4 m4v mov avi mkv webm mpg mpeg ts mts m2ts wmv flv ogv 3gp".split())
 # what comes before :// in the address of a stream
 STREAMS = ("rtsp", "rtmp", "http", "https")
@@ -27,7 +30,8 @@ FORMS = (
 def source_kind(spec: str) -> str:
     """stdin, camera, stream, folder, image, video or glob.
 
-    FileNotFoundError where it is none of them. A file that is named 0 is asked for as ./0.
+    FileNotFoundError where it is none of them, ValueError where it is a file of another kind. A
+    file that is named 0 is asked for as ./0.
     """
     if spec == STDIN:
         return "stdin"
@@ -59,8 +63,16 @@ def _kind_on_disk(path: Path) -> str:
         return "folder"
     if _is(path, IMAGES):
         return "image"
+    kind = foreign_kind(path)
+    if kind and not _is(path, VIDEOS):
+        raise ValueError(f"{path} is {kind}: {FORMS}")
     # whatever its suffix says: FFmpeg looks at the content
     return "video"
+
+
+def read_all(path: Path) -> bool:
+    """The files that a source leaves out where nothing else is said: none."""
+    return False
 
 
 def camera_index(spec: str) -> int | None:
@@ -71,18 +83,18 @@ def camera_index(spec: str) -> int | None:
     return int(match[1])
 
 
-def expand_sources(specs: Sequence[str]) -> list[str]:
+def expand_sources(specs: Sequence[str], skip: Skip = read_all) -> list[str]:
     """One spec per source, each once.
 
-    Videos and folders that a glob matches become sources of their own, and so do the videos of a
-    folder without images; the images that a glob matches stay one source.
+    Videos in a folder, and videos and folders that a glob matches, become sources of their own; the
+    images of a folder or glob stay one source. skip: which files are left out.
     """
     found: dict[str, str] = {}
     for spec in specs:
         parts = [spec]
         expand = EXPANSIONS.get(source_kind(spec))
         if expand:
-            parts = expand(spec)
+            parts = expand(spec, skip)
         for part in parts:
             # a.mp4 and ./a.mp4 are one file; cameras and addresses have no path
             key = os.path.abspath(part) if os.path.exists(part) else part
@@ -90,18 +102,19 @@ def expand_sources(specs: Sequence[str]) -> list[str]:
     return list(found.values())
 
 
-def _expand_folder(spec: str) -> list[str]:
-    """The folder itself where it holds images, else its videos."""
-    inside = _in_folder(spec)
+def _expand_folder(spec: str, skip: Skip) -> list[str]:
+    """The folder itself where it holds images, and its videos."""
+    inside = _in_folder(spec, skip)
+    videos = _videos(inside)
     if any(_is(entry, IMAGES) for entry in inside):
-        return [spec]
-    return _videos(inside) or [spec]
+        return [spec, *videos]
+    return videos or [spec]
 
 
-def _expand_glob(spec: str) -> list[str]:
+def _expand_glob(spec: str, skip: Skip) -> list[str]:
     """The videos that the glob matches, with the glob itself where it matches images too, else
     with the folders of images that it matches."""
-    inside = _matches(spec)
+    inside = _matches(spec, skip)
     videos = _videos(inside)
     if any(_is(entry, IMAGES) for entry in inside):
         return [spec, *videos]
@@ -112,10 +125,13 @@ def _expand_glob(spec: str) -> list[str]:
 EXPANSIONS = {"folder": _expand_folder, "glob": _expand_glob}
 
 
-def images_in(spec: str, kind: str) -> list[Path]:
-    """The images of a folder or glob; FileNotFoundError where there are none."""
-    inside = LISTINGS[kind](spec)
-    images = [entry for entry in inside if _is(entry, IMAGES) and entry.is_file()]
+def images_in(spec: str, kind: str, skip: Skip = read_all) -> list[Path]:
+    """The images of a folder or glob; FileNotFoundError where there are none.
+
+    A broken link is among them: reading it says so.
+    """
+    inside = LISTINGS[kind](spec, skip)
+    images = [entry for entry in inside if _is(entry, IMAGES) and not entry.is_dir()]
     if not images:
         raise FileNotFoundError(
             f"there is no image ({' '.join(IMAGES)}) among the {len(inside)} entries of {spec}"
@@ -123,18 +139,18 @@ def images_in(spec: str, kind: str) -> list[Path]:
     return images
 
 
-def _in_folder(spec: str) -> list[Path]:
+def _in_folder(spec: str, skip: Skip) -> list[Path]:
     """What a folder holds; FileNotFoundError where that is nothing."""
-    inside = _visible(Path(spec).expanduser().iterdir())
+    inside = _visible(Path(spec).expanduser().iterdir(), skip)
     if not inside:
         raise FileNotFoundError(f"{spec} is empty: {FORMS}")
     return inside
 
 
-def _matches(spec: str) -> list[Path]:
+def _matches(spec: str, skip: Skip) -> list[Path]:
     """What a glob matches; FileNotFoundError where that is nothing."""
     pattern = str(Path(spec).expanduser())
-    inside = _visible(map(Path, glob.glob(pattern, recursive=True)))
+    inside = _visible(map(Path, glob.glob(pattern, recursive=True)), skip)
     if not inside:
         raise FileNotFoundError(f"nothing matches {spec}: {FORMS}")
     return inside
@@ -143,10 +159,11 @@ def _matches(spec: str) -> list[Path]:
 LISTINGS = {"folder": _in_folder, "glob": _matches}
 
 
-def _visible(paths: Iterable[Path]) -> list[Path]:
-    """Naturally sorted, without hidden files."""
+def _visible(paths: Iterable[Path], skip: Skip) -> list[Path]:
+    """Naturally sorted, without hidden files and those to skip."""
     # a Mac leaves a hidden ._1.png beside 1.png
-    return sorted((path for path in paths if not path.name.startswith(".")), key=_order)
+    visible = (path for path in paths if not path.name.startswith(".") and not skip(path))
+    return sorted(visible, key=_order)
 
 
 def _order(path: Path) -> tuple:

@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from ..run.dist import rank
+from .label_images import LabelWriter
 from .pictures import as_picture, comparison, legend, save_png, without_ignore
-from .video import LabelWriter, VideoWriter
+from .video import VideoWriter
 
 
 class EvaluationOutput:
@@ -66,7 +67,9 @@ class EvaluationOutput:
 
     def label_writer(self, video: str) -> LabelWriter:
         if video not in self.writers:
-            self.writers[video] = LabelWriter(self.folder / "labels" / video, self.ids)
+            self.writers[video] = LabelWriter(
+                self.folder / "labels" / video, self.ids, self.palette
+            )
         return self.writers[video]
 
     def strip(self, labelled, prediction: np.ndarray) -> np.ndarray:

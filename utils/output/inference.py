@@ -7,26 +7,55 @@ from pathlib import Path
 
 import numpy as np
 
-from .pictures import colourise, overlay, side_by_side
-from .video import LabelWriter, VideoWriter
+from .label_images import LabelWriter
+from .pictures import colourise, overlay, save_png, side_by_side
+from .video import VideoWriter
+
+
+class PictureWriter:
+    """A video writer's stand-in for a source of a single picture."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.notes: list[str] = []
+
+    def write(self, image: np.ndarray, time: float | None = None) -> None:
+        """image (H, W, 3) uint8."""
+        save_png(self.path, image)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def writer(path: Path, fps: float, still: bool) -> VideoWriter | PictureWriter:
+    """What writes pictures to `path`, which has no ending yet."""
+    if still:
+        return PictureWriter(path.with_name(f"{path.name}.png"))
+    return VideoWriter(path.with_name(f"{path.name}.mp4"), fps)
 
 
 class InferenceOutput:
-    """NAME_overlay.mp4, NAME_side_by_side.mp4, NAME_labels/FRAME.png, as `kinds` asks."""
+    """NAME_overlay.mp4, NAME_side_by_side.mp4, NAME_labels/FRAME.png, as `kinds` asks.
 
-    def __init__(self, folder: Path, name: str, kinds, *, fps: float, palette, alpha: float):
-        """kinds: some of overlay, side-by-side, labels. alpha: strength of the overlay."""
+    Of a single picture NAME_overlay.png and NAME_side_by_side.png.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, kinds, *, fps: float, palette, alpha: float, still=False
+    ):
+        """kinds: some of overlay, side-by-side, labels. alpha: strength of the overlay. still: the
+        source is a single picture."""
         self.palette = palette
         self.alpha = alpha
         self.overlays = None
         self.pairs = None
         self.labels = None
         if "overlay" in kinds:
-            self.overlays = VideoWriter(folder / f"{name}_overlay.mp4", fps)
+            self.overlays = writer(folder / f"{name}_overlay", fps, still)
         if "side-by-side" in kinds:
-            self.pairs = VideoWriter(folder / f"{name}_side_by_side.mp4", fps)
+            self.pairs = writer(folder / f"{name}_side_by_side", fps, still)
         if "labels" in kinds:
-            self.labels = LabelWriter(folder / f"{name}_labels")
+            self.labels = LabelWriter(folder / f"{name}_labels", palette=palette)
 
     def write(
         self, image: np.ndarray, name: str, prediction: np.ndarray, time: float | None = None
@@ -42,19 +71,19 @@ class InferenceOutput:
     def close(self) -> None:
         """Finish both videos, the second even if the first cannot be."""
         with ExitStack() as stack:
-            for writer in self._videos():
-                stack.callback(writer.close)
+            for video in self._videos():
+                stack.callback(video.close)
 
     def take_notes(self) -> list[str]:
         """What the user should know of the videos, each thing once."""
         notes = []
-        for writer in self._videos():
-            notes += writer.notes
-            writer.notes = []
+        for video in self._videos():
+            notes += video.notes
+            video.notes = []
         return notes
 
-    def _videos(self) -> list[VideoWriter]:
-        return [writer for writer in (self.overlays, self.pairs) if writer is not None]
+    def _videos(self) -> list[VideoWriter | PictureWriter]:
+        return [video for video in (self.overlays, self.pairs) if video is not None]
 
     def __enter__(self):
         return self

@@ -1,9 +1,9 @@
-"""What inference writes: videos and label images; and `probe`, which says what is in a video.
+"""Videos that inference writes; and `probe`, which says what is in a video.
 
 Nothing is found half-written under its final name: a video grows as NAME.partial.mp4 and is renamed
-once it is closed and found readable, a label image is renamed once it is whole. Both writers close
-when their `with` is left, by an error or by Ctrl-C as well: what was written until then is kept.
-SIGTERM ends a Python process without leaving anything; utils.stopping turns it into a request.
+once it is closed and found readable. The writer closes when its `with` is left, by an error or by
+Ctrl-C as well: what was written until then is kept. SIGTERM ends a Python process without leaving
+anything; utils/run/stopping.py turns it into a request.
 """
 
 from __future__ import annotations
@@ -186,57 +186,6 @@ class VideoWriter:
             raise OSError(
                 errno.EIO, f"{self._target} holds {found} of {written} frames: is the disk full?"
             )
-
-
-class LabelWriter:
-    """One PNG of class ids per frame, FOLDER/NAME.png.
-
-    ids: what is written for each class, (K,) or (256,) of 0..255, such as Cityscapes' official ids;
-    a label without an entry is an error. Without ids the labels are written as they are.
-    """
-
-    def __init__(self, folder: Path | str, ids: np.ndarray | None = None):
-        self.folder = Path(folder)
-        self._ids = None if ids is None else np.asarray(ids)
-        if self._ids is not None and (
-            self._ids.ndim != 1 or not ((self._ids >= 0) & (self._ids <= 255)).all()
-        ):
-            raise ValueError(
-                f"ids must be one number from 0 to 255 for each class, got {self._ids.tolist()}"
-            )
-
-    def write(self, name: str, labels: np.ndarray) -> Path:
-        """name: the file's stem; labels (H, W) uint8 -> the file's path."""
-        from PIL import Image
-
-        if labels.dtype != np.uint8 or labels.ndim != 2 or not labels.size:
-            raise ValueError(
-                f"labels must be (H, W) of uint8, got {labels.shape} of {labels.dtype}"
-            )
-        if not name or Path(name).name != name:
-            raise ValueError(f"a label image needs a name without folders, got {name!r}")
-        if self._ids is not None:
-            if labels.max() >= len(self._ids):
-                raise ValueError(
-                    f"frame {name} has the class {labels.max()}, but there are ids for 0 to "
-                    f"{len(self._ids) - 1} only"
-                )
-            labels = self._ids.astype(np.uint8)[labels]
-        path = self.folder / f"{name}.png"
-        temporary = self.folder / f".{name}.png.tmp"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            Image.fromarray(labels).save(temporary, format="PNG")
-            temporary.replace(path)
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"{path} cannot be written ({error.strerror or error}): is the disk full?",
-            ) from error
-        finally:
-            with suppress(OSError):  # nothing can be removed where nothing may be written
-                temporary.unlink(missing_ok=True)
-        return path
 
 
 def probe(path: Path | str) -> dict:

@@ -95,9 +95,11 @@ class EvaluationProgress:
 class FinishedSources:
     """The sources of an inference that are labelled from their first frame to their last."""
 
-    def __init__(self, folder: Path, recipe: str, *, resume: bool):
+    def __init__(self, folder: Path, recipe: str, sources: Sequence[str], *, resume: bool):
+        """sources: the names of all, which say later which files in `folder` are the run's."""
         self.path = own_file(folder, "inference", ".json")
         self.recipe = recipe
+        self.sources = list(sources)
         self.names = []
         if resume and self.path.exists():
             try:
@@ -121,5 +123,9 @@ class FinishedSources:
 
     def write(self) -> None:
         write_text(
-            self.path, json.dumps({"recipe": self.recipe, "finished": self.names}, indent=2) + "\n"
+            self.path,
+            json.dumps(
+                {"recipe": self.recipe, "sources": self.sources, "finished": self.names}, indent=2
+            )
+            + "\n",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import json
 import os
 import re
@@ -33,16 +34,17 @@ LEFT_BY = {
         "images *.json",
     ),
     "evaluation": ("results.json", "results.txt", "pictures", "labels", "videos", "legend.png"),
-    "inference": (
-        "inference_*_of_*.json",
-        "*_overlay.mp4",
-        "*_overlay_[0-9]*.mp4",
-        "*_side_by_side.mp4",
-        "*_side_by_side_[0-9]*.mp4",
-        "*_labels",
-        "legend.png",
-    ),
 }
+# The records of an inference, and what it writes of each source, {} being the source's name. Names
+# of sources come from the records: a folder may hold files of the user's with such endings.
+INFERENCES = "inference_*_of_*.json"
+OF_SOURCE = (
+    "{}_overlay.*",
+    "{}_overlay_[0-9]*.mp4",
+    "{}_side_by_side.*",
+    "{}_side_by_side_[0-9]*.mp4",
+    "{}_labels",
+)
 LOCK = ".lock"
 # Locks of this process and their descriptors; it has one at a time.
 held: list[tuple[Path, int]] = []
@@ -144,12 +146,48 @@ def held_results(folder: Path) -> str:
 
 
 def held_labels(folder: Path) -> str:
-    """Whether an inference has labelled a source whole; each rank has a record of its own."""
-    for path in folder.glob("inference_*_of_*.json"):
-        with suppress(OSError, ValueError, AttributeError):
-            if json.loads(path.read_text()).get("finished"):
-                return "a finished inference"
+    """Whether an inference has labelled a source whole."""
+    if any(record.get("finished") for record in inferences(folder).values()):
+        return "a finished inference"
     return ""
+
+
+def inferences(folder: Path) -> dict[Path, dict]:
+    """The records of an inference in the folder; each rank has its own."""
+    records = {}
+    for path in folder.glob(INFERENCES):
+        with suppress(OSError, ValueError, AttributeError):
+            record = json.loads(path.read_text())
+            record.get("finished")  # a list, say, is no record
+            records[path] = record
+    return records
+
+
+def inference_outputs(folder: Path) -> list[Path]:
+    """What an inference has written into the folder, its records included."""
+    records = inferences(folder)
+    if not records:
+        return []
+    found = [*records, folder / "legend.png"]
+    names = {
+        name
+        for record in records.values()
+        for name in (*record.get("sources", ()), *record.get("finished", ()))
+    }
+    for name in names:
+        for pattern in OF_SOURCE:
+            found += folder.glob(pattern.format(glob.escape(name)))
+    return found
+
+
+def is_inference_output(folder: Path, path: Path) -> bool:
+    """Whether an inference into the folder has written the file: it is no input of another."""
+    place = path.resolve()
+    folder = folder.resolve()
+    if folder not in place.parents:
+        return False
+    outputs = inference_outputs(folder)
+    return any(output == place or output in place.parents for output in outputs)
 
 
 def holds_nothing(folder: Path) -> str:
@@ -172,12 +210,14 @@ def clear(folder: Path) -> None:
 
 def remove(folder: Path, job: str) -> None:
     """Remove what an earlier run of a job has left."""
-    for pattern in LEFT_BY.get(job, ()):
-        for path in folder.glob(pattern):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+    left = [path for pattern in LEFT_BY.get(job, ()) for path in folder.glob(pattern)]
+    if job == "inference":
+        left = inference_outputs(folder)
+    for path in left:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def remove_results(folder: Path) -> None:

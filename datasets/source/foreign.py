@@ -1,0 +1,59 @@
+"""Files that are neither images nor videos of ours, called by their name.
+
+What FFmpeg says of them ("invalid data") would send people to look for damage that is not there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HEAD = 32  # bytes that tell
+
+# beginning of the file -> what it is
+MARKS = {
+    b"%PDF": "a PDF document",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!": "a RAR archive",
+    b"8BPS": "a Photoshop file",
+    b"\xff\x0a": "a JPEG XL image, which is not read (save it as PNG or JPEG)",
+    b"\x00\x00\x00\x0cJXL ": "a JPEG XL image, which is not read (save it as PNG or JPEG)",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x89HDF": "an HDF5 file",
+    b"<svg": "an SVG drawing, which is not read (save it as PNG)",
+    b"<?xml": "an XML file",
+    b"<!DOCTYPE": "a web page",
+    b"<html": "a web page",
+    b"#EXTM3U": "a playlist",
+}
+# brand of an ISO file, bytes 8 to 12 -> what it is; AVIF images and videos have brands of their own
+BRANDS = dict.fromkeys(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"),
+    "an HEIC image, which is not read (save it as JPEG; a phone can be set to)",
+)
+# for contents without a mark of their own
+SUFFIXES = {
+    **dict.fromkeys(
+        (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"),
+        "a raw photograph of a camera, which is not read (save it as JPEG)",
+    ),
+    **dict.fromkeys((".txt", ".csv", ".json", ".md", ".yaml", ".yml", ".log"), "a text file"),
+    **dict.fromkeys((".wav", ".mp3", ".flac", ".m4a"), "a sound file without pictures"),
+    **dict.fromkeys((".pth", ".pt", ".tar"), "a file of weights or an archive"),
+}
+
+
+def foreign_kind(path: Path) -> str:
+    """What the file is, with its article, if it is no image or video; "" where that is unknown."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return ""
+    if head[4:8] == b"ftyp" and head[8:12] in BRANDS and b"avif" not in head:
+        return BRANDS[head[8:12]]
+    for mark, kind in MARKS.items():
+        if head.startswith(mark):
+            return kind
+    return SUFFIXES.get(path.suffix.lower(), "")

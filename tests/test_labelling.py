@@ -1,0 +1,85 @@
+"""What an inference reads and writes: classes that weights bring, pictures, folders of its own."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from command import SINGLE, perform
+from test_endings import frames_in
+from trees import make_folder
+
+SMALL = [*SINGLE, "--threads", "1", "--device", "cpu"]
+
+
+def label(source, weights, savedir, *words):
+    return perform(
+        "--inference",
+        *SMALL,
+        "--source",
+        source,
+        "--weights",
+        weights,
+        "--savedir",
+        savedir,
+        *words,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder of weights that were trained on a data set which is gone."""
+    place = tmp_path_factory.mktemp("trained")
+    root = make_folder(place / "data")
+    words = "--method single --dataset folder --work-size 16 24 --batch-size 2 --num-epochs 1"
+    perform(
+        "--training", *words.split(), "--data-root", root, "--threads", "1", "--device", "cpu",
+        "--num-workers", "0", "--savedir", place / "save",
+    )  # fmt: skip
+    shutil.rmtree(root)
+    return place / "save"
+
+
+def test_weights_bring_their_classes_colours_and_size(trained, tmp_path):
+    """A folder of a training means its best weights, which need no data to label."""
+    done = perform(
+        "--inference", "--source", frames_in(tmp_path / "in"), "--weights", trained, "--output",
+        "labels", "--threads", "1", "--device", "cpu", "--savedir", tmp_path / "out",
+    )  # fmt: skip
+    assert "--dataset folder" in done.stdout and "--work-size 16 24" in done.stdout
+    first = Image.open(tmp_path / "out" / "in_labels" / "0.png")
+    assert first.mode == "P" and first.size == (48, 32)
+    assert set(np.unique(first)) <= {0, 1, 2, 255}
+    assert first.getpalette()[3:6] == [10, 20, 30], "the colour of the second class"
+
+
+def test_a_picture_gets_an_overlay_that_is_a_picture(weights, tmp_path):
+    picture = frames_in(tmp_path / "in") / "1.png"
+    label(picture, weights, tmp_path / "out", "--output", "overlay", "side-by-side")
+    assert Image.open(tmp_path / "out" / "1_overlay.png").size == (48, 32)
+    assert Image.open(tmp_path / "out" / "1_side_by_side.png").size[0] >= 96
+    assert not list((tmp_path / "out").glob("*.mp4"))
+
+
+def test_an_inference_never_reads_what_it_wrote(weights, tmp_path):
+    folder = frames_in(tmp_path / "in")
+    for words in ((), ("--overwrite",)):
+        label(folder, weights, folder, "--output", "overlay", "labels", *words)
+        labelled = sorted(path.name for path in (folder / "in_labels").iterdir())
+        assert labelled == ["0.png", "1.png", "2.png"], "neither legend.png nor label images"
+        assert [path.name for path in folder.glob("*.mp4")] == ["in_overlay.mp4"]
+    inside = label(f"{folder}/**/*.png", weights, folder, "--output", "labels", "--overwrite")
+    assert "in: 3 frames" in inside.stdout
+
+
+def test_overwriting_removes_what_the_runs_wrote_and_nothing_else(weights, tmp_path):
+    folder = frames_in(tmp_path / "in")
+    (folder / "mine_labels").mkdir()
+    (folder / "mine_overlay.mp4").write_bytes(b"mine")
+    label(folder / "0.png", weights, folder, "--output", "labels")
+    label(folder / "1.png", weights, folder, "--output", "labels", "--overwrite")
+    assert (folder / "mine_labels").exists() and (folder / "mine_overlay.mp4").exists()
+    assert not (folder / "0_labels").exists() and (folder / "1_labels").exists()
