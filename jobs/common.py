@@ -13,7 +13,7 @@ from datasets.labels import other_classes
 from datasets.transforms import resample
 from models import build_model
 from models.deploy import for_inference
-from utils.checkpoint import load_weights
+from utils.checkpoint import classes_of, load_weights, read
 from utils.console import Console
 from utils.run.allocator import keep_freed_memory
 from utils.run.dist import fingerprint, rank, require_same_on_all_ranks
@@ -64,7 +64,13 @@ def make_model(args, labels, device: torch.device, console: Console, *, complete
     model = build_model(args, len(labels.names))
     resumes = args.training and args.resume  # its checkpoint holds the weights
     if args.weights and not resumes:
-        report = load_weights(model, args.weights, complete=complete, new_classes=args.new_classes)
+        report = load_weights(
+            model,
+            args.weights,
+            complete=complete,
+            new_classes=args.new_classes,
+            leave=entries_of_classes(args, model, labels) if args.new_classes else (),
+        )
         console.note(str(report))
         others = other_classes(report.classes, labels.names)
         if others and complete:
@@ -78,6 +84,20 @@ def make_model(args, labels, device: torch.device, console: Console, *, complete
     # Files may differ from machine to machine: better told now than by a loss that is odd.
     require_same_on_all_ranks("weights", [fingerprint(model)])
     return model.to(device, memory_format=torch.channels_last)
+
+
+def entries_of_classes(args, model, labels) -> list[str]:
+    """The entries of the model that the weights hold for other classes of the same number.
+
+    Where numbers differ, shapes tell; where they are equal, only names do.
+    """
+    trained = classes_of([read(path) for path in args.weights])
+    if not other_classes(trained, labels.names):
+        return []
+    # What has another shape with one more class belongs to classes. No number is drawn for it.
+    with torch.device("meta"):
+        larger = build_model(args, len(labels.names) + 1).state_dict()
+    return [name for name, entry in model.state_dict().items() if larger[name].shape != entry.shape]
 
 
 def prepare(args, model):

@@ -83,3 +83,16 @@ def test_overwriting_removes_what_the_runs_wrote_and_nothing_else(weights, tmp_p
     label(folder / "1.png", weights, folder, "--output", "labels", "--overwrite")
     assert (folder / "mine_labels").exists() and (folder / "mine_overlay.mp4").exists()
     assert not (folder / "0_labels").exists() and (folder / "1_labels").exists()
+
+
+def test_new_classes_of_the_same_number_make_the_outputs_new(trained, tmp_path):
+    root = make_folder(tmp_path / "data")
+    (root / "classes.txt").write_text("water\nsand\nboat\n")
+    words = "--method single --dataset folder --work-size 16 24 --batch-size 2 --num-epochs 1"
+    words = ["--training", *words.split(), "--data-root", root, "--weights", trained]
+    words += ["--threads", "1", "--device", "cpu", "--num-workers", "0", "--savedir"]
+    kept = perform(*words, tmp_path / "kept")
+    assert "--new-classes makes the outputs new" in kept.stderr
+    new = perform(*words, tmp_path / "new", "--new-classes")
+    assert "; new: 2 (backbone.decoder.output_conv.weight" in new.stdout
+    assert "the weights were trained for" not in new.stdout + new.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,7 @@ def load_weights(
     *,
     complete: bool = False,
     new_classes: bool = False,
+    leave: Collection[str] = (),
 ) -> Report:
     """Load the model from one or more files; of an entry that several files hold, the last counts.
 
@@ -63,6 +64,7 @@ def load_weights(
     which only training uses. Otherwise such entries are reported as new.
     new_classes: layers whose outputs differ in number from the model's (other classes) are not
     loaded; the model's own stay and are reported as new.
+    leave: entries that keep the model's own values whatever the files hold, reported as new too.
     """
     if isinstance(paths, (str, Path)):
         paths = [paths]
@@ -79,6 +81,7 @@ def load_weights(
         for content, path in zip(contents, paths, strict=True)
     ]
     loaded = {name: tensor for match in matches for name, tensor in match.tensors.items()}
+    loaded = {name: tensor for name, tensor in loaded.items() if name not in leave}
     new = tuple(name for name in targets if name not in loaded)
     if complete:
         _require_complete(new, paths)
