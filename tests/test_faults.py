@@ -296,6 +296,13 @@ TABLE = [
         "files_with_strange_names_are_told_or_left_alone; source_names: "
         "names_of_several_sources_differ",
     ),
+    Row(
+        "more ranks than GPUs or cores",
+        "--gpus 64 starts as many processes: this machine has 2 processor cores",
+        "2",
+        "nothing",
+        "setup: more_ranks_than_the_machine_has_places_are_refused",
+    ),
     # Sources
     Row(
         "images of a source: any kind, turned as EXIF says",

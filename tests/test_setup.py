@@ -36,3 +36,14 @@ def test_nothing_is_changed_on_a_cpu(products, monkeypatch):
     before = products()
     begin("fp32", "cpu", monkeypatch)
     assert products() == before
+
+
+@pytest.mark.parametrize("device, places", [("cuda", "2 GPUs"), ("cpu", "2 processor cores")])
+def test_more_ranks_than_the_machine_has_places_are_refused(device, places, monkeypatch):
+    monkeypatch.setattr(setup, "choose_device", lambda name: torch.device(device))
+    monkeypatch.setattr(setup.os, "sched_getaffinity", lambda process: {0, 1})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    words = ["--training", "--savedir", "s", "--gpus"]
+    assert setup.check_device(main.parse_args([*words, "2"])).type == device
+    with pytest.raises(ValueError, match=f"--gpus 64 .* this machine has {places}"):
+        setup.check_device(main.parse_args([*words, "64"]))

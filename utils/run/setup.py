@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -41,9 +42,22 @@ def check_device(args) -> torch.device:
     device = choose_device(args.device)
     if args.precision in ("fp16", "tf32") and device.type == "cpu":
         raise ValueError(f"--precision {args.precision} needs a GPU: use bf16 or fp32 on a CPU")
-    if device.type == "cuda" and args.gpus > torch.cuda.device_count():
-        raise ValueError(f"--gpus {args.gpus}: this machine has {torch.cuda.device_count()}")
+    places, name = ranks_possible(device)
+    if args.gpus > places:
+        raise ValueError(
+            f"--gpus {args.gpus} starts as many processes: this machine has {places} {name}"
+        )
     return device
+
+
+def ranks_possible(device: torch.device) -> tuple[int, str]:
+    """How many ranks have a place of their own, and what such a place is."""
+    if device.type == "cuda":
+        return torch.cuda.device_count(), "GPUs"
+    # Each rank holds the network and its workers: many on few cores only take memory.
+    if hasattr(os, "sched_getaffinity"):  # Linux: those that this process may use
+        return len(os.sched_getaffinity(0)), "processor cores"
+    return os.cpu_count() or 1, "processor cores"
 
 
 def allow_tf32(allowed: bool) -> None:
