@@ -1,13 +1,14 @@
 """Images as a source: folders, globs, all pixel formats, and damaged files."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from datasets.source import open_source
-from datasets.source.images import read_image
+from datasets.source.images import Pages, page_count, read_image
 from frames import flat, read, write_images
 
 
@@ -184,5 +185,139 @@ def test_a_broken_link_is_an_error_that_names_it(tmp_path):
 def test_an_image_with_too_many_pixels_is_told_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)
     Image.new("L", (1500, 1500)).save(tmp_path / "large.png")
-    with pytest.raises(ValueError, match="large.png has more than the 2 million pixels"):
+    with pytest.raises(
+        ValueError, match="large.png has 2.2 million pixels, more than the 2 million"
+    ):
+        read(tmp_path)
+
+
+def test_images_of_300_million_pixels_are_read_and_larger_ones_are_not(tmp_path, recwarn):
+    """By their headers alone: the pixels would take a gigabyte."""
+    (tmp_path / "a.ppm").write_bytes(b"P6 20000 15000 255\n")
+    (tmp_path / "b.ppm").write_bytes(b"P6 20000 15001 255\n")
+    assert page_count(tmp_path / "a.ppm") == 1
+    with Image.open(tmp_path / "a.ppm") as image:
+        assert image.size == (20000, 15000)
+    with pytest.raises(ValueError, match=r"b.ppm has 300.0 million pixels, more than the 300 mill"):
+        read_image(tmp_path / "b.ppm")
+
+
+def stack(path, count=5, **options):
+    """An image file of `count` pages; page i is grey of value 40 * i."""
+    pages = [Image.fromarray(flat(40 * i, (32, 48))) for i in range(count)]
+    pages[0].save(path, save_all=True, append_images=pages[1:], **options)
+    return path
+
+
+def test_an_animation_has_the_times_that_it_states(tmp_path):
+    durations = [100, 50, 300, 100, 100]
+    for suffix in ("gif", "png", "webp", "avif"):
+        path = stack(tmp_path / f"a.{suffix}", duration=durations)
+        for step, kept in ((1, [0, 0.1, 0.15, 0.45, 0.55]), (2, [0, 0.15, 0.55])):
+            frames, source = read(path, step=step)
+            assert [frame.time for frame in frames] == pytest.approx(kept)
+            assert [round(frame.image.mean() / 40) for frame in frames] == list(range(0, 5, step))
+            assert source.fps == 10 / step and not source.assumed_rate
+    path = stack(tmp_path / "b.tif")
+    frames, source = read(path)
+    assert frames[1].time is None and source.assumed_rate, "nothing says when a page is shown"
+
+
+def test_pages_are_decoded_one_after_another_and_only_when_asked_for(tmp_path, monkeypatch):
+    path = stack(tmp_path / "a.tif")
+    decoded = []
+    original = Pages.read
+    monkeypatch.setattr(
+        Pages, "read", lambda self, index: decoded.append(index) or original(self, index)
+    )
+    opened = []
+    monkeypatch.setattr(Pages, "__init__", count_calls(Pages.__init__, opened))
+    frames = iter(open_source(str(path), step=2))
+    next(frames)
+    assert decoded == [0]
+    assert len(list(frames)) == 2 and decoded == [0, 2, 4]
+    assert len(opened) <= 2, "not once for each page"
+
+
+def count_calls(function, calls):
+    def counted(*arguments):
+        calls.append(arguments)
+        return function(*arguments)
+
+    return counted
+
+
+@pytest.mark.filterwarnings("ignore:Truncated File Read", "ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("suffix", ["tif", "gif", "png", "webp", "avif"])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.99])
+def test_a_damaged_page_is_an_error_that_names_file_and_page(tmp_path, suffix, share):
+    noise = np.random.default_rng(0).integers(0, 256, (5, 40, 50, 3), dtype=np.uint8)
+    pages = [Image.fromarray(page) for page in noise]
+    options = {} if suffix == "tif" else {"duration": 100}
+    path = tmp_path / f"a.{suffix}"
+    pages[0].save(path, save_all=True, append_images=pages[1:], **options)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    came = 0
+    with pytest.raises(ValueError, match=rf"a\.{suffix} cannot be read") as caught:
+        for _ in open_source(str(path)):
+            came += 1
+    if came:
+        assert f"page {came + 1} of" in str(caught.value)
+
+
+def test_previews_and_masks_in_a_tiff_are_no_frames(tmp_path):
+    whole = Image.fromarray(flat(80, (32, 48)))
+    small = whole.resize((24, 16))
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[254] = 1
+    small.encoderinfo = {"tiffinfo": tags}
+    whole.save(tmp_path / "a.tif", save_all=True, append_images=[small])
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.n_frames == 2
+    frames, _ = read(tmp_path / "a.tif")
+    assert [(frame.name, frame.image.shape) for frame in frames] == [("a", (32, 48, 3))]
+
+
+def test_the_names_of_pages_meet_no_name_of_a_file(tmp_path):
+    stack(tmp_path / "a.tif", 2)
+    write_images(tmp_path, ["A_page002.png", "a_page001.png"])
+    names = [frame.name.lower() for frame in read(tmp_path)[0]]
+    assert len(names) == len(set(names)) == 4
+
+
+@pytest.mark.parametrize("name", ["a.gif", "b.jfif", "c.pgm", "d.jp2", "e.tga", "f.apng"])
+def test_less_common_images_are_images_of_a_folder(tmp_path, name):
+    kinds = {"jfif": "jpeg", "jp2": "jpeg2000", "apng": "png", "pgm": "ppm"}
+    suffix = name.split(".")[1]
+    Image.new("L", (16, 16), 77).save(tmp_path / name, format=kinds.get(suffix, suffix))
+    frames, source = read(tmp_path)
+    assert [frame.name for frame in frames] == [name[0]] and source.kind == "folder"
+    assert abs(frames[0].image.mean() - 77) < 3
+
+
+def test_names_that_are_no_utf_8_are_read_and_told(tmp_path):
+    stem = os.fsdecode(b"caf\xe9\n")
+    write_images(tmp_path, [f"{stem}.png", os.fsdecode(b"caf\xe8\n.png")])
+    # a newline is as bad in a message as a byte that cannot be printed
+    assert [frame.name for frame in read(tmp_path)[0]] == ["caf__", "caf___2"]
+    (tmp_path / f"{stem}.png").write_bytes(b"damaged")
+    with pytest.raises(ValueError) as caught:
+        read(tmp_path)
+    assert r"caf\xe9\n.png cannot be read" in str(caught.value)
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize("place", ["image", "folder"])
+def test_what_may_not_be_read_is_told_as_that(tmp_path, monkeypatch, place):
+    """Root may read all: the system's answers are made."""
+    write_images(tmp_path, ["a.png"])
+    if place == "image":
+
+        def refused(*arguments, **options):
+            raise PermissionError(13, "Permission denied", "a.png")
+
+        monkeypatch.setattr(Image, "open", refused)
+    else:
+        monkeypatch.setattr(os, "access", lambda *arguments: False)
+    with pytest.raises(PermissionError, match="may not be read: change its permissions"):
         read(tmp_path)

@@ -1,10 +1,14 @@
 """Names of sources, and which sources a folder or glob stands for."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from datasets.source import open_source
-from datasets.source.names import expand_sources, source_name, unique_names
-from frames import write_images
+from datasets.source.left_out import left_out
+from datasets.source.names import expand_sources, printable, source_name, unique_names
+from frames import write_images, write_video
 
 
 @pytest.mark.parametrize(
@@ -100,3 +104,107 @@ def test_other_kinds_of_files_are_called_by_name(tmp_path, name, content, kind):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=kind):
         next(iter(open_source(str(tmp_path / name))))
+
+
+def test_folders_that_a_glob_matches_give_their_images_and_videos(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.mp4").write_bytes(b"")
+    write_images(tmp_path / "b", ["1.png"])
+    (tmp_path / "b" / "2.mov").write_bytes(b"")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "today.txt").write_text("")
+    write_images(tmp_path, ["cover.png"])
+    pattern = str(tmp_path / "*")
+    inside = [str(tmp_path / name) for name in ("a/1.mp4", "b", "b/2.mov")]
+    assert expand_sources([pattern]) == [pattern, *inside]
+    assert left_out([pattern]) == [
+        f"{tmp_path / 'logs'}: today.txt is not labelled, it is a text file"
+    ]
+    deep = str(tmp_path / "**" / "*")
+    assert expand_sources([deep]) == [deep, inside[0], inside[2]], "each image once"
+
+
+def test_what_no_source_reads_is_counted_and_named(tmp_path):
+    folder = tmp_path / "in"
+    write_images(folder, ["1.png", "2.png"])
+    for i in range(3):
+        (folder / f"IMG_{i}.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (folder / "odd.xyz").write_bytes(b"?")
+    (folder / "gone").symlink_to(tmp_path / "nothing")
+    (folder / "deeper").mkdir()
+    os.mkfifo(folder / "pipe.log")
+    for name in (".hidden.txt", "Thumbs.db", "legend.png"):
+        (folder / name).write_bytes(b"")
+    notes = left_out([str(folder)], lambda path: path.name == "legend.png")
+    assert [note.removeprefix(f"{folder}: ") for note in notes] == [
+        "legend.png is not labelled, it is an output of this tool",
+        f"deeper is not labelled, it is a folder inside it (give '{folder}/*' to label it too)",
+        "3 entries are not labelled, IMG_0.heic is the first: an HEIC image, which is not read "
+        "(save it as JPEG; a phone can be set to)",
+        "gone is not labelled, it is a link to what is not there",
+        "odd.xyz is not labelled, it is neither an image nor a video by its name",
+        "pipe.log is not labelled, it is no file to read from",
+    ]
+    assert left_out([str(folder / "*.png"), str(folder / "1.png"), "0", "absent"]) == []
+
+
+def test_a_broken_link_to_an_image_or_video_is_no_silence(tmp_path):
+    write_images(tmp_path, ["1.png"])
+    for name in ("2.png", "3.mp4"):
+        (tmp_path / name).symlink_to(tmp_path / "nothing")
+    whole, video = expand_sources([str(tmp_path)])
+    with pytest.raises(FileNotFoundError, match=r"2\.png: was it moved"):
+        list(open_source(whole))
+    with pytest.raises(FileNotFoundError, match=r"there is no .*3\.mp4"):
+        open_source(video)
+
+
+@pytest.mark.parametrize(
+    "spec, text",
+    [
+        ("rtsp://me:pw@host/a", "rtsp://host/a"),
+        (os.fsdecode(b"caf\xe9.mp4"), r"caf\xe9.mp4"),
+        ("a\nb\t\x1b[31m.mp4", r"a\nb\t\x1b[31m.mp4"),
+        ("ä ö.mp4", "ä ö.mp4"),
+    ],
+)
+def test_messages_about_any_name_are_one_line_that_can_be_printed(spec, text):
+    assert printable(spec) == text
+    assert text.encode() and source_name(spec).encode()
+
+
+def test_a_folder_of_names_that_are_no_utf_8_is_labelled(tmp_path):
+    folder = tmp_path / os.fsdecode(b"fotos \xfc")
+    write_images(folder, [os.fsdecode(b"\xe9.png")])
+    write_video(tmp_path / "plain.mp4", 3).rename(folder / os.fsdecode(b"\xe8.mp4"))
+    (folder / os.fsdecode(b"\xe7.txt")).write_text("")
+    specs = expand_sources([str(folder)])
+    names = unique_names(specs)
+    assert names == ["fotos", "source"] and "".join(names).encode()
+    assert [len(list(open_source(spec))) for spec in specs] == [1, 3]
+    (note,) = left_out([str(folder)])
+    assert note == rf"{tmp_path}/fotos \xfc: \xe7.txt is not labelled, it is a text file"
+    for kind in ("absent", "*.bmp"):
+        with pytest.raises(FileNotFoundError) as caught:
+            open_source(str(Path(folder, kind)))
+        assert str(caught.value).encode()
+
+
+@pytest.mark.parametrize(
+    "name, content, kind",
+    [
+        ("drawing.svg", b"<?xml version='1.0'?><svg/>", "SVG"),
+        ("light.exr", b"\x76\x2f\x31\x01" + bytes(40), "OpenEXR"),
+        ("light.hdr", b"#?RADIANCE\n", "HDR"),
+        ("layers.psd", b"8BPS" + bytes(40), "Photoshop"),
+        ("layers.xcf", b"gimp xcf v011", "GIMP"),
+        ("figure.eps", b"%!PS-Adobe-3.0", "PostScript"),
+        ("raw.nrw", b"II*\0" + bytes(40), "raw photograph"),
+        ("photo.heif", b"\0\0\0\x18ftypxxxx", "HEIC"),
+    ],
+)
+def test_more_kinds_of_files_are_called_by_name(tmp_path, name, content, kind):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=kind):
+        open_source(str(tmp_path / name))
+    assert kind in left_out([str(tmp_path)])[0]

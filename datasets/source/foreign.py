@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from PIL import features
+
 HEAD = 32  # bytes that tell
+
+HEIC = "an HEIC image, which is not read (save it as JPEG; a phone can be set to)"
+SAVE = "which is not read (save it as PNG)"
+SVG = f"an SVG drawing, {SAVE}"
 
 # beginning of the file -> what it is
 MARKS = {
@@ -16,12 +22,16 @@ MARKS = {
     b"\x1f\x8b": "a gzip archive",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"Rar!": "a RAR archive",
-    b"8BPS": "a Photoshop file",
+    b"8BPS": f"a Photoshop file, {SAVE}",
     b"\xff\x0a": "a JPEG XL image, which is not read (save it as PNG or JPEG)",
     b"\x00\x00\x00\x0cJXL ": "a JPEG XL image, which is not read (save it as PNG or JPEG)",
     b"\x93NUMPY": "a NumPy array",
     b"\x89HDF": "an HDF5 file",
-    b"<svg": "an SVG drawing, which is not read (save it as PNG)",
+    b"\x76\x2f\x31\x01": f"an OpenEXR image, {SAVE}",
+    b"#?RADIANCE": f"an HDR image, {SAVE}",
+    b"gimp xcf": f"a GIMP file, {SAVE}",
+    b"%!PS": f"a PostScript file, {SAVE}",
+    b"<svg": SVG,
     b"<?xml": "an XML file",
     b"<!DOCTYPE": "a web page",
     b"<html": "a web page",
@@ -29,15 +39,18 @@ MARKS = {
 }
 # brand of an ISO file, bytes 8 to 12 -> what it is; AVIF images and videos have brands of their own
 BRANDS = dict.fromkeys(
-    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"),
-    "an HEIC image, which is not read (save it as JPEG; a phone can be set to)",
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"), HEIC
 )
 # for contents without a mark of their own
 SUFFIXES = {
     **dict.fromkeys(
-        (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"),
+        tuple(
+            ".cr2 .cr3 .crw .nef .nrw .arw .sr2 .dng .raf .orf .rw2 .rwl .pef .srw .x3f .3fr .iiq "
+            ".erf .kdc .mrw .raw".split()
+        ),
         "a raw photograph of a camera, which is not read (save it as JPEG)",
     ),
+    **dict.fromkeys((".heic", ".heif", ".hif"), HEIC),
     **dict.fromkeys((".txt", ".csv", ".json", ".md", ".yaml", ".yml", ".log"), "a text file"),
     **dict.fromkeys((".wav", ".mp3", ".flac", ".m4a"), "a sound file without pictures"),
     **dict.fromkeys((".pth", ".pt", ".tar"), "a file of weights or an archive"),
@@ -51,9 +64,16 @@ def foreign_kind(path: Path) -> str:
             head = file.read(HEAD)
     except OSError:
         return ""
-    if head[4:8] == b"ftyp" and head[8:12] in BRANDS and b"avif" not in head:
-        return BRANDS[head[8:12]]
+    if head[4:8] == b"ftyp":
+        if b"avif" in head[8:] and not features.check("avif"):
+            return "an AVIF image, which this Pillow does not read (pip install 'pillow>=11.3')"
+        if head[8:12] in BRANDS and b"avif" not in head:
+            return BRANDS[head[8:12]]
+    suffix = path.suffix.lower()
+    # an SVG may begin as any XML file does, or be compressed
+    if suffix in (".svg", ".svgz"):
+        return SVG
     for mark, kind in MARKS.items():
         if head.startswith(mark):
             return kind
-    return SUFFIXES.get(path.suffix.lower(), "")
+    return SUFFIXES.get(suffix, "")

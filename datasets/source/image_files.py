@@ -7,14 +7,18 @@ from functools import partial
 from pathlib import Path
 
 from .base import Entry, Source
-from .images import page_count, read_image
-from .names import Skip, images_in, number_repeats, read_all
+from .images import Pages, first_duration, page_count, read_image
+from .names import Skip, images_in, number_repeats, read_all, safe_stem, unused
 
 
 def open_image(spec: str, kind: str, **options) -> Source:
     """One image file as a source, with all of its pages."""
     path = Path(spec).expanduser()
-    return ImageSource(spec, kind, [path], count=page_count(path), **options)
+    count = page_count(path)
+    if count > 1:
+        duration = first_duration(path)
+        options["stated"] = duration and 1 / duration
+    return ImageSource(spec, kind, [path], count=count, **options)
 
 
 def open_images(spec: str, kind: str, skip: Skip = read_all, **options) -> Source:
@@ -27,7 +31,8 @@ def open_images(spec: str, kind: str, skip: Skip = read_all, **options) -> Sourc
 class ImageSource(Source):
     """Image files in the given order. Each frame has its own size and is named by its file.
 
-    The pages of a TIFF, and the frames of an animated WebP, PNG or AVIF, are frames too.
+    The pages of a TIFF, and the frames of an animated GIF, WebP, PNG or AVIF, are frames too. They
+    have times where they are the whole source.
     """
 
     def __init__(self, spec: str, kind: str, paths: Sequence[Path], *, count: int, **options):
@@ -36,13 +41,25 @@ class ImageSource(Source):
 
     def _entries(self) -> Iterator[Entry]:
         # a glob may match a/1.png and b/1.png: their outputs must not overwrite each other
-        names = number_repeats([path.stem for path in self.paths])
+        names = number_repeats([safe_stem(path) for path in self.paths])
+        taken = {name.lower() for name in names}
         for name, path in zip(names, self.paths, strict=True):
             if self._stopping.is_set():
                 return
-            pages = page_count(path)
-            if pages == 1:
+            if page_count(path) == 1:
                 yield Entry(name, partial(read_image, path))
-                continue
-            for page in range(pages):
-                yield Entry(f"{name}_page{page + 1:03d}", partial(read_image, path, page))
+            else:
+                yield from self._page_entries(name, path, taken)
+
+    def _page_entries(self, name: str, path: Path, taken: set[str]) -> Iterator[Entry]:
+        """The pages of one file. taken: names of frames in lower case; theirs are added."""
+        timed = len(self.paths) == 1
+        with Pages(path) as pages:
+            time = pages.seconds(0) and 0.0 if timed else None
+            for index in range(len(pages)):
+                if self._stopping.is_set():
+                    return
+                if time is not None and index:
+                    time += pages.seconds(index - 1)
+                page = unused(f"{name}_page{index + 1:03d}", taken)
+                yield Entry(page, partial(pages.read, index), time)

@@ -5,6 +5,10 @@ Data sets read their images by datasets/files.py instead, which keeps frames ali
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,49 +16,163 @@ from PIL import Image, ImageOps
 
 from ..files import UNREADABLE
 from .foreign import foreign_kind
+from .names import printable
 
 BLACK = (0, 0, 0, 255)  # RGBA
+# of an image: a damaged header must not make us allocate all memory
+MAX_PIXELS = 300_000_000
+# Pillow refuses twice this number; it would warn of sizes between the two, which are read
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # Formats whose further pages are frames. Those of a JPEG are previews of the same picture.
-SEQUENCES = ("TIFF", "WEBP", "PNG", "GIF", "AVIF")
+ANIMATIONS = ("WEBP", "PNG", "GIF", "AVIF")
+SEQUENCES = ("TIFF", *ANIMATIONS)
+# milliseconds: a frame that asks for less than the first is shown as long as the second
+MIN_DURATION = 11
+DEFAULT_DURATION = 100
+# what Pillow raises on top where it trusts the fields of a damaged file
+DAMAGED = (*UNREADABLE, TypeError, LookupError, ArithmeticError)
+# tag of a TIFF's page, and its bits
+NEW_SUBFILE_TYPE = 254
+REDUCED = 1
+MASK = 4
 
 
 def page_count(path: Path) -> int:
     """How many frames an image file holds; 1 where it cannot be read, which reading will tell."""
     try:
         with Image.open(path) as image:
-            if image.format not in SEQUENCES:
-                return 1
-            return getattr(image, "n_frames", 1)
-    except UNREADABLE:
+            return len(_pages(image))
+    except DAMAGED:
         return 1
 
 
-def read_image(path: Path, page: int = 0) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB, turned as EXIF says, transparency on black, 16 bits scaled to 8.
 
-    page: of a file that holds several. FileNotFoundError where there is no such file; ValueError
-    where it is damaged, too large, or no image.
+    Of several pages the first. FileNotFoundError where there is no such file, PermissionError where
+    it may not be read; ValueError where it is damaged, too large, or no image.
     """
+    with Pages(path) as pages:
+        return pages.read(0)
+
+
+class Pages:
+    """The pages of an image file in their order.
+
+    The file stays open, because a page of an animation builds on the one before: to begin anew for
+    each page would take the square of their number.
+    """
+
+    def __init__(self, path: Path):
+        """Errors as `read_image`."""
+        self.path = path
+        with _told(path):
+            self._image = Image.open(path)
+            self._numbers = _pages(self._image)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def read(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB. Errors as `read_image`; they name the page if there are several."""
+        with self._at(index):
+            return _to_rgb(ImageOps.exif_transpose(self._image))
+
+    def seconds(self, index: int) -> float | None:
+        """How long a page is shown; None where the file is no animation. Errors as `read`."""
+        if self._image.format not in ANIMATIONS:
+            return None
+        with self._at(index):
+            # some formats tell it with the pixels
+            self._image.load()
+        milliseconds = self._image.info.get("duration", 0)
+        if milliseconds < MIN_DURATION:
+            milliseconds = DEFAULT_DURATION
+        return milliseconds / 1000
+
+    @contextmanager
+    def _at(self, index: int) -> Iterator[None]:
+        """The page is at hand; errors name it if there are several."""
+        place = ""
+        if len(self) > 1:
+            place = f"page {index + 1} of {len(self)}"
+        with _told(self.path, place):
+            if self._image.tell() != self._numbers[index]:
+                self._image.seek(self._numbers[index])
+            yield
+
+    def __enter__(self) -> Pages:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._image.close()
+
+
+def first_duration(path: Path) -> float | None:
+    """Seconds for which an animation shows its first frame, None where there is none to tell."""
     try:
-        with Image.open(path) as image:
-            if page:
-                image.seek(page)
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except FileNotFoundError:
+        with Pages(path) as pages:
+            return pages.seconds(0)
+    except (OSError, ValueError):
+        # told when the frame is read as one
+        return None
+
+
+def _pages(image: Image.Image) -> list[int]:
+    """Numbers of the pages that are frames."""
+    if image.format not in SEQUENCES:
+        return [0]
+    pages = range(getattr(image, "n_frames", 1))
+    if image.format != "TIFF" or len(pages) == 1:
+        return list(pages)
+    # of a picture that is stored in several sizes only the largest is a frame
+    frames = [page for page in pages if not _is_reduced(image, page)]
+    image.seek(0)
+    return frames or [0]
+
+
+def _is_reduced(image: Image.Image, page: int) -> bool:
+    """Whether a page of a TIFF is a preview or a mask of another page."""
+    image.seek(page)
+    return bool(image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & (REDUCED | MASK))
+
+
+@contextmanager
+def _told(path: Path, place: str = "") -> Iterator[None]:
+    """Errors of Pillow in words that name the file. place: which part of it, "" for all of it."""
+    name = printable(str(path))
+    try:
+        yield
+    except FileNotFoundError as error:
         # an OSError too, but not a damaged file
-        raise
-    except Image.DecompressionBombError as error:
-        limit = 2 * Image.MAX_IMAGE_PIXELS // 10**6
-        raise ValueError(
-            f"{path} has more than the {limit} million pixels that are read: make it smaller"
+        raise FileNotFoundError(
+            f"there is no {name}: was it moved, or is it a link to what was?"
         ) from error
-    except UNREADABLE as error:
+    except PermissionError as error:
+        raise PermissionError(f"{name} may not be read: change its permissions") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name} has {_too_many(error)}: make it smaller") from error
+    except DAMAGED as error:
         kind = foreign_kind(path)
         if kind:
-            raise ValueError(f"{path} is {kind}, whatever its name says") from error
+            raise ValueError(f"{name} is {kind}, whatever its name says") from error
+        # Pillow's words name the file again
+        reason = re.sub(r" (?:image )?file '.*'", "", str(error)) or type(error).__name__
+        reason = ": ".join(filter(None, (place, reason)))
         raise ValueError(
-            f"{path} cannot be read as an image ({error}): is it damaged or cut short?"
+            f"{name} cannot be read as an image ({reason}): is it damaged or cut short?"
         ) from error
+
+
+def _too_many(error: Image.DecompressionBombError) -> str:
+    """How many pixels an image has, and how many are read."""
+    limit = f"{2 * Image.MAX_IMAGE_PIXELS / 1e6:g} million"
+    # "Image size (N pixels) exceeds limit of ..."
+    stated = re.search(r"\d+", str(error))
+    if not stated:
+        return f"more than the {limit} pixels that are read"
+    return f"{int(stated[0]) / 1e6:.1f} million pixels, more than the {limit} that are read"
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

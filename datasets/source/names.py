@@ -14,8 +14,13 @@ from .foreign import foreign_kind
 Skip = Callable[[Path], bool]  # which files are no part of a source: outputs of our own
 
 # suffixes of files, without the dot
-IMAGES = ("png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp", "ppm", "avif")
-VIDEOS = tuple("mp4 m4v mov avi mkv webm mpg mpeg ts mts m2ts wmv flv ogv 3gp".split())
+IMAGES = tuple(
+    "png jpg jpeg bmp tif tiff webp ppm avif gif apng jfif jpe mpo pgm pbm pnm jp2 tga".split()
+)
+VIDEOS = tuple(
+    "mp4 m4v mov avi mkv webm mpg mpeg ts mts m2ts wmv flv ogv 3gp 3g2 mxf vob asf f4v dv m2v "
+    "mjpeg mjpg y4m h264 h265 264 265 hevc ivf lrv".split()
+)
 # what comes before :// in the address of a stream
 STREAMS = ("rtsp", "rtmp", "http", "https")
 STDIN = "-"
@@ -30,8 +35,8 @@ FORMS = (
 def source_kind(spec: str) -> str:
     """stdin, camera, stream, folder, image, video or glob.
 
-    FileNotFoundError where it is none of them, ValueError where it is a file of another kind. A
-    file that is named 0 is asked for as ./0.
+    FileNotFoundError where it is none of them, ValueError where it is a file of another kind,
+    PermissionError where it may not be read. A file that is named 0 is asked for as ./0.
     """
     if spec == STDIN:
         return "stdin"
@@ -59,13 +64,16 @@ def _scheme(spec: str) -> str | None:
 
 
 def _kind_on_disk(path: Path) -> str:
+    if not os.access(path, os.R_OK):
+        # FFmpeg would call it damaged
+        raise PermissionError(f"{printable(str(path))} may not be read: change its permissions")
     if path.is_dir():
         return "folder"
     if _is(path, IMAGES):
         return "image"
     kind = foreign_kind(path)
     if kind and not _is(path, VIDEOS):
-        raise ValueError(f"{path} is {kind}: {FORMS}")
+        raise ValueError(f"{printable(str(path))} is {kind}: {FORMS}")
     # whatever its suffix says: FFmpeg looks at the content
     return "video"
 
@@ -112,14 +120,22 @@ def _expand_folder(spec: str, skip: Skip) -> list[str]:
 
 
 def _expand_glob(spec: str, skip: Skip) -> list[str]:
-    """The videos that the glob matches, with the glob itself where it matches images too, else
-    with the folders of images that it matches."""
+    """The glob itself where it matches images, the videos that it matches, and what its folders
+    hold."""
     inside = _matches(spec, skip)
-    videos = _videos(inside)
+    parts = _videos(inside)
     if any(_is(entry, IMAGES) for entry in inside):
-        return [spec, *videos]
-    folders = [str(entry) for entry in inside if _holds_images(entry)]
-    return videos + folders or [spec]
+        parts.insert(0, spec)
+    for folder in unmatched_folders(inside):
+        if _holds_frames(folder, skip):
+            parts += _expand_folder(str(folder), skip)
+    return parts or [spec]
+
+
+def unmatched_folders(inside: Sequence[Path]) -> list[Path]:
+    """The folders of which nothing else is listed: `**/*` matches folders and what they hold."""
+    parents = {entry.parent for entry in inside}
+    return [entry for entry in inside if entry.is_dir() and entry not in parents]
 
 
 EXPANSIONS = {"folder": _expand_folder, "glob": _expand_glob}
@@ -134,7 +150,8 @@ def images_in(spec: str, kind: str, skip: Skip = read_all) -> list[Path]:
     images = [entry for entry in inside if _is(entry, IMAGES) and not entry.is_dir()]
     if not images:
         raise FileNotFoundError(
-            f"there is no image ({' '.join(IMAGES)}) among the {len(inside)} entries of {spec}"
+            f"there is no image ({' '.join(IMAGES)}) among the {len(inside)} entries of "
+            f"{printable(spec)}"
         )
     return images
 
@@ -143,7 +160,7 @@ def _in_folder(spec: str, skip: Skip) -> list[Path]:
     """What a folder holds; FileNotFoundError where that is nothing."""
     inside = _visible(Path(spec).expanduser().iterdir(), skip)
     if not inside:
-        raise FileNotFoundError(f"{spec} is empty: {FORMS}")
+        raise FileNotFoundError(f"{printable(spec)} is empty: {FORMS}")
     return inside
 
 
@@ -152,7 +169,7 @@ def _matches(spec: str, skip: Skip) -> list[Path]:
     pattern = str(Path(spec).expanduser())
     inside = _visible(map(Path, glob.glob(pattern, recursive=True)), skip)
     if not inside:
-        raise FileNotFoundError(f"nothing matches {spec}: {FORMS}")
+        raise FileNotFoundError(f"nothing matches {printable(spec)}: {FORMS}")
     return inside
 
 
@@ -173,11 +190,17 @@ def _order(path: Path) -> tuple:
 
 
 def _videos(paths: Sequence[Path]) -> list[str]:
-    return [str(path) for path in paths if _is(path, VIDEOS)]
+    return [str(path) for path in paths if _is(path, VIDEOS) and not path.is_dir()]
 
 
-def _holds_images(path: Path) -> bool:
-    return path.is_dir() and any(_is(entry, IMAGES) for entry in path.iterdir())
+def _holds_frames(folder: Path, skip: Skip) -> bool:
+    """Whether the folder itself holds images or videos."""
+    return any(is_read(entry) for entry in _visible(folder.iterdir(), skip))
+
+
+def is_read(path: Path) -> bool:
+    """Whether the name is that of an image or a video."""
+    return _is(path, IMAGES) or _is(path, VIDEOS)
 
 
 def _is(path: Path, suffixes: Sequence[str]) -> bool:
@@ -231,8 +254,24 @@ def _without_wildcards(path: Path) -> Path:
 
 
 def printable(spec: str) -> str:
-    """The spec without the user and password of a stream."""
-    return re.sub(r"(?<=://)[^/?#]*@", "", spec)
+    r"""The spec for messages: without the user and password of a stream, in one line, and with \xff
+    for a byte that is no UTF-8, as no output could print it."""
+    spec = re.sub(r"(?<=://)[^/?#]*@", "", spec)
+    return "".join(map(_printable, spec))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    # Python reads such a byte of a file name as a lone surrogate
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def safe_stem(path: Path) -> str:
+    """The stem, for names of files made of it: every character can be written and printed."""
+    return "".join(character if character.isprintable() else "_" for character in path.stem)
 
 
 def number_repeats(names: Sequence[str]) -> list[str]:
@@ -241,14 +280,23 @@ def number_repeats(names: Sequence[str]) -> list[str]:
     taken: set[str] = set()
     # the number given to this name last: without it, many repeats would search from 2 each time
     last: dict[str, int] = {}
-    result = []
-    for name in names:
-        new = name
+    return [unused(name, taken, last) for name in names]
+
+
+def unused(name: str, taken: set[str], last: dict[str, int] | None = None) -> str:
+    """The name, or name_2, name_3, ... where that is taken.
+
+    taken: names in lower case, to which the new one is added. last: name -> number that it was
+    given last; the search begins there.
+    """
+    number = 1
+    if last is not None:
         number = last.get(name, 1)
-        while new.lower() in taken:
-            number += 1
-            new = f"{name}_{number}"
-        taken.add(new.lower())
+    new = name
+    while new.lower() in taken:
+        number += 1
+        new = f"{name}_{number}"
+    taken.add(new.lower())
+    if last is not None:
         last[name] = number
-        result.append(new)
-    return result
+    return new

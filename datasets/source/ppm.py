@@ -11,9 +11,9 @@ from functools import partial
 
 import numpy as np
 
-from .images import scale_to_8
+from .images import MAX_PIXELS, scale_to_8
 
-MAX_PIXELS = 1 << 28  # of an image: a damaged header must not make us allocate all memory
+HOW = "ffmpeg -i in.mp4 -f image2pipe -c:v ppm -"
 MAX_WORD = 16  # bytes of a word in a header
 
 Fill = Callable[[memoryview], int]
@@ -51,11 +51,16 @@ def _numbers(words: list[bytes]) -> tuple[int, int, int]:
     numbers = [int(word) for word in words[1:] if word.isdigit()]
     if len(numbers) == 3:
         width, height, maximum = numbers
-        if 0 < maximum < 65536 and 0 < width * height <= MAX_PIXELS:
+        if width * height > MAX_PIXELS:
+            raise ValueError(
+                f"standard input carries an image of {height}x{width} (HxW), more than the "
+                f"{MAX_PIXELS // 10**6} million pixels that are read: make it smaller, "
+                f"or pipe images as {HOW}"
+            )
+        if 0 < maximum < 65536 and width * height:
             return width, height, maximum
     raise ValueError(
-        f"standard input must carry PPM (P6) images, got {b' '.join(words)!r}: pipe them with "
-        "ffmpeg -i in.mp4 -f image2pipe -c:v ppm -"
+        f"standard input must carry PPM (P6) images, got {b' '.join(words)!r}: pipe them with {HOW}"
     )
 
 
