@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from datasets.source import open_source
-from datasets.source.images import Pages, page_count, read_image
-from frames import flat, read, write_images
+from datasets.source.images import Pages, contents_of, read_image
+from frames import flat, ppm, read, write_images
 
 
 def test_a_folder_gives_its_images_in_natural_order(tmp_path):
@@ -195,7 +195,7 @@ def test_images_of_300_million_pixels_are_read_and_larger_ones_are_not(tmp_path,
     """By their headers alone: the pixels would take a gigabyte."""
     (tmp_path / "a.ppm").write_bytes(b"P6 20000 15000 255\n")
     (tmp_path / "b.ppm").write_bytes(b"P6 20000 15001 255\n")
-    assert page_count(tmp_path / "a.ppm") == 1
+    assert contents_of(tmp_path / "a.ppm").pages == 1
     with Image.open(tmp_path / "a.ppm") as image:
         assert image.size == (20000, 15000)
     with pytest.raises(ValueError, match=r"b.ppm has 300.0 million pixels, more than the 300 mill"):
@@ -321,3 +321,15 @@ def test_what_may_not_be_read_is_told_as_that(tmp_path, monkeypatch, place):
         monkeypatch.setattr(os, "access", lambda *arguments: False)
     with pytest.raises(PermissionError, match="may not be read: change its permissions"):
         read(tmp_path)
+
+
+def test_pictures_behind_the_one_that_is_read_are_told(tmp_path):
+    pages = [Image.fromarray(flat(40 * i, (32, 48))) for i in range(3)]
+    pages[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=pages[1:])
+    (tmp_path / "b.ppm").write_bytes(ppm(flat(1)) * 3)
+    for name in ("c.ppm", "d.ppm"):
+        (tmp_path / name).write_bytes(ppm(flat(1)))
+    frames, source = read(tmp_path)
+    assert [frame.name for frame in frames] == ["a", "b", "c", "d"]
+    (note,) = source.notes
+    assert "of 2 files only the first picture is labelled (a.jpg is the first)" in note

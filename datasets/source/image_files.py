@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 
 from .base import Entry, Source
-from .images import Pages, first_duration, page_count, read_image
-from .names import Skip, images_in, number_repeats, read_all, safe_stem, unused
+from .images import Pages, contents_of, first_duration, read_image
+from .names import Skip, images_in, number_repeats, printable, read_all, safe_stem, unused
 
 
 def open_image(spec: str, kind: str, **options) -> Source:
     """One image file as a source, with all of its pages."""
     path = Path(spec).expanduser()
-    count = page_count(path)
+    count = contents_of(path).pages
     if count > 1:
         duration = first_duration(path)
         options["stated"] = duration and 1 / duration
@@ -42,20 +42,32 @@ class ImageSource(Source):
     def _entries(self) -> Iterator[Entry]:
         # a glob may match a/1.png and b/1.png: their outputs must not overwrite each other
         names = number_repeats([safe_stem(path) for path in self.paths])
+        partly: list[str] = []
         taken = {name.lower() for name in names}
         for name, path in zip(names, self.paths, strict=True):
             if self._stopping.is_set():
                 return
-            if page_count(path) == 1:
+            contents = contents_of(path)
+            if contents.more:
+                partly.append(path.name)
+            if contents.pages == 1:
                 yield Entry(name, partial(read_image, path))
             else:
                 yield from self._page_entries(name, path, taken)
+        if partly:
+            self.notes.append(
+                f"{printable(self.spec)}: of {len(partly)} files only the first picture is "
+                f"labelled ({printable(partly[0])} is the first): previews in a JPEG, and PPM "
+                "images in a row (pipe these into --source -), are left out"
+            )
 
     def _page_entries(self, name: str, path: Path, taken: set[str]) -> Iterator[Entry]:
         """The pages of one file. taken: names of frames in lower case; theirs are added."""
-        timed = len(self.paths) == 1
         with Pages(path) as pages:
-            time = pages.seconds(0) and 0.0 if timed else None
+            time = None
+            # among other files it is not known when the first page is shown
+            if self.kind == "image" and pages.seconds(0) is not None:
+                time = 0.0
             for index in range(len(pages)):
                 if self._stopping.is_set():
                     return

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -38,13 +39,20 @@ REDUCED = 1
 MASK = 4
 
 
-def page_count(path: Path) -> int:
-    """How many frames an image file holds; 1 where it cannot be read, which reading will tell."""
+class Contents(NamedTuple):
+    """What an image file holds."""
+
+    pages: int  # that are frames
+    more: bool  # whether pictures follow that are not read
+
+
+def contents_of(path: Path) -> Contents:
+    """By the header alone; of a file that cannot be read one page, so that reading it tells."""
     try:
         with Image.open(path) as image:
-            return len(_pages(image))
+            return Contents(len(_pages(image)), _has_more(image, path))
     except DAMAGED:
-        return 1
+        return Contents(1, False)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -130,6 +138,17 @@ def _pages(image: Image.Image) -> list[int]:
     frames = [page for page in pages if not _is_reduced(image, page)]
     image.seek(0)
     return frames or [0]
+
+
+def _has_more(image: Image.Image, path: Path) -> bool:
+    """Whether further pictures follow the one that is read: previews, depth, images in a row."""
+    if image.format == "MPO":
+        return image.n_frames > 1
+    if image.format != "PPM" or image.mode != "RGB" or image.tile[0][0] != "raw":
+        return False
+    # 8 bits a value; an image in a row with others begins with a header of at least as many bytes
+    end = image.tile[0][2] + image.width * image.height * 3
+    return path.stat().st_size > end + len(b"P6 1 1 255 ")
 
 
 def _is_reduced(image: Image.Image, page: int) -> bool:
