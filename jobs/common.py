@@ -13,7 +13,7 @@ from datasets.labels import other_classes
 from datasets.transforms import resample
 from models import build_model
 from models.deploy import for_inference
-from utils.checkpoint import classes_of, load_weights, read
+from utils.checkpoint import classes_of, load_weights, read, resolve
 from utils.console import Console
 from utils.run.allocator import keep_freed_memory
 from utils.run.dist import fingerprint, rank, require_same_on_all_ranks
@@ -25,7 +25,10 @@ NEED_WEIGHTS = {"evaluation": "--eval-mode", "inference": "--inference"}
 
 
 def require(args) -> None:
-    """What a run cannot do without. ValueError says which option is missing."""
+    """What a run cannot do without. ValueError says which option is missing.
+
+    Folders of weights become the files that they stand for.
+    """
     if args.inference and not args.source:
         raise ValueError(
             "--inference needs --source: a video file, folder, glob, camera index, stream address "
@@ -33,6 +36,9 @@ def require(args) -> None:
         )
     if args.job in NEED_WEIGHTS and not args.weights:
         raise ValueError(f"{NEED_WEIGHTS[args.job]} needs --weights: the checkpoint to run")
+    # A resumed training has its weights in its own checkpoint; the files may be gone.
+    if not (args.training and args.resume):
+        args.weights = [str(resolve(path)) for path in args.weights]
 
 
 def start(args) -> tuple[torch.device, Console]:

@@ -70,9 +70,9 @@ def trained(tmp_path_factory):
 
 WEIGHTS = {
     "missing file": ("missing.pth", [], "no checkpoint"),
-    "a folder": (".", [], "a folder"),
+    "a folder without weights": (".", [], "no checkpoint in the folder"),
     "truncated": ("cut.pth", [], "damaged"),
-    "not a checkpoint": ("text.pth", [], "no checkpoint"),
+    "not a checkpoint": ("text.pth", [], "is a text file, not the weights"),
     "pickled code": ("evil.pth", [], "could run code"),
     "another backbone": ("psp18.pth", [], "is it of another --backbone, --method or option?"),
     "another class count": ("seven.pth", [], "it has 8 outputs (classes), the model 12"),

@@ -73,7 +73,7 @@ def test_a_foreign_package_named_datasets_is_noticed(tmp_path):
             str(tmp_path),
             "--eval-mode",
             "--weights",
-            "w",
+            "trained_models/erfnet_synthetic.pth",
             "--savedir",
             "s",
         ],

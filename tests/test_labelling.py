@@ -96,3 +96,11 @@ def test_new_classes_of_the_same_number_make_the_outputs_new(trained, tmp_path):
     new = perform(*words, tmp_path / "new", "--new-classes")
     assert "; new: 2 (backbone.decoder.output_conv.weight" in new.stdout
     assert "the weights were trained for" not in new.stdout + new.stderr
+
+
+def test_a_folder_of_weights_is_evaluated_and_written_down_as_its_file(trained, tmp_path):
+    root = make_folder(tmp_path / "data")
+    words = ["--eval-mode", "--data-root", root, "--threads", "1", "--device", "cpu"]
+    done = perform(*words, "--weights", trained, "--savedir", tmp_path / "out")
+    assert "mIoU" in done.stdout
+    assert str(trained / "model_best.pth.tar") in (tmp_path / "out" / "args.txt").read_text()
