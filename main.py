@@ -30,6 +30,11 @@ JOBS = {
 }
 
 
+# How often a thread looks for work before it sleeps. By default it never stops: beside another busy
+# process, threads that wait spin away the time of the one that works (benchmarks/busy_machine.py).
+SPIN_COUNT = "2000"
+
+
 def parse_args(
     argv: list[str] | None = None, of_weights: dict[str, Any] | None = None
 ) -> Namespace:
@@ -38,6 +43,15 @@ def parse_args(
     of_weights: what a checkpoint says of its network; the words count more.
     """
     return options.parse(sys.argv[1:] if argv is None else argv, of_weights)
+
+
+def wait_politely() -> None:
+    """Let threads that wait give way to other processes, unless the user has said how they wait.
+
+    OpenMP reads this once: before torch is imported.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 def missing_weights(argv: list[str]) -> str | None:
@@ -108,6 +122,7 @@ def launch_or_run(args: Namespace, argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    wait_politely()
     try:
         code = main()
     except KeyboardInterrupt:  # before a job could listen to it

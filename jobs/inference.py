@@ -11,6 +11,7 @@ import options
 from datasets import label_set
 from datasets.labels import LabelSet
 from datasets.source import open_source
+from datasets.source.left_out import left_out
 from datasets.source.names import Skip, expand_sources, unique_names
 from datasets.source.read_ahead import ReadAhead
 from engine import stream
@@ -29,7 +30,7 @@ from utils.stepper import Stepper
 from .common import listen, make_model, prepare, resizing, size_warnings, start
 
 # Kinds of sources whose frames have no times.
-UNTIMED = ("folder", "glob", "stdin")
+UNTIMED = ("folder", "glob", "stdin", "image")
 
 
 def run(args) -> None:
@@ -41,6 +42,8 @@ def run(args) -> None:
     # The savedir may lie in a folder that is labelled.
     own = partial(savedir.is_inference_output, folder)
     sources, failures = usable_sources(args.source, own)
+    for note in left_out(args.source, partial(savedir.is_left_by_runs, folder)):
+        console.warn(note)
     asked = len(sources) + len(failures)
     if rank():
         failures = []  # all ranks found the same; one tells them
@@ -190,7 +193,8 @@ class SourceLabelling:
     def tell_rate(self, source, name: str) -> None:
         """Say where a video is written at a rate that nothing has stated."""
         videos = {"overlay", "side-by-side"} & set(self.args.output)
-        if videos and source.assumed_rate and source.kind in UNTIMED:
+        untimed = source.kind in UNTIMED and source.length != 1
+        if videos and untimed and source.assumed_rate:
             self.tell(
                 [
                     f"{name}: nothing says how many frames a second it has, "

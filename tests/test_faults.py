@@ -632,17 +632,59 @@ TABLE = [
     ),
     Row(
         "an image has too many pixels",
-        "FILE has more than the N million pixels that are read: make it smaller",
+        "FILE has 324.0 million pixels, more than the 300 million that are read: make it smaller",
         "2",
         "what was labelled before it",
-        "source_images: an_image_with_too_many_pixels_is_told_the_limit",
+        "source_images: an_image_with_too_many_pixels_is_told_the_limit, "
+        "images_of_300_million_pixels_are_read_and_larger_ones_are_not",
     ),
     Row(
-        "a broken link in a folder of images",
-        "No such file or directory: FILE",
+        "a broken link in a folder of images or videos",
+        "there is no FILE: was it moved, or is it a link to what was?",
         "2",
         "what was labelled before it",
+        "source_names: a_broken_link_to_an_image_or_video_is_no_silence; "
         "source_images: a_broken_link_is_an_error_that_names_it",
+    ),
+    Row(
+        "a damaged page of an image with several",
+        "a.tif cannot be read as an image (page 4 of 5: ...)",
+        "2",
+        "the pages before it",
+        "source_images: a_damaged_page_is_an_error_that_names_file_and_page",
+    ),
+    Row(
+        "files of a folder that no source reads",
+        "DIR: 3 entries are not labelled, IMG_0.heic is the first: an HEIC image, ...",
+        "0",
+        "labels of the others",
+        "source_names: what_no_source_reads_is_counted_and_named, "
+        "folders_that_a_glob_matches_give_their_images_and_videos; "
+        "labelling: what_a_folder_holds_and_no_source_reads_is_told",
+    ),
+    Row(
+        "pictures behind the first of a JPEG or PPM",
+        "DIR: of 2 files only the first picture is labelled (a.jpg is the first): ...",
+        "0",
+        "labels of the first",
+        "source_images: pictures_behind_the_one_that_is_read_are_told",
+    ),
+    Row(
+        "names that are no UTF-8, or with a newline",
+        r"caf\xe9\n.png cannot be read ...",
+        "0 or 2",
+        "labels under safe names",
+        "source_images: names_that_are_no_utf_8_are_read_and_told; "
+        "source_names: a_folder_of_names_that_are_no_utf_8_is_labelled, "
+        "messages_about_any_name_are_one_line_that_can_be_printed; "
+        "labelling: a_savedir_whose_name_is_no_utf_8_is_refused",
+    ),
+    Row(
+        "a source that may not be read",
+        "FILE may not be read: change its permissions",
+        "2",
+        "nothing",
+        "source_images: what_may_not_be_read_is_told_as_that",
     ),
     Row(
         "the savedir is the folder that is labelled",

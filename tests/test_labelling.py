@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from command import SINGLE, perform
+from command import SINGLE, assert_one_line, call, perform
 from test_endings import frames_in
 from trees import make_folder
 
@@ -83,6 +84,32 @@ def test_overwriting_removes_what_the_runs_wrote_and_nothing_else(weights, tmp_p
     label(folder / "1.png", weights, folder, "--output", "labels", "--overwrite")
     assert (folder / "mine_labels").exists() and (folder / "mine_overlay.mp4").exists()
     assert not (folder / "0_labels").exists() and (folder / "1_labels").exists()
+
+
+def test_what_a_folder_holds_and_no_source_reads_is_told(weights, tmp_path):
+    folder = frames_in(tmp_path / "in")
+    (folder / "notes.txt").write_text("rain")
+    done = label(folder, weights, folder, "--output", "labels")
+    assert "in: notes.txt is not labelled, it is a text file" in done.stderr
+    done = label(folder, weights, folder, "--output", "labels", "--overwrite")
+    assert "in: notes.txt is not labelled, it is a text file" in done.stderr
+    assert "args.txt is the first: an output of this tool" in done.stderr
+
+
+def test_folders_have_no_rate_and_one_picture_needs_none(weights, tmp_path):
+    folder = frames_in(tmp_path / "in")
+    words = ("--output", "overlay")
+    done = label(folder, weights, tmp_path / "folder", *words)
+    assert "in: nothing says how many frames a second it has, 25 are assumed" in done.stderr
+    done = label(folder / "0.png", weights, tmp_path / "picture", *words)
+    assert "frames a second" not in done.stderr
+
+
+def test_a_savedir_whose_name_is_no_utf_8_is_refused(weights, tmp_path):
+    folder = frames_in(tmp_path / "in")
+    words = ["--inference", *SMALL, "--source", folder, "--weights", weights]
+    done = call(*words, "--savedir", tmp_path / os.fsdecode(b"caf\xe9"))
+    assert_one_line(done, r"caf\udce9 is a name that is no UTF-8: give another")
 
 
 def test_new_classes_of_the_same_number_make_the_outputs_new(trained, tmp_path):

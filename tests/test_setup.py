@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 import main
 from utils.run import setup
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -47,3 +54,23 @@ def test_more_ranks_than_the_machine_has_places_are_refused(device, places, monk
     assert setup.check_device(main.parse_args([*words, "2"])).type == device
     with pytest.raises(ValueError, match=f"--gpus 64 .* this machine has {places}"):
         setup.check_device(main.parse_args([*words, "64"]))
+
+
+@pytest.mark.parametrize(
+    ("set_before", "count"),
+    [({}, main.SPIN_COUNT), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_wait_politely_unless_the_user_says_how(set_before, count, monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in set_before.items():
+        monkeypatch.setenv(name, value)
+    main.wait_politely()
+    assert os.environ.get("GOMP_SPINCOUNT") == count
+
+
+def test_how_threads_wait_is_said_before_torch_is_imported():
+    """OpenMP reads it when it is loaded."""
+    code = "import sys, main; main.wait_politely(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"

@@ -34,5 +34,5 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` for text: UTF-8, newlines as they are."""
-    write_bytes(path, text.encode())
+    """`write_bytes` for text: UTF-8, newlines as they are, names of files that are no UTF-8 too."""
+    write_bytes(path, text.encode(errors="surrogateescape"))

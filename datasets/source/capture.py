@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -61,6 +62,9 @@ def open_capture(target: str | int):
     OpenCV's and FFmpeg's own messages are switched off: our errors and notes say what matters of
     them. OPENCV_FFMPEG_LOGLEVEL, if set, is left as it is.
     """
+    # Given a name that is no UTF-8, OpenCV crashes. Python reads such a byte as a lone surrogate.
+    if isinstance(target, str) and re.search("[\ud800-\udfff]", target):
+        return None
     # read when FFmpeg is first used; -8 is its AV_LOG_QUIET
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2 = opencv()

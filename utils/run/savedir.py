@@ -45,6 +45,8 @@ OF_SOURCE = (
     "{}_side_by_side_[0-9]*.mp4",
     "{}_labels",
 )
+# What tells about any run, and is no input of one.
+RECORDS = ("args.txt", "args_*.txt", "model.txt", "*.py", "*.csv", LOG_NAME)
 LOCK = ".lock"
 # Locks of this process and their descriptors; it has one at a time.
 held: list[tuple[Path, int]] = []
@@ -113,6 +115,10 @@ def validate(folder: Path, job: str, *, resume: bool, overwrite: bool) -> None:
     """Make the folder, if the run may write there and loses nothing by it."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--savedir {folder} is a file: give a folder")
+    shown = str(folder).encode(errors="backslashreplace").decode()
+    if shown != str(folder):
+        # No writer of videos takes such a path; OpenCV crashes.
+        raise ValueError(f"--savedir {shown} is a name that is no UTF-8: give another")
     held = HOLDS.get(job, holds_nothing)(folder)
     if held and not (resume or overwrite):
         raise ValueError(
@@ -188,6 +194,12 @@ def is_inference_output(folder: Path, path: Path) -> bool:
         return False
     outputs = inference_outputs(folder)
     return any(output == place or output in place.parents for output in outputs)
+
+
+def is_left_by_runs(folder: Path, path: Path) -> bool:
+    """Whether a run has written the file: an output of an inference, or the record of a run."""
+    record = path.resolve().parent == folder.resolve() and any(map(path.match, RECORDS))
+    return record or is_inference_output(folder, path)
 
 
 def holds_nothing(folder: Path) -> str:
