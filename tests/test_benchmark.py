@@ -7,7 +7,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -76,14 +75,33 @@ def test_flops_are_counted_on_a_full_memory_and_as_the_paper_of_the_network_coun
     assert benchmark.step_flops(memory, frame) > 1.15 * benchmark.step_flops(single, frame)
 
 
-def test_a_stage_is_charged_its_own_time_and_the_first_frame_and_the_warm_up_are_kept_apart():
-    delays = iter([0.05, 0.03, *[0.002] * 8])
-    stages = {"slow": lambda x: (time.sleep(next(delays)), x)[1], "fast": lambda x: None}
-    result = benchmark.summary(benchmark.measure(range(1, 11), stages, CPU), warm_up=1)
-    assert result["first_frame_ms"]["slow"] >= 50
-    assert 2 <= result["stages"]["slow"]["p50_ms"] < 30 and result["stages"]["slow"]["frames"] == 8
-    assert result["stages"]["fast"]["p99_ms"] < 2
-    assert result["stages"]["total"]["p50_ms"] >= result["stages"]["slow"]["p50_ms"]
+def test_a_stage_is_charged_its_own_time_and_the_first_frame_and_the_warm_up_are_kept_apart(
+    monkeypatch,
+):
+    now = [0.0]
+
+    def takes(durations):
+        """A stage that lets the clock go on by so many seconds, frame by frame."""
+        remaining = iter(durations)
+
+        def stage(frame):
+            now[0] += next(remaining)
+            return frame
+
+        return stage
+
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: now[0])
+    slow = takes([0.5, 0.3, *[0.02] * 7, 0.09])
+    stages = {"slow": slow, "fast": takes([0.001] * 10)}
+    result = benchmark.summary(benchmark.measure(range(10), stages, CPU), warm_up=1)
+    first = result["first_frame_ms"]
+    assert [first[name] for name in ("slow", "fast", "total")] == pytest.approx([500, 1, 501])
+    measured = result["stages"]
+    assert measured["slow"]["frames"] == 8, "without the first and the one of the warm-up"
+    assert measured["slow"]["p50_ms"] == pytest.approx(20)
+    assert measured["slow"]["p99_ms"] == pytest.approx(90)
+    assert measured["fast"]["p99_ms"] == pytest.approx(1)
+    assert measured["total"]["p50_ms"] == pytest.approx(21)
 
 
 def test_percentiles_are_values_that_occurred():

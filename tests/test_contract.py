@@ -65,19 +65,31 @@ def test_a_windowed_toy_encodes_each_frame_once_when_stepped():
     assert len(state.entries) == 9, "state reaches back to the oldest offset and no further"
 
 
-def test_the_law_test_notices_a_wrong_startup_rule():
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param(lambda past: (-1,) * min(past, 3), id="the frame before, again and again"),
+        pytest.param(lambda past: Gaps.TABLE.get(past, (-9, -6, -3))[::-1], id="reversed"),
+        pytest.param(lambda past: Gaps.TABLE.get(past, (-9, -6, -4)), id="one offset beside"),
+    ],
+)
+def test_the_law_test_notices_a_stream_that_reads_other_frames(rule):
     model = toy("gaps")
-    model.step = lambda frame, state, flow=None, key=None: Gaps.step(model, frame, state)
-    # The stream forgets to project, the clip as well: still equal.
-    model.memory_entry = lambda encoded: encoded.last
-    assert_stream_equals_clip(model)
+    # The reversed order matters: the toy then weighs its entries by place.
     predict = model.predict
+    model.predict = lambda encoded, entries: predict(
+        encoded, tuple((1 + place) * entry for place, entry in enumerate(entries))
+    )
+    assert_stream_equals_clip(model)
+    model.select_entries = lambda state, entry: tuple(
+        (*state.entries, entry)[len(state.entries) + offset] for offset in rule(len(state.entries))
+    )
+    with pytest.raises(AssertionError, match="differs"):
+        assert_stream_equals_clip(model)
 
-    def wrong(encoded, entries):
-        return predict(encoded, entries[::-1] if len(entries) == 2 else entries[:2])
 
-    model.predict = wrong
-    model.forward = lambda clip, flows=None: Gaps.forward(model, clip)
+def test_the_law_test_notices_a_stream_that_forgets():
+    model = toy("gaps")
     model.step = lambda frame, state, flow=None, key=None: (model.backbone(frame), state)
     with pytest.raises(AssertionError, match="differs"):
         assert_stream_equals_clip(model)

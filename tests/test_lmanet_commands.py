@@ -16,6 +16,7 @@ from command import succeed
 from models import build_model
 from trees import make_cityscapes
 from utils import checkpoint, log
+from visdom_server import free_port
 
 COMMANDS = {
     "eval_lma_erf": (
@@ -155,5 +156,7 @@ def test_training_starts_from_the_single_frame_network_and_trains_the_memory_alo
 
 
 def test_the_same_with_visualize_and_no_server(place, monkeypatch):
+    # Whoever runs the tests may have a server at the usual port.
+    monkeypatch.setitem(COMMANDS, "visualized", f"{COMMANDS['visualized']} --port {free_port()}")
     done = run(place, monkeypatch, "visualized")
     assert done.stderr.count("the dashboard at ") == 1, "one line says that no server is there"
