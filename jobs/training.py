@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import pad
 
@@ -20,6 +21,7 @@ from utils.run.dist import all_reduce_sum, rank, require_same_on_all_ranks, worl
 from utils.run.loading import training_loader
 from utils.run.setup import autocast, views_of
 from utils.run.stopping import Interrupted
+from utils.training import counted_labels
 from utils.training.recorder import Recorder
 from utils.training.sampler import EpochBatches
 from utils.training.training_state import TrainingState
@@ -50,6 +52,8 @@ def run(args) -> None:
         device=device,
     )
     recorder = begin_record(args, state, batches.steps, console=console, stop=stop)
+    if args.class_weights == "balanced" and rank() == 0:
+        counted_labels.store(Path(args.savedir), described_labels(data), counts.pixels)
     trainer = Trainer(args, state, recorder, console, device)
     loader = training_loader(data, batches, args.num_workers, device.type, stop)
     with Dashboard.of(args, data.labels) as dashboard:
@@ -215,12 +219,7 @@ def label_counts(args, data, console: Console) -> LabelCounts:
         return console.progress(items, total, "counting classes")
 
     if args.class_weights == "balanced":
-        # Each rank reads its share.
-        share = count_labels(
-            data.videos, part=(rank(), world_size()), workers=args.num_workers, progress=show
-        )
-        pixels = all_reduce_sum(torch.from_numpy(share.pixels)).numpy()
-        counts = LabelCounts(pixels, share.existing, share.existing)
+        counts = all_label_counts(args, data, show)
     else:
         counts = count_labels(data.videos, LOOKED_AT, workers=args.num_workers)
     problems = label_problems(
@@ -234,6 +233,27 @@ def label_counts(args, data, console: Console) -> LabelCounts:
     for problem in problems:
         console.warn(problem)
     return counts
+
+
+def all_label_counts(args, data, progress) -> LabelCounts:
+    """Count all labels, each rank its share; a resume finds them counted."""
+    existing = sum(len(video.labelled) for video in data.videos)
+    known = None
+    if args.resume:
+        known = counted_labels.stored(Path(args.savedir), described_labels(data))
+    if known is not None:
+        return LabelCounts(np.array(known), existing, existing)
+    share = count_labels(
+        data.videos, part=(rank(), world_size()), workers=args.num_workers, progress=progress
+    )
+    pixels = all_reduce_sum(torch.from_numpy(share.pixels)).numpy()
+    return LabelCounts(pixels, existing, existing)
+
+
+def described_labels(data) -> str:
+    """What tells one set of labels from another."""
+    existing = sum(len(video.labelled) for video in data.videos)
+    return f"{data.summary()}, {existing} labels of {', '.join(data.labels.names)}"
 
 
 def set_class_weights(args, model, data, counts: LabelCounts, device: torch.device) -> None:

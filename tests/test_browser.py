@@ -126,12 +126,13 @@ def test_an_open_page_follows_the_training(browser, server, tmp_path):
 def test_the_page_shows_pictures_with_a_slider(browser, server, tmp_path):
     with open_dashboard(tmp_path / "pictures", server.port) as dashboard:
         train(dashboard, range(1, 5))
-    look_at(browser, server, "images pictures", 3)
+    look_at(browser, server, "images pictures", 4)
     assert set(titles(browser)) == {
-        f"Sequence VAL {name}" for name in ("INPUTS", "TARGET", "LABELS")
+        "CLASSES",
+        *(f"Sequence VAL {name}" for name in ("INPUTS", "LABELS", "PREDICTIONS")),
     }
     assert browser.value("document.querySelector('.widgets input[type=range]').max") == "3"
-    window = windows_of(server.port, "images pictures")["labels"]
+    window = windows_of(server.port, "images pictures")["predictions"]
     sources = "[...document.querySelectorAll('.content-image')].map(i => i.src)"
     assert window["content"][3]["src"] in browser.value(sources)
     browser.screenshot(tmp_path / "images.png")

@@ -85,6 +85,22 @@ def test_balanced_class_weights_are_counted_before_workers_start(tmp_path):
     assert "epoch 1: train loss" in done.stdout
 
 
+def test_a_resume_finds_the_classes_counted(tmp_path):
+    words = [*TRAIN, "--class-weights", "balanced", "--savedir", tmp_path, "--num-epochs"]
+    perform(*words, "1")
+    kept = tmp_path / "counted_labels.json"
+    counted = json.loads(kept.read_text())
+    # Other numbers for the same data: a resume that counted anew would put the right ones there.
+    counted["pixels"][3] += 1
+    kept.write_text(json.dumps(counted))
+    perform(*words, "2", "--resume")
+    assert json.loads(kept.read_text()) == counted
+    counted["data"] = "other data"
+    kept.write_text(json.dumps(counted))
+    perform(*words, "3", "--resume")
+    assert json.loads(kept.read_text())["data"] != "other data"
+
+
 def test_args_txt_repeats_the_run(trained, tmp_path):
     perform(f"@{trained / 'args.txt'}", "--savedir", tmp_path)
     first, second = (checkpoint.read(folder / "model_best.pth") for folder in (trained, tmp_path))

@@ -57,18 +57,24 @@ def test_inputs_and_labels_are_shown_and_predictions_with_their_history(server, 
     with open_dashboard(tmp_path / "pictures", server.port) as dashboard:
         train(dashboard, range(1, 4))
     shown = windows_of(server.port, "images pictures")
-    assert [shown[name]["title"] for name in ("inputs", "target", "labels")] == [
-        f"Sequence VAL {name}" for name in ("INPUTS", "TARGET", "LABELS")
+    assert [shown[name]["title"] for name in ("inputs", "labels", "predictions")] == [
+        f"Sequence VAL {name}" for name in ("INPUTS", "LABELS", "PREDICTIONS")
     ]
-    assert shown["inputs"]["type"] == shown["target"]["type"] == "image"
-    assert shown["labels"]["type"] == "image_history" and steps(shown["labels"]) == [1, 2, 3]
+    assert shown["inputs"]["type"] == shown["labels"]["type"] == "image"
+    assert shown["classes"]["title"] == "CLASSES" and size_of(shown["classes"]["content"])[1] == 480
+    assert shown["predictions"]["type"] == "image_history" and steps(shown["predictions"]) == [
+        1,
+        2,
+        3,
+    ]
     assert (
-        shown["labels"]["content"][1]["caption"] == "epoch 2" and shown["labels"]["selected"] == 2
+        shown["predictions"]["content"][1]["caption"] == "epoch 2"
+        and shown["predictions"]["selected"] == 2
     )
     assert size_of(shown["inputs"]["content"]) == (4 * 12 + 3 * 4, 3 * 16 + 2 * 4), "a clip a row"
     assert (
-        size_of(shown["labels"]["content"][2])
-        == size_of(shown["target"]["content"])
+        size_of(shown["predictions"]["content"][2])
+        == size_of(shown["labels"]["content"])
         == (4 * 12 + 3 * 4, 16)
     )
 
@@ -113,7 +119,7 @@ def test_after_resume_nothing_is_missing_and_nothing_doubled(own_server, tmp_pat
         )  # the third was lost by a kill: it comes again
     assert_curves(own_server.port, folder)
     shown = windows_of(own_server.port, "images resumed")
-    assert steps(shown["labels"]) == [1, 2, 3, 4, 5] and "inputs" in shown
+    assert steps(shown["predictions"]) == [1, 2, 3, 4, 5] and "inputs" in shown
     assert traces(windows_of(own_server.port, "graphs resumed")["losses"])["ce"] == (
         [1, 2, 3, 4, 5],
         [0.75 / epoch for epoch in range(1, 6)],
@@ -130,7 +136,7 @@ def test_a_training_that_begins_anew_closes_what_an_earlier_one_of_its_name_has_
         train(dashboard, range(1, 2))
     assert_curves(server.port, tmp_path / "again")
     assert "iou_eval" not in windows_of(server.port, "graphs again")
-    assert steps(windows_of(server.port, "images again")["labels"]) == [1]
+    assert steps(windows_of(server.port, "images again")["predictions"]) == [1]
 
 
 def test_a_server_that_is_started_anew_gets_everything_again(
@@ -139,22 +145,22 @@ def test_a_server_that_is_started_anew_gets_everything_again(
     monkeypatch.setattr(visdom_client, "PAUSE", 0.2)
     with open_dashboard(tmp_path / "anew", own_server.port) as dashboard:
         train(dashboard, range(1, 3))
-        wait_for(lambda: "labels" in windows_of(own_server.port, "images anew"))
+        wait_for(lambda: "predictions" in windows_of(own_server.port, "images anew"))
         own_server.kill(forget=True)
         train(dashboard, range(3, 5), resume=True)
         wait_for(logged)
         own_server.start()
-        wait_for(lambda: "labels" in windows_of(own_server.port, "images anew"))
+        wait_for(lambda: "predictions" in windows_of(own_server.port, "images anew"))
         train(dashboard, range(5, 6), resume=True)
     assert_curves(own_server.port, tmp_path / "anew")
-    assert steps(windows_of(own_server.port, "images anew")["labels"]) == [1, 2, 3, 4, 5]
+    assert steps(windows_of(own_server.port, "images anew")["predictions"]) == [1, 2, 3, 4, 5]
     assert len(logged()) == 1
 
 
 def test_a_restart_that_nobody_noticed_loses_nothing(own_server, tmp_path, logged):
     with open_dashboard(tmp_path / "unnoticed", own_server.port) as dashboard:
         train(dashboard, range(1, 3))
-        wait_for(lambda: "labels" in windows_of(own_server.port, "images unnoticed"))
+        wait_for(lambda: "predictions" in windows_of(own_server.port, "images unnoticed"))
         dashboard.bars("once", "shown once", [0.1, 0.2, 0.3])
         wait_for(lambda: "once" in windows_of(own_server.port, "graphs unnoticed"))
         own_server.kill(forget=True)
@@ -162,7 +168,7 @@ def test_a_restart_that_nobody_noticed_loses_nothing(own_server, tmp_path, logge
         train(dashboard, range(3, 4), resume=True)
     assert_curves(own_server.port, tmp_path / "unnoticed")
     assert "once" in windows_of(own_server.port, "graphs unnoticed")
-    assert steps(windows_of(own_server.port, "images unnoticed")["labels"]) == [1, 2, 3]
+    assert steps(windows_of(own_server.port, "images unnoticed")["predictions"]) == [1, 2, 3]
     assert not logged()
 
 
@@ -172,7 +178,7 @@ def test_epochs_that_are_trained_again_replace_all_later_ones(server, tmp_path):
     with open_dashboard(tmp_path / "back", server.port, resume=True) as dashboard:
         train(dashboard, range(3, 4), resume=True)
     assert_curves(server.port, tmp_path / "back")
-    assert steps(windows_of(server.port, "images back")["labels"]) == [1, 2, 3]
+    assert steps(windows_of(server.port, "images back")["predictions"]) == [1, 2, 3]
     assert traces(windows_of(server.port, "graphs back")["losses"])["ce"][0] == [1, 2, 3]
 
 
@@ -181,13 +187,13 @@ def test_a_window_that_somebody_has_closed_comes_back_whole(server, tmp_path):
         train(dashboard, range(1, 3))
 
         def shown() -> int:
-            labels = windows_of(server.port, "images closed").get("labels", {})
+            labels = windows_of(server.port, "images closed").get("predictions", {})
             return len(labels.get("content", ()))
 
         wait_for(lambda: shown() == 2)
-        post(server.port, "close", {"win": "labels", "eid": "images closed"})
+        post(server.port, "close", {"win": "predictions", "eid": "images closed"})
         train(dashboard, range(3, 4), resume=True)
-    assert steps(windows_of(server.port, "images closed")["labels"]) == [1, 2, 3]
+    assert steps(windows_of(server.port, "images closed")["predictions"]) == [1, 2, 3]
 
 
 def test_a_long_history_is_sent_anew_when_it_was_thinned(server, tmp_path, monkeypatch):
@@ -198,16 +204,18 @@ def test_a_long_history_is_sent_anew_when_it_was_thinned(server, tmp_path, monke
             wait_for(
                 lambda epoch=epoch: (
                     windows_of(server.port, "images thinned")
-                    .get("labels", {})
+                    .get("predictions", {})
                     .get("content", [{}])[-1]
                     .get("step")
                     == epoch
                 )
             )
     saved = json.loads((tmp_path / "thinned" / "images thinned.json").read_text())["jsons"][
-        "labels"
+        "predictions"
     ]
-    assert steps(windows_of(server.port, "images thinned")["labels"]) == steps(saved) == [1, 5, 7]
+    assert (
+        steps(windows_of(server.port, "images thinned")["predictions"]) == steps(saved) == [1, 5, 7]
+    )
 
 
 def test_an_evaluation_shows_its_classes_and_some_frames(server, tmp_path):
@@ -271,7 +279,7 @@ def test_what_cannot_be_drawn_or_saved_stops_nothing(server, tmp_path, logged):
 
 def test_a_spoilt_record_is_written_anew(server, tmp_path):
     for number, text in enumerate(
-        ("", "{", "[]", '{"jsons": 3}', '{"jsons": {"iou": 3}}', '{"jsons": {"labels": {}}}')
+        ("", "{", "[]", '{"jsons": 3}', '{"jsons": {"iou": 3}}', '{"jsons": {"predictions": {}}}')
     ):
         folder = tmp_path / f"spoilt{number}"
         folder.mkdir()
@@ -280,7 +288,10 @@ def test_a_spoilt_record_is_written_anew(server, tmp_path):
         with open_dashboard(folder, server.port, resume=True) as dashboard:
             train(dashboard, range(1, 3))
         assert_curves(server.port, folder)
-        assert "labels" in json.loads((folder / f"images {folder.name}.json").read_text())["jsons"]
+        assert (
+            "predictions"
+            in json.loads((folder / f"images {folder.name}.json").read_text())["jsons"]
+        )
 
 
 def test_without_visualize_and_on_other_ranks_nothing_happens(tmp_path, monkeypatch):

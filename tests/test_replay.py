@@ -50,7 +50,7 @@ def test_what_an_absent_server_has_missed_is_replayed(server, tmp_path):
     for _ in range(2):
         replay(tmp_path / "missed", "localhost", server.port)
         assert_curves(server.port, tmp_path / "missed")
-        assert steps(windows_of(server.port, "images missed")["labels"]) == [1, 2, 3]
+        assert steps(windows_of(server.port, "images missed")["predictions"]) == [1, 2, 3]
         assert "losses" in windows_of(server.port, "graphs missed")
 
 

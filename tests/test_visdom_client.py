@@ -63,13 +63,13 @@ def test_a_server_that_hangs_costs_one_warning_and_no_time(tmp_path, logged):
 def test_a_server_that_dies_costs_one_warning_and_no_time(own_server, tmp_path, logged):
     with open_dashboard(tmp_path / "dying", own_server.port) as dashboard:
         train(dashboard, range(1, 3))
-        wait_for(lambda: "labels" in windows_of(own_server.port, "images dying"))
+        wait_for(lambda: "predictions" in windows_of(own_server.port, "images dying"))
         own_server.kill()
         assert many_events(dashboard) < 1
         train(dashboard, range(3, 6), resume=True)
     assert len(logged()) == 1
     recorded = json.loads((tmp_path / "dying" / "images dying.json").read_text())["jsons"]
-    assert steps(recorded["labels"]) == [1, 2, 3, 4, 5]
+    assert steps(recorded["predictions"]) == [1, 2, 3, 4, 5]
 
 
 def test_something_else_at_the_port_is_told_in_one_line(tmp_path, logged):

@@ -34,7 +34,7 @@ def trained(server, tmp_path_factory):
 def test_a_resumed_training_shows_its_whole_log(server, trained):
     assert_curves(server.port, trained)
     shown = windows_of(server.port, "images watched")
-    assert steps(shown["labels"]) == [1, 2, 3] and {"inputs", "target"} <= set(shown)
+    assert steps(shown["predictions"]) == [1, 2, 3] and {"inputs", "labels"} <= set(shown)
 
 
 def test_an_evaluation_shows_what_is_in_its_results(server, trained, tmp_path):
@@ -83,7 +83,7 @@ def test_without_a_server_there_is_one_warning_and_a_replay_shows_it_later(serve
     )
     assert "graphs later" in succeed("--replay", folder, "--port", server.port).stdout
     assert_curves(server.port, folder)
-    assert steps(windows_of(server.port, "images later")["labels"]) == [1, 2, 3]
+    assert steps(windows_of(server.port, "images later")["predictions"]) == [1, 2, 3]
 
 
 def test_exploring_goes_on_until_ctrl_c(server, trained, tmp_path):

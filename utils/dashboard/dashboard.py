@@ -4,7 +4,7 @@
                     loss; IoU per class
     images RUN      training: inputs, labels and, with a slider over the epochs, predictions of some
                     validation frames; evaluation: strips of some frames; inference: the frame that
-                    was labelled last
+                    was labelled last; the colours of the classes
     attention RUN   explorer.py
 
 Nothing here waits for the server, fails with it, or stops a run (visdom_client.py). What is shown
@@ -23,7 +23,7 @@ import numpy as np
 
 from .. import log
 from ..console import warn_once
-from ..output.pictures import as_picture, colourise, comparison, overlay, side_by_side
+from ..output.pictures import as_picture, colourise, comparison, legend, overlay, side_by_side
 from ..run.dist import rank, world_size
 from . import windows
 from .visdom_client import Server, VisdomClient
@@ -78,6 +78,7 @@ class Dashboard:
         self.seen = 0
         self.every = 1
         self.samples = []
+        self.has_legend = False
         self.shown_at = -LIVE
         self.run = self.folder.resolve().name
         self.losses = {}
@@ -217,9 +218,9 @@ class Dashboard:
             )
 
         show("inputs", "INPUTS", lambda: grid(inputs, wide))
-        show("target", "TARGET", lambda: coloured(labels))
+        show("labels", "LABELS", lambda: coloured(labels))
         of_epoch = {"caption": f"epoch {epoch}", "step": epoch}
-        show("labels", "LABELS", lambda: coloured(predictions), **of_epoch)
+        show("predictions", "PREDICTIONS", lambda: coloured(predictions), **of_epoch)
 
     # Evaluation and inference
 
@@ -269,7 +270,15 @@ class Dashboard:
 
     def show(self, kind: str, name: str, make, *, history: bool = False) -> None:
         """make: gives the window, later and on another thread."""
-        self.client.show(self.client.record.env(kind), name, make, history=history)
+        env = self.client.record.env(kind)
+        self.client.show(env, name, make, history=history)
+        if kind == IMAGES and not self.has_legend:
+            self.has_legend = True
+            self.client.show(env, "classes", self.legend)
+
+    def legend(self) -> dict:
+        """The window that says which colour is which class."""
+        return windows.picture("classes", "CLASSES", legend(self.names, self.palette, width=480))
 
 
 def maps(labelled) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from ..console import get_logger
 from ..files import write_text
 from ..log import LOG_NAME
+from ..training.counted_labels import FILE as COUNTED
 from ..training.training_state import CHECKPOINT
 from .dist import barrier, rank
 
@@ -29,6 +30,7 @@ LEFT_BY = {
         LOG_NAME,
         "best.txt",
         "curves.png",
+        COUNTED,
         "tensorboard",
         "graphs *.json",
         "images *.json",
