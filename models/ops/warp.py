@@ -3,8 +3,8 @@
     out(p) = x(p + flow(p)), bilinear between cells
 
 align_corners follows torch.nn.functional.grid_sample. GSVNet (SwNet-seq) builds its grid for True
-and leaves the argument unset, which means True up to torch 1.2 and False since. With False a flow of
-zero is not the identity, so True is the default; the other is for published numbers.
+and leaves the argument unset, which means True up to torch 1.2 and False since. With False a flow
+of zero is not the identity, so True is the default; the other is for published numbers.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ class FlowProvider(nn.Module):
     needs_weights = True
 
     def forward(self, frame: Tensor, previous: Tensor) -> Tensor:
-        """frame, previous (B, 3, H, W) RGB in [0, 1] -> flow (B, 2, h, w) in pixels of the frame."""
+        """Frames (B, 3, H, W), RGB in [0, 1] -> flow (B, 2, h, w) in pixels of the frame."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def key_maps(self) -> list:
