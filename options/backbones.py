@@ -51,6 +51,35 @@ ALIGNMENT = Group(
     jobs=NETWORK,
 )
 
+# Adam at a quarter of the heads' rate for the encoder, as SwiftNet was trained. Its cosine schedule
+# is not offered; poly ends at the same rate.
+SWIFT = {
+    "optimizer": "adam",
+    "lr_start": 1e-4,
+    "head_lr": 4.0,
+    "lr_strategy": "poly",
+    "lr_min": 1e-6,
+    "weight_decay": 1e-4,
+    "batch_size": 14,
+    "num_epochs": 250,
+    # lma's window: at 1/32 as wide in pixels as 21 cells at 1/8
+    "corr_size": 7,
+}
+
+LOGITS = Group(
+    "backbone (swiftnet18)",
+    (
+        Option(
+            "--logits-kernel",
+            "side of the last convolution; 3: older published files (*_cs), without a bias",
+            type=int,
+            choices=(1, 3),
+            default=1,
+        ),
+    ),
+    jobs=NETWORK,
+)
+
 ROWS = (
     Backbone(
         "erf",
@@ -100,5 +129,13 @@ ROWS = (
         defaults=V1C,
         stage_strides=STRIDES,
         auxiliary=True,
+    ),
+    Backbone(
+        "swiftnet18",
+        "SwiftNet on ResNet-18, single scale (Orsic et al., CVPR 2019)",
+        "models.backbones.swiftnet:SwiftNet18",
+        groups=(LOGITS,),
+        defaults=SWIFT,
+        stage_strides=(4, 8, 16, 32),
     ),
 )
