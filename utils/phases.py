@@ -95,9 +95,13 @@ class Phases:
     ) -> tuple[dict[int, Tensor], list[tuple[bool, float]]]:
         """clip (B, T, 3, H, W) -> {distance: scores (B, K, H, W)} of its last frame, and costs.
 
-        T is `interval` + 1 at most: the key frame lies 0 to T - 1 frames before the labelled one.
+        Its key frame lies 0 to T - 1 frames before the labelled one, `interval` at most.
         flows (B, T - 1, 2, H, W), where clips bring them. Costs: (key, seconds) of stream 0.
         """
+        # An older frame would be a second key frame of stream 0.
+        clip = clip[:, -self.interval - 1 :]
+        if flows is not None:
+            flows = flows[:, flows.shape[1] - clip.shape[1] + 1 :]
         self.begin()
         whole = self.stream()
         costs = []
