@@ -6,6 +6,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
+
 from .confusion import ConfusionMatrix
 from .evaluation_metric import EvaluationMetric, ScoredFrame
 
@@ -32,7 +34,9 @@ class DistanceIoU(EvaluationMetric):
 
     def matrix(self, distance: int) -> ConfusionMatrix:
         if distance not in self.matrices:
-            self.matrices[distance] = ConfusionMatrix(self.num_classes)
+            # It may be added to later, where there is no inference mode.
+            with torch.inference_mode(False):
+                self.matrices[distance] = ConfusionMatrix(self.num_classes)
         return self.matrices[distance]
 
     def sums(self) -> dict:

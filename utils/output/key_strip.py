@@ -34,7 +34,9 @@ class KeyStrip:
         ticks = 2 * size
         strip = Image.new("RGB", (width, ticks + 2 * size), BAND)
         draw = ImageDraw.Draw(strip)
-        for back, decision in enumerate(reversed(self.past)):
+        # Key frames last: in a narrow strip several frames share a column.
+        numbered = sorted(enumerate(reversed(self.past)), key=lambda pair: pair[1].key)
+        for back, decision in numbered:
             draw.rectangle(self.tick(back, width, ticks, decision), fill=colour(decision))
         words = text(self.past[-1])
         draw.text(
