@@ -8,9 +8,9 @@ dashboard), which the job chooses.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from utils.keyframes import Decision, Policy
 from utils.metrics.scoring import EvaluationMetric, ScoredFrame, merged_over_ranks
 from utils.padding import pad_batch
+from utils.phases import Phases
 from utils.run.dist import all_reduce_sum, world_size
 from utils.run.evaluation_state import EvaluationProgress
-from utils.stepper import Flow, Stepper
+from utils.stepper import ONE_VIEW, Flow, Stepper, pad_flow
 from utils.training.nonfinite import restore, take_step
 from utils.training.progress import Progress
 from utils.views import Views, resize_labels, resize_scores
@@ -148,6 +149,7 @@ def evaluate(
     stepping: bool,
     flow: Flow | None = None,
     policy: Policy | None = None,
+    interval: int | None = None,
     score_at_work_size: bool = False,
     progress: EvaluationProgress | None = None,
     consume: Callable[[LabelledFrame], None] = ignore,
@@ -155,13 +157,16 @@ def evaluate(
     """Score every labelled frame, one clip of batch 1 at a time -> what the metrics computed.
 
     stepping: the clips are single frames of whole videos, in order, and are labelled by `step`.
+    interval: every frame is labelled at all distances from a key frame up to this one, too; the
+    policy is a fixed interval then.
     score_at_work_size: labels come at their own size and are brought to the frames' for scoring.
     progress: `clips` begin at progress.done, and it is told where the evaluation could go on.
     The result is over all ranks.
     """
     model.eval()
     stepper = Stepper(model, views, autocast, flow=flow, policy=policy)
-    label = stepper if stepping else partial(forward_clip, model, views, autocast, flow)
+    phases = None if interval is None else Phases(stepper, interval)
+    label = label_frame if stepping else label_clip
     start = 0
     if progress:
         start = progress.done
@@ -178,24 +183,78 @@ def evaluate(
         if progress and (begins or not stepping):
             progress.mark(done, lambda: [metric.sums() for metric in metrics])
         frames = clip.frames.to(device)
-        scores = label(frames[:, -1] if stepping else frames)
-        scored = scored_frame(model, clip, scores, score_at_work_size)
+        flows = None if clip.flows is None else clip.flows.to(device)
+        labelling = label(stepper, phases, frames, flows)
+        scored = scored_frame(model, clip, labelling, score_at_work_size)
         count(metrics, scored, clip.name[0])
         consume(labelled_frame(clip.name[0], frames, scored, stepper.decision))
     end_video(metrics)
     return computed(metrics)
 
 
-def scored_frame(model: nn.Module, clip, scores: Tensor, at_work_size: bool) -> ScoredFrame:
-    """scores (1, K, h, w) of a clip's last frame, brought to the size that is scored."""
-    full_labels = clip.labels[:, -1].to(scores.device)
+class Labelling(NamedTuple):
+    """Scores (1, K, h, w) of a frame; where there are key frames, how they came about."""
+
+    scores: Tensor
+    distance: int | None = None
+    others: Mapping[int, Tensor] = MappingProxyType({})  # scores at other distances
+    costs: tuple[tuple[bool, float], ...] = ()
+
+
+def label_frame(
+    stepper: Stepper, phases: Phases | None, frames: Tensor, flows: Tensor | None
+) -> Labelling:
+    """frames (1, 1, 3, H, W): the next one of a video; flows (1, 1, 2, H, W) into the one before
+    it."""
+    flow = None if flows is None else flows[:, -1]
+    frame = frames[:, -1]
+    scores = stepper(frame, flow)
+    if stepper.age is None:
+        return Labelling(scores)
+    others = phases(frame, flow) if phases else {}
+    return Labelling(scores, stepper.age, others, ((stepper.age == 0, stepper.seconds),))
+
+
+def label_clip(
+    stepper: Stepper, phases: Phases | None, frames: Tensor, flows: Tensor | None
+) -> Labelling:
+    """frames (1, T, 3, H, W), the last one to be labelled; flows (1, T-1, 2, H, W)."""
+    if phases is None:
+        return Labelling(
+            forward_clip(
+                stepper.model, stepper.views, stepper.autocast, stepper.flow, frames, flows
+            )
+        )
+    # By the Law this gives what `forward` gives: the first frame of the clip is the key frame.
+    found, costs = phases.of_clip(frames, flows)
+    distance = max(found)
+    return Labelling(found.pop(distance), distance, found, tuple(costs))
+
+
+def scored_frame(model: nn.Module, clip, labelling: Labelling, at_work_size: bool) -> ScoredFrame:
+    """What was labelled of a clip's last frame, brought to the size that is scored."""
+    full_labels = clip.labels[:, -1].to(labelling.scores.device)
     labels = full_labels
     if at_work_size:
         labels = resize_labels(full_labels, clip.frames.shape[-2:])
     size = tuple(labels.shape[-2:])
-    scores = resize_scores(scores, size, model.backbone.align_corners)
-    prediction = best_class(scores)
-    return ScoredFrame(scores, prediction, labels, full_labels, int(clip.video), int(clip.index))
+    align_corners = model.backbone.align_corners
+    scores = resize_scores(labelling.scores, size, align_corners)
+    others = {
+        distance: best_class(resize_scores(other, size, align_corners))
+        for distance, other in labelling.others.items()
+    }
+    return ScoredFrame(
+        scores,
+        best_class(scores),
+        labels,
+        full_labels,
+        int(clip.video),
+        int(clip.index),
+        labelling.distance,
+        others,
+        labelling.costs,
+    )
 
 
 def labelled_frame(
@@ -241,12 +300,21 @@ def forward_clip(
     autocast: AbstractContextManager,
     flow: Flow | None,
     clip: Tensor,
+    flows: Tensor | None = None,
 ) -> Tensor:
-    """clip (B, T, 3, H, W) -> scores (B, K, H, W) of its last frame, all frames at once."""
+    """clip (B, T, 3, H, W) -> scores (B, K, H, W) of its last frame, all frames at once.
+
+    flows (B, T-1, 2, H, W): where the clip brings its own; `flow` is asked for others.
+    """
+    if flows is not None and not views.single_pass:
+        raise ValueError(ONE_VIEW)
 
     def network(i: int, view: Tensor) -> Tensor:
+        own = clip_flows(flow, view)
+        if flows is not None:
+            own = pad_flow(flows, tuple(clip.shape[-2:]), tuple(view.shape[-2:]))
         with autocast:
-            logits = model(view, clip_flows(flow, view))
+            logits = model(view, own)
         return model.upsample(logits.float(), view.shape[-2:])
 
     return views.plan(tuple(clip.shape[-2:])).run(network, clip)

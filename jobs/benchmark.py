@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +24,7 @@ from utils.stepper import Stepper
 from utils.views import pad_edges
 
 from .common import make_model, prepare, resizing, start
+from .keys import has_keys, policy_of
 
 SIZE = (512, 1024)  # of the video that is made where none is given
 
@@ -97,7 +99,9 @@ class Bench:
         self.labels = labels
         self.device = device
         self.folder = folder
-        self.stepper = Stepper(model, views_of(args, model), nullcontext())
+        policy = policy_of(args)
+        self.stepper = Stepper(model, views_of(args, model), nullcontext(), policy=policy)
+        self.keys: list[bool] = []  # of each frame, for methods with key frames
         self.resize = resizing(args)
 
     def measure(self, spec: str) -> dict:
@@ -107,7 +111,7 @@ class Bench:
         # full time.
         filled = 1 - min(self.model.offsets, default=0)
         warm_up = max(speed.WARM_UP, filled)
-        result = speed.summary(self.one_after_another(spec), warm_up)
+        result = speed.summary(self.one_after_another(spec), warm_up, self.keys)
         self.stepper.reset()
         result["overlapped_fps"] = speed.throughput(self.overlapping(spec), warm_up)
         return result
@@ -120,9 +124,9 @@ class Bench:
         ):
             stages = {
                 "pre-process": self.preprocess,
-                "network": lambda pair: (pair[0], self.stepper(pair[1])),
+                "network": self.network,
                 "post-process": self.postprocess,
-                "write": lambda pair: output.write(pair[0].image, pair[0].name, pair[1].numpy()),
+                "write": partial(self.write, output),
             }
             return speed.measure(islice(source, self.args.max_frames), stages, self.device)
 
@@ -130,10 +134,21 @@ class Bench:
         image = frame.image if self.resize is None else self.resize(frame.image)
         return frame, frame_tensor(image, self.device)
 
+    def network(self, pair):
+        frame, image = pair
+        scores = self.stepper(image)
+        if self.stepper.decision:
+            self.keys.append(self.stepper.decision.key)
+        return frame, scores
+
     def postprocess(self, pair):
         frame, scores = pair
         align_corners = self.model.backbone.align_corners
         return frame, label_map(scores, frame.image.shape[:2], align_corners)
+
+    def write(self, output: InferenceOutput, pair) -> None:
+        frame, prediction = pair
+        output.write(frame.image, frame.name, prediction.numpy(), decision=self.stepper.decision)
 
     def overlapping(self, spec: str):
         """The same frames as --inference labels them; yields after each."""
@@ -144,7 +159,7 @@ class Bench:
         ):
             limited = islice(frames, self.args.max_frames)
             for frame, prediction, _ in stream(self.stepper, limited, device=self.device):
-                output.write(frame.image, frame.name, prediction.numpy())
+                self.write(output, (frame, prediction))
                 yield frame.name
 
     def output(self, name: str, source) -> InferenceOutput:
@@ -156,4 +171,5 @@ class Bench:
             fps=source.fps,
             palette=self.labels.palette,
             alpha=args.alpha,
+            key_strip=has_keys(args) and args.key_strip,
         )

@@ -101,7 +101,7 @@ def evaluation_output(args, folder: Path, labels, data, start: int) -> Evaluatio
 def report(args, folder: Path, labels, results: dict, console) -> None:
     """Write the results, and print the table of classes."""
     # Facts about the run rather than metrics: they stand beside these.
-    run = {name: results.pop(name) for name in ("loss", "frames")}
+    run = {name: results.pop(name) for name in ("loss", "frames", "latency") if name in results}
     content = {
         "metrics": results,
         **run,
@@ -114,4 +114,16 @@ def report(args, folder: Path, labels, results: dict, console) -> None:
     places = str(folder / "results.txt")
     if args.pictures:
         places += f" and {folder / 'pictures'}"
+    if "key_distance" in results:
+        console.note(key_frames_line(results["key_distance"], run["latency"]))
     console.note(f"mIoU {100 * results['mIoU']:.2f} % on {run['frames']} frames; see {places}")
+
+
+def key_frames_line(distances: dict, latency: dict) -> str:
+    """mIoU by distance from the key frame, and what frames cost, in one line."""
+    by_distance = ", ".join(f"{k}: {100 * value:.2f}" for k, value in distances["mIoU"].items())
+    return (
+        f"mIoU % by distance from the key frame: {by_distance}; milliseconds of a key frame "
+        f"{latency['key_ms']:.1f}, of others {latency['non_key_ms']:.1f}, on average "
+        f"{latency['average_ms']:.1f}"
+    )

@@ -28,6 +28,7 @@ from utils.run.setup import views_of
 from utils.stepper import Stepper
 
 from .common import listen, make_model, prepare, resizing, size_warnings, start
+from .keys import has_keys, policy_of
 
 # Kinds of sources whose frames have no times.
 UNTIMED = ("folder", "glob", "stdin", "image")
@@ -130,7 +131,8 @@ class SourceLabelling:
     def label(self, spec: str, name: str) -> list[str]:
         """Label the source -> what was noted about it."""
         args = self.args
-        stepper = Stepper(self.model, views_of(args, self.model), nullcontext())
+        views = views_of(args, self.model)
+        stepper = Stepper(self.model, views, nullcontext(), policy=policy_of(args))
         if args.explore:
             stepper = LastFrames(stepper)
         own = partial(savedir.is_inference_output, Path(args.savedir))
@@ -163,6 +165,8 @@ class SourceLabelling:
                 palette=self.labels.palette,
                 alpha=args.alpha,
                 still=source.kind == "image" and source.length == 1,
+                key_record=has_keys(args) and args.key_record,
+                key_strip=has_keys(args) and args.key_strip,
             ) as output,
         ):
             # A signal ends a wait for a camera or a pipe that sends nothing.
@@ -177,7 +181,8 @@ class SourceLabelling:
                 count += 1
                 seconds += spent
                 labels = without_ignore(prediction.numpy(), len(self.labels.names))
-                output.write(frame.image, frame.name, labels, frame.time)
+                decision = stepper.decision if has_keys(args) else None
+                output.write(frame.image, frame.name, labels, frame.time, decision, spent)
                 self.tell(output.take_notes())
                 self.dashboard.live(frame.name, frame.image, labels)
                 self.tell(source.notes)

@@ -16,6 +16,8 @@ from utils.run.loading import evaluation_loader
 from utils.run.stopping import StopRequest
 from utils.views import Views
 
+from .keys import has_keys, interval_of, policy_of, require_videos
+
 SLOWEST = 5.0  # frames a second; below, frames are pictures of different things: no video metrics
 
 
@@ -29,7 +31,17 @@ def metrics_for(args, model, data, views: Views) -> list[EvaluationMetric]:
         cross_entropy=model.cross_entropy if views.single_pass else None,
         original_size=args.use_orig_res,
         degraded=degraded_of(data),
+        key_frames=has_keys(args),
+        interval=scored_interval(args),
     )
+
+
+def scored_interval(args) -> int | None:
+    """Up to which distance from a key frame every frame is labelled; None: as scheduled alone."""
+    # Validations of a training look at the schedule itself: they are many.
+    if args.training or interval_of(args) is None or not args.key_distances:
+        return None
+    return interval_of(args)
 
 
 def is_steady(data) -> bool:
@@ -60,6 +72,7 @@ def score(
     stop: StopRequest | None = None,
 ) -> dict:
     """The results of this rank's share of the data, added up over ranks."""
+    require_videos(args, data)
     done = progress.done if progress else 0
     # Whole videos, or every ranks-th clip: no frame is scored twice.
     loader = evaluation_loader(data, args.num_workers, rank(), world_size(), done, stop)
@@ -72,6 +85,8 @@ def score(
         views=views,
         autocast=autocast,
         stepping=data.step,
+        policy=policy_of(args),
+        interval=scored_interval(args),
         score_at_work_size=args.use_orig_res,
         progress=progress,
         consume=consume,

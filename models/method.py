@@ -115,6 +115,10 @@ class Method(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no step")
 
+    def needs_flow(self, key: bool | None) -> bool:
+        """Whether `step` would use flow for such a frame; others need not compute it."""
+        return False
+
     def observe(
         self, frame: Tensor, state: Any, flow: Tensor | None = None, key: bool | None = None
     ) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.backbones.backbone import Backbone, Features, Normalize, SizeRule
 from models.method import Method, WindowMethod
+from models.optical_flow import FlowProvider
 from models.parts.frozen import Frozen
 from models.parts.losses import IGNORE
 
@@ -85,6 +86,19 @@ class Gaps(WindowMethod):
         return self.backbone.decode(encoded._replace(last=encoded.last + read))
 
 
+class ToyFlow(FlowProvider):
+    """One convolution over both frames."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(6, 2, 3, 1, 1), nn.BatchNorm2d(2))
+        self.calls = 0
+
+    def forward(self, frame, previous):
+        self.calls += 1
+        return self.layers(torch.cat([frame, previous], 1))
+
+
 @dataclass(frozen=True)
 class Propagated:
     logits: Tensor
@@ -97,7 +111,7 @@ class KeyFrames(Method):
 
     def __init__(self, backbone):
         super().__init__(backbone)
-        self.flow_network = Frozen(nn.Sequential(nn.Conv2d(6, 2, 3, 1, 1), nn.BatchNorm2d(2)))
+        self.optical_flow = Frozen(ToyFlow())
         self.refine = nn.Conv2d(backbone.num_outputs, backbone.num_outputs, 1)
 
     @classmethod
@@ -109,9 +123,12 @@ class KeyFrames(Method):
             logits = self.backbone(frame)
         else:
             if flow is None:
-                flow = self.flow_network(torch.cat([frame, state.frame], 1))
+                flow = self.optical_flow(frame, state.frame)
             logits = self.refine(self.shift(state.logits, flow))
         return logits, Propagated(logits, frame)
+
+    def needs_flow(self, key):
+        return not key
 
     @staticmethod
     def shift(logits: Tensor, flow: Tensor) -> Tensor:

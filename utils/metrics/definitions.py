@@ -59,6 +59,15 @@ DEFINITIONS = {
         "mIoU over the frames that a dropout hits: dark, noisy or blurred, wholly or in part "
         "(synthetic world)."
     ),
+    "key_distance": (
+        "Methods with key frames, by the number of frames since the key frame. mIoU: as above, of "
+        "the frames at each distance (0: key frames); frames: how many these are, none of which "
+        "lacks a key frame at that distance. With a fixed interval i every frame is labelled at "
+        "all distances 0 to i. average: mIoU of all distances together, the published 'avg' of "
+        "SwNet-seq and GSVNet; last: mIoU at distance i alone, which they publish as 'min'; "
+        "minimum: the lowest mIoU of a distance; average_all, last_all: the same as mIoU_all, as "
+        "they compute them."
+    ),
     # of windows of 8 and of 16 frames
     **{f"VC{n}": VIDEO_CONSISTENCY.format(n=n) for n in (8, 16)},
     **{f"VC{n}_vspw": VIDEO_CONSISTENCY_VSPW.format(n=n) for n in (8, 16)},

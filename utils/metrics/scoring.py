@@ -9,57 +9,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from ..run.dist import gather
 from ..views import resize_labels
 from .confusion import ConfusionMatrix
-from .definitions import DEFINITIONS
+from .evaluation_metric import EvaluationMetric, ScoredFrame
+from .key_frames import DistanceIoU, Latency
 from .video_consistency import VideoConsistency
-
-
-class ScoredFrame(NamedTuple):
-    """One labelled frame as metrics see it."""
-
-    scores: Tensor  # (1, K, H, W), logits or probabilities, at the size that is scored
-    prediction: Tensor  # (1, H, W) int64
-    labels: Tensor  # (1, H, W) int64, 255 = ignore
-    full_labels: Tensor  # (1, H', W'): the labels at their own size
-    video: int
-    index: int  # of the frame in its video
-
-
-class EvaluationMetric:
-    """Base class: a metric without videos."""
-
-    def update(self, frame: ScoredFrame) -> None:
-        """Count one frame. Frames of a video come one after the other."""
-        raise NotImplementedError(f"{type(self).__name__} has no update")
-
-    def end_video(self) -> None:
-        """The next frame belongs to another video, or there is none."""
-
-    def sums(self) -> Any:
-        """All that is counted, as tensors and plain values; between two videos."""
-        raise NotImplementedError(f"{type(self).__name__} has no sums")
-
-    def restore(self, sums: Any) -> None:
-        """The reverse of `sums`."""
-        raise NotImplementedError(f"{type(self).__name__} has no restore")
-
-    def merge(self, other: EvaluationMetric) -> None:
-        """Add what another rank has counted."""
-        raise NotImplementedError(f"{type(self).__name__} has no merge")
-
-    def compute(self) -> dict[str, Any]:
-        """The results by name."""
-        raise NotImplementedError(f"{type(self).__name__} has no compute")
-
-    def definitions(self) -> dict[str, str]:
-        """What each result is, in one line."""
-        return {name: DEFINITIONS[name] for name in self.compute()}
 
 
 def merged_over_ranks(metric: EvaluationMetric) -> EvaluationMetric:
@@ -221,12 +180,15 @@ def standard_metrics(
     cross_entropy: Callable[[Tensor, Tensor], Tensor] | None = None,
     original_size: bool = False,
     degraded: Callable[[int, int], bool] | None = None,
+    key_frames: bool = False,
+    interval: int | None = None,
 ) -> list[EvaluationMetric]:
     """What every evaluation measures.
 
     consistency: densely labelled videos are scored over time too. original_size: once more enlarged
     to the labels' own size. degraded: (video, index) -> whether a frame is known to be degraded;
-    such frames are scored apart from the clean ones too.
+    such frames are scored apart from the clean ones too. key_frames: scored by their distance from
+    the key frame, and timed. interval: of a fixed schedule.
     """
     metrics: list[EvaluationMetric] = [IoU(num_classes)]
     if original_size:
@@ -238,4 +200,6 @@ def standard_metrics(
         # The right definition first, then the one of published numbers.
         for mode in ("correct", "vspw"):
             metrics += [Consistency(length, mode) for length in (8, 16)]
+    if key_frames:
+        metrics += [DistanceIoU(num_classes, interval), Latency()]
     return [*metrics, MeanLoss(cross_entropy), FrameCount()]

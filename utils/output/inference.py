@@ -1,4 +1,5 @@
-"""The files of one source that inference labels: overlay and side-by-side video, label PNGs."""
+"""The files of one source that inference labels: overlay and side-by-side video, label PNGs, and
+the record of its key frames."""
 
 from __future__ import annotations
 
@@ -7,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..keyframes import Decision
+from .key_record import KeyRecord
+from .key_strip import KeyStrip
 from .label_images import LabelWriter
 from .pictures import colourise, overlay, save_png, side_by_side
 from .video import VideoWriter
@@ -37,14 +41,25 @@ def writer(path: Path, fps: float, still: bool) -> VideoWriter | PictureWriter:
 class InferenceOutput:
     """NAME_overlay.mp4, NAME_side_by_side.mp4, NAME_labels/FRAME.png, as `kinds` asks.
 
-    Of a single picture NAME_overlay.png and NAME_side_by_side.png.
+    Of a single picture NAME_overlay.png and NAME_side_by_side.png. For methods with key frames
+    NAME_keyframes.csv too.
     """
 
     def __init__(
-        self, folder: Path, name: str, kinds, *, fps: float, palette, alpha: float, still=False
+        self,
+        folder: Path,
+        name: str,
+        kinds,
+        *,
+        fps: float,
+        palette,
+        alpha: float,
+        still: bool = False,
+        key_record: bool = False,
+        key_strip: bool = False,
     ):
         """kinds: some of overlay, side-by-side, labels. alpha: strength of the overlay. still: the
-        source is a single picture."""
+        source is a single picture. key_strip: below the overlay."""
         self.palette = palette
         self.alpha = alpha
         self.overlays = None
@@ -56,21 +71,39 @@ class InferenceOutput:
             self.pairs = writer(folder / f"{name}_side_by_side", fps, still)
         if "labels" in kinds:
             self.labels = LabelWriter(folder / f"{name}_labels", palette=palette)
+        self.record = KeyRecord(folder / f"{name}_keyframes.csv") if key_record else None
+        self.strip = KeyStrip() if key_strip else None
 
     def write(
-        self, image: np.ndarray, name: str, prediction: np.ndarray, time: float | None = None
+        self,
+        image: np.ndarray,
+        name: str,
+        prediction: np.ndarray,
+        time: float | None = None,
+        decision: Decision | None = None,
+        seconds: float | None = None,
     ) -> None:
-        """image (H, W, 3) uint8, prediction (H, W) uint8; time: as VideoWriter.write."""
+        """image (H, W, 3) uint8, prediction (H, W) uint8; time: as VideoWriter.write.
+
+        decision: whether it is a key frame, where there are such; seconds: of labelling it.
+        """
         if self.overlays:
-            self.overlays.write(overlay(image, prediction, self.palette, self.alpha), time)
+            picture = overlay(image, prediction, self.palette, self.alpha)
+            if self.strip and decision:
+                picture = self.strip.below(picture, decision)
+            self.overlays.write(picture, time)
+        if self.record and decision:
+            self.record.write(name, time, decision, seconds)
         if self.pairs:
             self.pairs.write(side_by_side(image, colourise(prediction, self.palette)), time)
         if self.labels:
             self.labels.write(name, prediction)
 
     def close(self) -> None:
-        """Finish both videos, the second even if the first cannot be."""
+        """Finish both videos and the record, each even if another cannot be."""
         with ExitStack() as stack:
+            if self.record:
+                stack.callback(self.record.close)
             for video in self._videos():
                 stack.callback(video.close)
 

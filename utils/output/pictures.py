@@ -212,6 +212,13 @@ def _font(size: int) -> ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
+def fit_font(text: str, size: int, width: int) -> ImageFont.ImageFont:
+    """A font in which the text is no wider than `width` pixels, `size` pixels high at most."""
+    while size > 6 and _font(size).getlength(text) > width:
+        size -= 1
+    return _font(size)
+
+
 @lru_cache
 def _title(text: str, width: int) -> np.ndarray:
     """A band (h, width, 3) with the text in its middle.

@@ -29,6 +29,10 @@ from ..output.video import VideoWriter
 # frames of a benchmark, and how many after the first are not counted, by default
 FRAMES = 50
 WARM_UP = 5
+# stages: the network on all frames, and on those of a kind
+NETWORK = "network"
+KEY_FRAMES = "network: key"
+OTHER_FRAMES = "network: other"
 
 
 def measure(
@@ -70,20 +74,39 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def summary(seconds: Mapping[str, Sequence[float]], warm_up: int) -> dict:
+def summary(
+    seconds: Mapping[str, Sequence[float]], warm_up: int, keys: Sequence[bool] = ()
+) -> dict:
     """What `measure` gave: "first_frame_ms" by stage; "stages" by name, each as `percentiles`.
 
     "total" is one more stage. warm_up: frames after the first that are left out, fewer where hardly
-    any would remain.
+    any would remain. keys: which frames are key frames, for methods that have such: these and the
+    others are stages of their own, besides the network's on all frames.
     """
     total = [sum(spent) for spent in zip(*seconds.values(), strict=True)]
     named = {**seconds, "total": total}
     skipped = min(1 + warm_up, len(total) // 2)
+    stages = {}
+    for name, spent in named.items():
+        stages[name] = percentiles(spent[skipped:])
+        if name == NETWORK:
+            stages |= by_kind(spent, keys, skipped)
     return {
         "first_frame_ms": {name: 1000 * spent[0] for name, spent in named.items()},
         "warm_up_frames": max(skipped - 1, 0),
-        "stages": {name: percentiles(spent[skipped:]) for name, spent in named.items()},
+        "stages": stages,
     }
+
+
+def by_kind(spent: Sequence[float], keys: Sequence[bool], skipped: int) -> dict[str, dict]:
+    """The network's times on key frames and on others, apart; nothing where there are no kinds."""
+    found = {}
+    pairs = list(zip(spent, keys, strict=False))[skipped:]
+    for kind, name in ((True, KEY_FRAMES), (False, OTHER_FRAMES)):
+        times = [seconds for seconds, key in pairs if key is kind]
+        if times:
+            found[name] = percentiles(times)
+    return found
 
 
 def percentiles(seconds: Sequence[float]) -> dict:
@@ -164,8 +187,9 @@ def table(result: Mapping) -> str:
     lines = [f"{'stage':<14}{head}{'frames/s':>10}{'first ms':>10}"]
     for name, row in result["stages"].items():
         times = "".join(f"{row[key]:9.1f}" for key in ("p50_ms", "p90_ms", "p99_ms", "mean_ms"))
-        first = result["first_frame_ms"][name]
-        lines.append(f"{name:<14}{times}{row['fps']:10.1f}{first:10.1f}")
+        first = result["first_frame_ms"].get(name)
+        shown = "" if first is None else f"{first:10.1f}"
+        lines.append(f"{name:<14}{times}{row['fps']:10.1f}{shown}")
     return "\n".join([*lines, "", *notes(result)])
 
 
@@ -182,16 +206,29 @@ def notes(result: Mapping) -> list[str]:
         if value
     ]
     device = ", ".join(where["gpus"]) or where["cpu"]
+    kinds = []
+    if KEY_FRAMES in result["stages"] and OTHER_FRAMES in result["stages"]:
+        kinds = [key_frames_note(result["stages"])]
     bf16 = "yes" if where["avx512_bf16"] else "no"
     return [
         f"frames/s of a stage: at its median; with stages overlapped, as --inference runs: {rate}",
         f"{frames} frames of {size}, after the first and {result['warm_up_frames']} to warm up; "
         "batch 1",
+        *kinds,
         f"parameters {result['parameters']:,}; {result['flops'] / 1e9:.1f} GFLOP a frame; peak "
         f"memory {', '.join(memory)}",
         f"{device}, {where['threads']} threads, load {where['load']}, AVX512_BF16 {bf16}, "
         f"torch {where['torch']}",
     ]
+
+
+def key_frames_note(stages: Mapping) -> str:
+    """What a frame costs by its kind, and as they come."""
+    key, other, average = (stages[name]["mean_ms"] for name in (KEY_FRAMES, OTHER_FRAMES, NETWORK))
+    return (
+        f"the network takes {key:.1f} ms of a key frame, {other:.1f} ms of another "
+        f"({other / key:.2f}), {average:.1f} ms on average"
+    )
 
 
 def write(folder: Path, result: Mapping) -> None:

@@ -46,6 +46,7 @@ OF_SOURCE = (
     "{}_side_by_side.*",
     "{}_side_by_side_[0-9]*.mp4",
     "{}_labels",
+    "{}_keyframes.*",
 )
 # What tells about any run, and is no input of one.
 RECORDS = ("args.txt", "args_*.txt", "model.txt", "*.py", "*.csv", LOG_NAME)
