@@ -6,9 +6,11 @@ The authors' files (princeton-vl) hold the same tensors under other names.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..keymaps import BN, KeyMap
+from ..ops.warp import resize_flow
 from .provider import FlowProvider, crop, extend, require_pair
 
 MULTIPLE = 8
@@ -87,17 +89,25 @@ class RAFT(FlowProvider):
     @torch.no_grad()
     def forward(self, frame: Tensor, previous: Tensor) -> Tensor:
         require_pair(frame, previous)
-        size = frame.shape[-2:]
-        taken = tuple(max(-(-side // MULTIPLE) * MULTIPLE, SMALLEST) for side in size)
-        image1, start = extend(frame.float(), taken)
-        image2, _ = extend(previous.float(), taken)
+        size = tuple(frame.shape[-2:])
+        # Enlarged, small frames are seen better than within a repeated border.
+        large = tuple(max(side, SMALLEST) for side in size)
+        taken = tuple(-(-side // MULTIPLE) * MULTIPLE for side in large)
+        image1, start = extend(enlarge(frame.float(), large), taken)
+        image2, _ = extend(enlarge(previous.float(), large), taken)
         # Correlations of half precision move the flow by whole pixels.
         with torch.autocast(frame.device.type, enabled=False):
             # From [0, 1] to torchvision's range
             *_, flow = self.network(image1 * 2 - 1, image2 * 2 - 1, self.iterations)
         # Gigabytes on large frames, and of no use any more
         self.network.corr_block.corr_pyramid = []
-        return crop(flow, start, size)
+        return resize_flow(crop(flow, start, large), size, cells_of=large)
 
     def key_maps(self) -> list:
         return [TORCHVISION, PRINCETON]
+
+
+def enlarge(frame: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(frame.shape[-2:]) == size:
+        return frame
+    return F.interpolate(frame, size, mode="bilinear", align_corners=False)
