@@ -1,6 +1,8 @@
 """Every way to get optical flow, its files, options and pictures (models/optical_flow)."""
 
 import copy
+import importlib.util
+import json
 import pickle
 import re
 import threading
@@ -12,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from command import ROOT
 from models.keymaps import KeyMap
 from models.optical_flow import BUILDERS, DIS, RAFT, FlowNetS, LightFlow, build_flow, dis
 from models.optical_flow.given import FlowFolder, read_flo, read_flow, write_flo
@@ -509,3 +512,36 @@ def test_a_picture_of_anything_but_flow_is_refused():
         ValueError, match=r"float tensor \(2, H, W\), got torch.float32 \(3, 4, 4\)"
     ):
         flow_picture(torch.zeros(3, 4, 4))
+
+
+# Tables of published names, and what flow costs
+
+
+@pytest.mark.parametrize("network", [LightFlow, FlowNetS, RAFT])
+def test_a_file_with_an_entry_that_nobody_knows_is_refused(tmp_path, network):
+    model = network()
+    torch.save(model.state_dict() | {"conv7.0.weight": torch.zeros(1)}, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match=r"1 unknown to the model \(conv7\.0\.weight\)"):
+        load_weights(model, tmp_path / "odd.pth")
+
+
+def test_a_file_of_the_light_network_that_lacks_a_layer_is_refused(tmp_path):
+    state = {f"state_dict_of.{key}": value for key, value in LightFlow().state_dict().items()}
+    del state["state_dict_of.toflow.bias"]
+    torch.save(state, tmp_path / "short.pth")
+    with pytest.raises(ValueError, match=r"1 missing \(toflow\.bias\)"):
+        load_weights(LightFlow(), tmp_path / "short.pth")
+
+
+def test_the_benchmark_times_every_provider(tmp_path):
+    spec = importlib.util.spec_from_file_location(
+        "benchmark_optical_flow", ROOT / "benchmarks" / "optical_flow.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    path = tmp_path / "flow.json"
+    result = module.run(["--tiny", "--rounds", "1", "--json", str(path)])
+    assert set(result["providers"]) == set(module.PROVIDERS) - set(module.SLOW)
+    rows = [*result["providers"].values(), *result["use"].values()]
+    assert all(row["wall_ms"] > 0 for row in rows)
+    assert json.loads(path.read_text())["environment"]["cpu"]
