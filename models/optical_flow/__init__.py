@@ -1,7 +1,32 @@
-"""Optical flow behind one interface (provider.FlowProvider)."""
+"""Optical flow behind one interface (provider.FlowProvider): networks, DIS, files."""
 
 from __future__ import annotations
 
-from .provider import FlowProvider
+from argparse import Namespace
 
-__all__ = ["FlowProvider"]
+from .dis import DIS
+from .flownets import FlowNetS
+from .light import LightFlow
+from .provider import FlowProvider
+from .raft import RAFT
+from .small import SmallFlow
+
+__all__ = ["DIS", "RAFT", "FlowNetS", "FlowProvider", "LightFlow", "SmallFlow", "build_flow"]
+
+# By the names of --flow. `given` has none: its flow comes from the data set or from files.
+BUILDERS = {
+    "light": lambda args: LightFlow(),
+    "flownets": lambda args: FlowNetS(),
+    "raft_small": lambda args: RAFT("small", args.raft_iterations),
+    "raft_large": lambda args: RAFT("large", args.raft_iterations),
+    "dis": lambda args: DIS(args.dis_preset),
+    "given": lambda args: None,
+}
+
+
+def build_flow(args: Namespace) -> FlowProvider | None:
+    """The provider of parsed options (options/optical_flow.py), not frozen, without weights.
+
+    None for --flow given.
+    """
+    return BUILDERS[args.flow](args)

@@ -3,11 +3,13 @@
     provider(frame, previous) -> flow        previous(p + flow(p)) shows what frame(p) shows
 
 Flow is in pixels of the frame, channel 0 to the right, channel 1 down. Its grid lies over the whole
-frame and may be coarser: models.ops.warp.resize_flow brings it to another grid.
+frame and may be coarser: models.ops.warp.resize_flow brings it to another grid. Frames of any size
+are taken.
 """
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -24,3 +26,30 @@ class FlowProvider(nn.Module):
     def key_maps(self) -> list:
         """Published checkpoints that this network reads (models.keymaps.KeyMap)."""
         return []
+
+
+def require_pair(frame: Tensor, previous: Tensor) -> None:
+    """ValueError unless these are two frames of one size."""
+    if frame.ndim != 4 or frame.shape[1] != 3 or frame.shape != previous.shape:
+        raise ValueError(
+            "optical flow needs two frames (B, 3, H, W) of one size, got "
+            f"{tuple(frame.shape)} and {tuple(previous.shape)}"
+        )
+
+
+def extend(frame: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+    """Repeat the border of (B, 3, H, W) on all sides -> (B, 3, *size), place of its first pixel."""
+    down = size[0] - frame.shape[-2]
+    across = size[1] - frame.shape[-1]
+    top = down // 2
+    left = across // 2
+    if not down and not across:
+        return frame, (0, 0)
+    sides = (left, across - left, top, down - top)
+    return F.pad(frame, sides, mode="replicate"), (top, left)
+
+
+def crop(flow: Tensor, start: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """The part of (B, 2, H, W) that `extend` was given."""
+    top, left = start
+    return flow[..., top : top + size[0], left : left + size[1]]

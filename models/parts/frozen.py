@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Frozen(nn.Module):
@@ -25,6 +25,20 @@ class Frozen(nn.Module):
     def state_dict(self, *args, destination=None, prefix="", keep_vars=False):
         """Nothing: its weights have a file of their own."""
         return {} if destination is None else destination
+
+    def separate_entries(self, prefix: str = "") -> dict[str, Tensor]:
+        """What a file of its own fills (utils.checkpoint.load_weights), by name."""
+        return self.frozen.state_dict(prefix=f"{prefix}frozen.")
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether nothing it computes means anything without such a file."""
+        return getattr(self.frozen, "needs_weights", False)
+
+    def key_maps(self) -> list:
+        """Published checkpoints that it reads (models.keymaps.KeyMap)."""
+        published = self.frozen.key_maps() if hasattr(self.frozen, "key_maps") else []
+        return [key_map.prefixed("frozen.") for key_map in published]
 
     @torch.no_grad()
     def forward(self, *args, **kwargs):

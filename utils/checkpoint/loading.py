@@ -55,6 +55,7 @@ def load_weights(
 ) -> Report:
     """Load the model from one or more files; of an entry that several files hold, the last counts.
 
+    Frozen networks within it (models.parts.frozen) are filled as well, from files of their own.
     A folder means its best weights (`resolve`). Each file is read under our names if they fit, else
     by the table of `model.key_maps()` that fits best. ValueError, with the model unchanged, for an
     entry that the table does not know, for another shape and for a file that lacks part of what it
@@ -69,7 +70,8 @@ def load_weights(
     if isinstance(paths, (str, Path)):
         paths = [paths]
     paths = [resolve(path) for path in paths]
-    targets = model.state_dict()
+    separate = separate_entries(model)
+    targets = model.state_dict() | separate
     contents = [read(path) for path in paths]
     outputs = None
     if new_classes:
@@ -84,7 +86,8 @@ def load_weights(
     loaded = {name: tensor for name, tensor in loaded.items() if name not in leave}
     new = tuple(name for name in targets if name not in loaded)
     if complete:
-        _require_complete(new, paths)
+        optional = separate.keys() - separate_entries(model, needed=True).keys()
+        _require_complete([name for name in new if name not in optional], paths)
     _copy(loaded, targets)
     return Report(
         files=tuple(map(str, paths)),
@@ -97,6 +100,18 @@ def load_weights(
         work_size=work_size_of(contents),
         choices=tuple(map(choice_of, contents)),
     )
+
+
+def separate_entries(model: nn.Module, *, needed: bool = False) -> dict[str, Tensor]:
+    """Entries of frozen networks, which no state dict of the model holds, by name.
+
+    needed: only of those that mean nothing without a file.
+    """
+    found: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "separate_entries") and (module.needs_weights or not needed):
+            found |= module.separate_entries(f"{name}." if name else "")
+    return found
 
 
 def _require_complete(new: Iterable[str], paths: list[Path]) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .contents import namings_of
 
 AUXILIARY = re.compile(r"(?:.*\.)?(?:aux|auxiliary_head)\..+")  # heads that only training uses
+FROZEN = re.compile(r"(?:.*\.)?frozen\.")  # networks that our checkpoints do not hold
 UNCOUNTED = "num_batches_tracked"  # files of old torch versions lack it
 
 
@@ -37,7 +38,9 @@ class OwnNames:
 
     def must_hold(self, key: str) -> bool:
         """Whether a file without `key` is incomplete."""
-        return _part(key) in self.parts and not AUXILIARY.fullmatch(key)
+        if AUXILIARY.fullmatch(key) or FROZEN.match(key):
+            return False
+        return _part(key) in self.parts
 
 
 def _part(key: str) -> str:

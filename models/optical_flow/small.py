@@ -1,0 +1,67 @@
+"""Flow networks of SwNet-seq (GSVNet): they see frames at an eighth of their size.
+
+    frame, previous -- shrink --> small frames -- estimate --> map -- / 4 --> displacement
+
+A displacement is in cells of the small frame. Sizes change bilinearly with align_corners=True, as
+published.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..backbones.backbone import Normalize
+from .provider import FlowProvider, require_pair
+
+CELL = 8  # pixels of the frame, per side
+UNITS = 4  # what these networks give for a displacement of one cell
+# Published for 0..255: of R, G, B
+MEAN = (73.15 / 255, 82.90 / 255, 72.3 / 255)
+STD = (47.67 / 255, 48.49 / 255, 47.73 / 255)
+
+
+class SmallFlow(FlowProvider):
+    """Base class. A subclass gives `estimate`; its parts are named as published."""
+
+    smallest = 1  # the smallest side of a small frame that `estimate` takes
+
+    def __init__(self):
+        super().__init__()
+        self.normalize = Normalize(MEAN, STD)
+
+    def estimate(self, small: Tensor, previous: Tensor) -> Tensor:
+        """Small frames (B, 3, h, w) -> (B, 2, h', w') in quarters of a cell, of any size."""
+        raise NotImplementedError(f"{type(self).__name__} has no estimate")
+
+    def shrink(self, frame: Tensor) -> Tensor:
+        """frame (B, 3, H, W), RGB in [0, 1] -> (B, 3, H // 8, W // 8), BGR, normalised."""
+        size = [max(side // CELL, 1) for side in frame.shape[-2:]]
+        # Normalised last, where there are fewest pixels: linear steps may change places.
+        small = resize(frame, size)
+        return self.normalize(small).flip(1)
+
+    def displacement(self, small: Tensor, previous: Tensor) -> Tensor:
+        """Small frames (B, 3, h, w) -> (B, 2, h, w) in their cells, x first."""
+        require_pair(small, previous)
+        size = small.shape[-2:]
+        taken = [max(side, self.smallest) for side in size]
+        # Its values stay what they are when the map is resized (published).
+        cells = resize(self.estimate(resize(small, taken), resize(previous, taken)), size) / UNITS
+        if list(size) == taken:
+            return cells
+        return cells * cells.new_tensor([size[1] / taken[1], size[0] / taken[0]]).view(2, 1, 1)
+
+    def forward(self, frame: Tensor, previous: Tensor) -> Tensor:
+        """-> flow (B, 2, H // 8, W // 8) in pixels of the frame."""
+        require_pair(frame, previous)
+        cells = self.displacement(self.shrink(frame), self.shrink(previous))
+        height, width = cells.shape[-2:]
+        pixels = cells.new_tensor([frame.shape[-1] / width, frame.shape[-2] / height])
+        return cells * pixels.view(2, 1, 1)
+
+
+def resize(x: Tensor, size) -> Tensor:
+    if list(x.shape[-2:]) == list(size):
+        return x
+    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=True)
