@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+
 from .option import FREE, Group, Option
 from .types import path
 
@@ -64,3 +66,8 @@ GROUP = Group("job (exactly one)", tuple(JOBS.values()), jobs=ALL, resume=FREE)
 def job_of(args) -> str:
     """The job that parsed options choose."""
     return next(job for job, option in JOBS.items() if getattr(args, option.dest))
+
+
+def validates(args: Namespace) -> bool:
+    """Whether a training scores anything; other jobs score always."""
+    return not args.training or args.iouVal or args.iouTrain

@@ -92,6 +92,12 @@ OPTIMIZATION = Group(
             default=1.0,
         ),
         Option("--momentum", "of SGD", type=share, default=0.9, only_with={"optimizer": ("sgd",)}),
+        Option(
+            "--nesterov",
+            "Nesterov's momentum (SwNet-seq)",
+            type=bool,
+            only_with={"optimizer": ("sgd",)},
+        ),
         Option("--weight-decay", "of all parameters", type=rate, default=1e-4),
     ),
     jobs=TRAINING,

@@ -9,7 +9,7 @@ published.
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..backbones.backbone import Normalize
 from .provider import FlowProvider, require_pair
@@ -21,6 +21,24 @@ MEAN = (73.15 / 255, 82.90 / 255, 72.3 / 255)
 STD = (47.67 / 255, 48.49 / 255, 47.73 / 255)
 
 
+class SmallPicture(nn.Module):
+    """frame (B, 3, H, W), RGB in [0, 1] -> (B, 3, H // 8, W // 8), BGR, normalised."""
+
+    def __init__(self):
+        super().__init__()
+        self.normalize = Normalize(MEAN, STD)
+
+    @staticmethod
+    def size(frame_size: tuple[int, int]) -> tuple[int, int]:
+        """Of the small picture; (H, W) of the frame."""
+        height, width = frame_size
+        return max(height // CELL, 1), max(width // CELL, 1)
+
+    def forward(self, frame: Tensor) -> Tensor:
+        # Normalised last, where there are fewest pixels: linear steps may change places.
+        return self.normalize(resize(frame, self.size(frame.shape[-2:]))).flip(1)
+
+
 class SmallFlow(FlowProvider):
     """Base class. A subclass gives `estimate`; its parts are named as published."""
 
@@ -28,18 +46,11 @@ class SmallFlow(FlowProvider):
 
     def __init__(self):
         super().__init__()
-        self.normalize = Normalize(MEAN, STD)
+        self.shrink = SmallPicture()
 
     def estimate(self, small: Tensor, previous: Tensor) -> Tensor:
         """Small frames (B, 3, h, w) -> (B, 2, h', w') in quarters of a cell, of any size."""
         raise NotImplementedError(f"{type(self).__name__} has no estimate")
-
-    def shrink(self, frame: Tensor) -> Tensor:
-        """frame (B, 3, H, W), RGB in [0, 1] -> (B, 3, H // 8, W // 8), BGR, normalised."""
-        size = [max(side // CELL, 1) for side in frame.shape[-2:]]
-        # Normalised last, where there are fewest pixels: linear steps may change places.
-        small = resize(frame, size)
-        return self.normalize(small).flip(1)
 
     def displacement(self, small: Tensor, previous: Tensor) -> Tensor:
         """Small frames (B, 3, h, w) -> (B, 2, h, w) in their cells, x first."""

@@ -127,7 +127,9 @@ def make_optimizer(model: torch.nn.Module, args) -> torch.optim.Optimizer:
             "nothing to train: --no-train-encoder and --no-train-decoder leave no parameter"
         )
     if args.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=args.lr_start, momentum=args.momentum)
+        return torch.optim.SGD(
+            groups, lr=args.lr_start, momentum=args.momentum, nesterov=args.nesterov
+        )
     if args.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=args.lr_start)
     return torch.optim.Adam(groups, lr=args.lr_start)
