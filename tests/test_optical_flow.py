@@ -101,6 +101,14 @@ def test_a_displacement_in_cells_is_flow_in_pixels_of_the_frame(name):
     torch.testing.assert_close(pixels[:, 1], cells[:, 1] * 8)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_flow_is_in_full_precision_where_the_network_computes_in_half(name):
+    network = NETWORKS[name]().eval()
+    frame, previous = torch.rand(2, 1, 3, 64, 96)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert network(frame, previous).dtype == torch.float32
+
+
 def test_shrunk_frames_are_blue_first_and_normalised_as_published():
     frame = torch.rand(1, 3, 16, 24)
     blue_first = (frame * 255).flip(1)
