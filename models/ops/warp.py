@@ -53,5 +53,10 @@ def resize_flow(flow: Tensor, size: tuple[int, int], cells_of: tuple[int, int]) 
     height, width = size
     if flow.shape[-2:] != tuple(size):
         flow = F.interpolate(flow, tuple(size), mode="bilinear", align_corners=False)
-    factors = flow.new_tensor([width / cells_of[1], height / cells_of[0]])
-    return flow * factors.view(1, 2, 1, 1)
+    return scale_flow(flow, width / cells_of[1], height / cells_of[0])
+
+
+def scale_flow(flow: Tensor, across: float, down: float) -> Tensor:
+    """flow (B, 2, h, w), its two channels times these factors."""
+    # By plain numbers: a tensor of them would have to be copied to a GPU, which no graph can hold.
+    return torch.stack([flow[:, 0] * across, flow[:, 1] * down], 1)

@@ -110,10 +110,13 @@ def checked(flow: np.ndarray, path: str | Path) -> np.ndarray:
 
 
 def write_flo(path: str | Path, flow: np.ndarray | Tensor) -> None:
-    """Write flow (2, H, W) as a .flo file."""
+    """Write flow (2, H, W) as a .flo file, whole or not at all."""
     values = np.asarray(flow, dtype="<f4")
     if values.ndim != 3 or values.shape[0] != 2 or not values.size:
         raise ValueError(f"a .flo file holds flow (2, H, W), got {values.shape}")
     height, width = values.shape[1:]
     header = TAG.astype("<f4").tobytes() + np.array([width, height], "<i4").tobytes()
-    Path(path).write_bytes(header + values.transpose(1, 2, 0).tobytes())
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(header + values.transpose(1, 2, 0).tobytes())
+    temporary.replace(path)

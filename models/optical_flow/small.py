@@ -8,10 +8,12 @@ published.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones.backbone import Normalize
+from ..ops.warp import scale_flow
 from .provider import FlowProvider, require_pair
 
 CELL = 8  # pixels of the frame, per side
@@ -57,19 +59,21 @@ class SmallFlow(FlowProvider):
         require_pair(small, previous)
         size = small.shape[-2:]
         taken = [max(side, self.smallest) for side in size]
+        flow = self.estimate(resize(small, taken), resize(previous, taken))
+        # Half precision would be off by a tenth of a cell.
+        flow = flow.to(torch.promote_types(flow.dtype, torch.float32))
         # Its values stay what they are when the map is resized (published).
-        cells = resize(self.estimate(resize(small, taken), resize(previous, taken)), size) / UNITS
+        cells = resize(flow, size) / UNITS
         if list(size) == taken:
             return cells
-        return cells * cells.new_tensor([size[1] / taken[1], size[0] / taken[0]]).view(2, 1, 1)
+        return scale_flow(cells, size[1] / taken[1], size[0] / taken[0])
 
     def forward(self, frame: Tensor, previous: Tensor) -> Tensor:
         """-> flow (B, 2, H // 8, W // 8) in pixels of the frame."""
         require_pair(frame, previous)
         cells = self.displacement(self.shrink(frame), self.shrink(previous))
         height, width = cells.shape[-2:]
-        pixels = cells.new_tensor([frame.shape[-1] / width, frame.shape[-2] / height])
-        return cells * pixels.view(2, 1, 1)
+        return scale_flow(cells, frame.shape[-1] / width, frame.shape[-2] / height)
 
 
 def resize(x: Tensor, size) -> Tensor:
