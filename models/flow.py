@@ -27,9 +27,8 @@ from torch import Tensor, nn
 from .keymaps import KeyMap
 from .method import Method, split_rates
 from .ops.warp import resize_flow
-from .optical_flow import FlowProvider, LightFlow, SmallFlow, build_flow
+from .optical_flow import FlowProvider, LightFlow, build_flow
 from .parts.distillation import kl_per_element
-from .parts.frozen import Frozen
 from .parts.guided_filter import resize
 from .parts.propagation import PROPAGATIONS
 from .single import SINGLE_FRAME
@@ -52,6 +51,12 @@ SWNET_SEQ = KeyMap(
         (r"state_dict_of\.(.+)", r"optical_flow.\1"),
     ),
     covers=r"propagation\.filter\..+",
+)
+# A checkpoint of ours whose filter or flow network this one does without.
+OTHER_PROPAGATION = KeyMap(
+    "our names, without its propagation",
+    ((r"backbone\..+", r"\g<0>"), (r"(?:propagation|optical_flow)\..+", None)),
+    covers=r"backbone\.(?!aux\.|auxiliary_head\.).+",
 )
 
 
@@ -107,7 +112,7 @@ class FlowPropagation(Method):
         propagation = PROPAGATIONS[args.propagation].from_args(backbone.num_outputs, args)
         return cls(
             backbone,
-            owned_flow(args),
+            build_flow(args),
             propagation,
             key_scale=args.eval_scale,
             steps=tuple(args.multi_step),
@@ -233,24 +238,13 @@ class FlowPropagation(Method):
     # Weights
 
     def key_maps(self):
-        maps = list(self.backbone.key_maps())
-        if self.optical_flow is not None:
+        maps = [*self.backbone.key_maps(), SINGLE_FRAME, OTHER_PROPAGATION]
+        has_filter = hasattr(self.propagation, "filter")
+        is_light = isinstance(self.optical_flow, LightFlow)
+        if has_filter:
+            # Without the light network its entries are known and not used.
+            maps.append(SWNET_SEQ if is_light else SWNET_SEQ.without("optical_flow."))
+        # Its own table would take the light network out of such a file, and leave the filter.
+        if self.optical_flow is not None and not (has_filter and is_light):
             maps += [table.prefixed("optical_flow.") for table in self.optical_flow.key_maps()]
-        maps.append(SINGLE_FRAME)
-        if hasattr(self.propagation, "filter"):
-            maps.insert(0, self.swnet_seq())
         return maps
-
-    def swnet_seq(self) -> KeyMap:
-        """The published table; without the light network its entries are known and not used."""
-        if isinstance(self.optical_flow, LightFlow):
-            return SWNET_SEQ
-        return SWNET_SEQ.without("optical_flow.")
-
-
-def owned_flow(args) -> nn.Module | None:
-    """The flow of the options: SwNet-seq's networks learn with the filter, others stay frozen."""
-    provider = build_flow(args)
-    if provider is None or isinstance(provider, SmallFlow):
-        return provider
-    return Frozen(provider)
