@@ -89,7 +89,16 @@ def make_model(args, labels, device: torch.device, console: Console, *, complete
         )
     # Files may differ from machine to machine: better told now than by a loss that is odd.
     require_same_on_all_ranks("weights", [fingerprint(model)])
-    return model.to(device, memory_format=torch.channels_last)
+    return channels_last(model.to(device))
+
+
+def channels_last(model):
+    """The model with the weights of its convolutions laid out channels last."""
+    # nn.Module.to refuses where any parameter has five dimensions.
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model
 
 
 def entries_of_classes(args, model, labels) -> list[str]:
