@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from .jobs import DATA, FILES, RUNS, SCORING, TRAINING
+from .jobs import DATA, FILES, RUNS, SCORING, TRAINING, validates
 from .option import FREE, Group, Option
 from .tables import DATASETS
 from .types import SIZE, path
@@ -12,11 +12,6 @@ from .types import SIZE, path
 # Those that are not made on the fly.
 WITH_FILES = tuple(name for name, row in DATASETS.items() if row.variable)
 VARIABLES = ", ".join(DATASETS[name].variable for name in WITH_FILES)
-
-
-def validates(args: Namespace) -> bool:
-    """Whether a training scores anything; other jobs score always."""
-    return not args.training or args.iouVal or args.iouTrain
 
 
 # Without --work-size the network sees frames as they are.

@@ -64,3 +64,9 @@ GROUP = Group("job (exactly one)", tuple(JOBS.values()), jobs=ALL, resume=FREE)
 def job_of(args) -> str:
     """The job that parsed options choose."""
     return next(job for job, option in JOBS.items() if getattr(args, option.dest))
+
+
+# Here, because options that rows own cannot import those that name the rows.
+def validates(args) -> bool:
+    """Whether a training scores anything; other jobs score always."""
+    return not args.training or args.iouVal or args.iouTrain

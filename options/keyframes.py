@@ -5,8 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from functools import partial
 
-from .data import validates
-from .jobs import EVALUATION, INFERENCE, LABELLING, RUNS
+from .jobs import EVALUATION, INFERENCE, LABELLING, RUNS, validates
 from .option import FREE, Group, Option
 from .types import natural, rate, scale, share
 

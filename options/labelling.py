@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from argparse import Namespace
 
-from .data import validates
-from .jobs import EVALUATION, LABELLING, RUNS
+from .jobs import EVALUATION, LABELLING, RUNS, validates
 from .option import FREE, Group, Option
 from .types import SIZE, frame_rate, natural, path, positive, scale, share
 
