@@ -14,6 +14,7 @@ from datasets import build_dataset
 from engine import evaluate
 from keyed import keyed_method
 from models import build_model
+from models.backbones.backbone import SizeRule
 from toys import KeyFrames, ToyBackbone
 from utils import checkpoint
 from utils.keyframes import Decision, FixedInterval, SceneCuts, Schedule
@@ -93,10 +94,17 @@ def plain_matrices(
     return found
 
 
+SEEN = {
+    "whole": Views(SizeRule(4)),
+    "padded": Views(SizeRule(12)),
+    "in two passes": Views(SizeRule(4), flip=True),
+}
+
+
 @pytest.mark.parametrize("interval", [0, 1, 3])
-@pytest.mark.parametrize("flip", [False, True])
-def test_every_distance_is_what_a_plain_run_with_that_schedule_gives(model, interval, flip):
-    views = Views(model.size_rule, flip=flip)
+@pytest.mark.parametrize("seen", SEEN)
+def test_every_distance_is_what_a_plain_run_with_that_schedule_gives(model, interval, seen):
+    views = SEEN[seen]
     data = data_of()
     found = score(model, data, interval, views=views)
     expected = plain_matrices(model, data, interval, views)
