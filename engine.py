@@ -8,9 +8,8 @@ dashboard), which the job chooses.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -18,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from utils.keyframes import Decision, Policy
+from utils.labelling import Labelling, clip_flows, label_clip, label_frame
 from utils.metrics.scoring import EvaluationMetric, ScoredFrame, merged_over_ranks
 from utils.padding import pad_batch
 from utils.phases import Phases
 from utils.run.dist import all_reduce_sum, world_size
 from utils.run.evaluation_state import EvaluationProgress
-from utils.stepper import ONE_VIEW, Flow, Stepper, pad_flow
+from utils.stepper import Flow, Stepper
 from utils.training.nonfinite import restore, take_step
 from utils.training.progress import Progress
 from utils.views import Views, resize_labels, resize_scores
@@ -102,16 +102,6 @@ def advice(skipping: bool) -> str:
     return text
 
 
-def clip_flows(flow: Flow | None, clip: Tensor) -> Tensor | None:
-    """clip (B, T, 3, H, W) -> (B, T-1, 2, H, W) by the provider, frame by frame.
-
-    None without a provider, and for a single frame.
-    """
-    if flow is None or clip.shape[1] < 2:
-        return None
-    return torch.stack([flow(clip[:, t], clip[:, t - 1]) for t in range(1, clip.shape[1])], 1)
-
-
 def mean_over_ranks(losses: dict[str, Tensor]) -> dict[str, float]:
     """The named losses as every rank sees them."""
     local = torch.stack([loss.detach().double() for loss in losses.values()])
@@ -157,8 +147,7 @@ def evaluate(
     """Score every labelled frame, one clip of batch 1 at a time -> what the metrics computed.
 
     stepping: the clips are single frames of whole videos, in order, and are labelled by `step`.
-    interval: every frame is labelled at all distances from a key frame up to this one, too; the
-    policy is a fixed interval then.
+    interval: of a fixed policy; every frame is labelled at all distances up to it, too.
     score_at_work_size: labels come at their own size and are brought to the frames' for scoring.
     progress: `clips` begin at progress.done, and it is told where the evaluation could go on.
     The result is over all ranks.
@@ -167,10 +156,7 @@ def evaluate(
     stepper = Stepper(model, views, autocast, flow=flow, policy=policy)
     phases = None if interval is None else Phases(stepper, interval)
     label = label_frame if stepping else label_clip
-    start = 0
-    if progress:
-        start = progress.done
-        restore_metrics(metrics, progress.sums)
+    start = resumed(metrics, progress)
     current = None
     for done, clip in enumerate(clips, start):
         video = int(clip.video)
@@ -182,8 +168,7 @@ def evaluate(
         # In the middle of a video the state of the network is not stored: it is no place to go on.
         if progress and (begins or not stepping):
             progress.mark(done, lambda: [metric.sums() for metric in metrics])
-        frames = clip.frames.to(device)
-        flows = None if clip.flows is None else clip.flows.to(device)
+        frames, flows = on_device(clip, device)
         labelling = label(stepper, phases, frames, flows)
         scored = scored_frame(model, clip, labelling, score_at_work_size)
         count(metrics, scored, clip.name[0])
@@ -192,43 +177,9 @@ def evaluate(
     return computed(metrics)
 
 
-class Labelling(NamedTuple):
-    """Scores (1, K, h, w) of a frame; where there are key frames, how they came about."""
-
-    scores: Tensor
-    distance: int | None = None
-    others: Mapping[int, Tensor] = MappingProxyType({})  # scores at other distances
-    costs: tuple[tuple[bool, float], ...] = ()
-
-
-def label_frame(
-    stepper: Stepper, phases: Phases | None, frames: Tensor, flows: Tensor | None
-) -> Labelling:
-    """frames (1, 1, 3, H, W): the next one of a video; flows (1, 1, 2, H, W) into the one before
-    it."""
-    flow = None if flows is None else flows[:, -1]
-    frame = frames[:, -1]
-    scores = stepper(frame, flow)
-    if stepper.age is None:
-        return Labelling(scores)
-    others = phases(frame, flow) if phases else {}
-    return Labelling(scores, stepper.age, others, ((stepper.age == 0, stepper.seconds),))
-
-
-def label_clip(
-    stepper: Stepper, phases: Phases | None, frames: Tensor, flows: Tensor | None
-) -> Labelling:
-    """frames (1, T, 3, H, W), the last one to be labelled; flows (1, T-1, 2, H, W)."""
-    if phases is None:
-        return Labelling(
-            forward_clip(
-                stepper.model, stepper.views, stepper.autocast, stepper.flow, frames, flows
-            )
-        )
-    # By the Law this gives what `forward` gives: the first frame of the clip is the key frame.
-    found, costs = phases.of_clip(frames, flows)
-    distance = max(found)
-    return Labelling(found.pop(distance), distance, found, tuple(costs))
+def on_device(clip, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Its frames, and its flows where it brings some."""
+    return clip.frames.to(device), None if clip.flows is None else clip.flows.to(device)
 
 
 def scored_frame(model: nn.Module, clip, labelling: Labelling, at_work_size: bool) -> ScoredFrame:
@@ -274,11 +225,14 @@ def count(metrics: list[EvaluationMetric], scored: ScoredFrame, name: str) -> No
         raise ValueError(f"{name}: {error}") from error
 
 
-def restore_metrics(metrics: list[EvaluationMetric], sums: list | None) -> None:
-    """Go on from sums that were stored."""
-    if sums:
-        for metric, stored in zip(metrics, sums, strict=True):
+def resumed(metrics: list[EvaluationMetric], progress: EvaluationProgress | None) -> int:
+    """How many clips are counted already; the metrics go on from what they add up to."""
+    if progress is None:
+        return 0
+    if progress.sums:
+        for metric, stored in zip(metrics, progress.sums, strict=True):
             metric.restore(stored)
+    return progress.done
 
 
 def end_video(metrics: list[EvaluationMetric]) -> None:
@@ -292,32 +246,6 @@ def computed(metrics: list[EvaluationMetric]) -> dict:
     for metric in metrics:
         results |= merged_over_ranks(metric).compute()
     return results
-
-
-def forward_clip(
-    model: nn.Module,
-    views: Views,
-    autocast: AbstractContextManager,
-    flow: Flow | None,
-    clip: Tensor,
-    flows: Tensor | None = None,
-) -> Tensor:
-    """clip (B, T, 3, H, W) -> scores (B, K, H, W) of its last frame, all frames at once.
-
-    flows (B, T-1, 2, H, W): where the clip brings its own; `flow` is asked for others.
-    """
-    if flows is not None and not views.single_pass:
-        raise ValueError(ONE_VIEW)
-
-    def network(i: int, view: Tensor) -> Tensor:
-        own = clip_flows(flow, view)
-        if flows is not None:
-            own = pad_flow(flows, tuple(clip.shape[-2:]), tuple(view.shape[-2:]))
-        with autocast:
-            logits = model(view, own)
-        return model.upsample(logits.float(), view.shape[-2:])
-
-    return views.plan(tuple(clip.shape[-2:])).run(network, clip)
 
 
 # Streams

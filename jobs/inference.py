@@ -126,6 +126,7 @@ class SourceLabelling:
         self.console = console
         self.stop = stop
         self.dashboard = dashboard
+        self.keys = has_keys(args)
         self.notes: list[str] = []
 
     def label(self, spec: str, name: str) -> list[str]:
@@ -165,8 +166,8 @@ class SourceLabelling:
                 palette=self.labels.palette,
                 alpha=args.alpha,
                 still=source.kind == "image" and source.length == 1,
-                key_record=has_keys(args) and args.key_record,
-                key_strip=has_keys(args) and args.key_strip,
+                key_record=self.keys and args.key_record,
+                key_strip=self.keys and args.key_strip,
             ) as output,
         ):
             # A signal ends a wait for a camera or a pipe that sends nothing.
@@ -181,7 +182,7 @@ class SourceLabelling:
                 count += 1
                 seconds += spent
                 labels = without_ignore(prediction.numpy(), len(self.labels.names))
-                decision = stepper.decision if has_keys(args) else None
+                decision = stepper.decision if self.keys else None
                 output.write(frame.image, frame.name, labels, frame.time, decision, spent)
                 self.tell(output.take_notes())
                 self.dashboard.live(frame.name, frame.image, labels)

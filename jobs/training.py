@@ -27,6 +27,7 @@ from utils.training.sampler import EpochBatches
 from utils.training.training_state import TrainingState
 
 from .common import consumers, listen, make_model, note_gaps, scoring_data, start
+from .keys import require_videos
 from .scoring import score
 
 
@@ -209,6 +210,8 @@ def splits_to_score(args, model) -> dict:
         splits["train"] = scoring_data(args, args.train_split, model)
     if args.iouVal:
         splits["val"] = scoring_data(args, args.val_split, model)
+    for data in splits.values():
+        require_videos(args, data)
     return splits
 
 

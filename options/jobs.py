@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-
 from .option import FREE, Group, Option
 from .types import path
 
@@ -68,6 +66,7 @@ def job_of(args) -> str:
     return next(job for job, option in JOBS.items() if getattr(args, option.dest))
 
 
-def validates(args: Namespace) -> bool:
+# Here, because options that rows own cannot import those that name the rows.
+def validates(args) -> bool:
     """Whether a training scores anything; other jobs score always."""
     return not args.training or args.iouVal or args.iouTrain

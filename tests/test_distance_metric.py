@@ -14,6 +14,7 @@ from datasets import build_dataset
 from engine import evaluate
 from keyed import keyed_method
 from models import build_model
+from models.backbones.backbone import SizeRule
 from toys import KeyFrames, ToyBackbone
 from utils import checkpoint
 from utils.keyframes import Decision, FixedInterval, SceneCuts, Schedule
@@ -22,7 +23,7 @@ from utils.metrics.key_frames import DistanceIoU, Latency
 from utils.metrics.scoring import ScoredFrame, merged_over_ranks, standard_metrics
 from utils.run import evaluation_state
 from utils.run.evaluation_state import EvaluationProgress
-from utils.run.loading import evaluation_loader
+from utils.run.loading import collate, evaluation_loader
 from utils.stepper import Stepper
 from utils.views import Views
 
@@ -71,7 +72,9 @@ def score(model, data, interval, *, distances=True, policy=None, views=None, **s
     return evaluate(model, loader, metrics, **given)
 
 
-def plain_matrices(model, data, interval: int, views=None) -> dict[int, ConfusionMatrix]:
+def plain_matrices(
+    model, data, interval: int, views=None, flows=None
+) -> dict[int, ConfusionMatrix]:
     """By distance, from one plain run for each phase, each video begun at that frame."""
     found = {distance: ConfusionMatrix(11) for distance in range(interval + 1)}
     for phase in range(interval + 1):
@@ -85,15 +88,23 @@ def plain_matrices(model, data, interval: int, views=None) -> dict[int, Confusio
             if clip.index < phase:
                 continue
             distance = (clip.index - phase) % (interval + 1)
-            scores = stepper(clip.frames[-1][None], key=distance == 0)
+            flow = flows[i].flows[:, 0] if flows else None
+            scores = stepper(clip.frames[-1][None], flow, key=distance == 0)
             found[distance].update(clip.labels[-1][None], scores.argmax(1))
     return found
 
 
+SEEN = {
+    "whole": Views(SizeRule(4)),
+    "padded": Views(SizeRule(12)),
+    "in two passes": Views(SizeRule(4), flip=True),
+}
+
+
 @pytest.mark.parametrize("interval", [0, 1, 3])
-@pytest.mark.parametrize("flip", [False, True])
-def test_every_distance_is_what_a_plain_run_with_that_schedule_gives(model, interval, flip):
-    views = Views(model.size_rule, flip=flip)
+@pytest.mark.parametrize("seen", SEEN)
+def test_every_distance_is_what_a_plain_run_with_that_schedule_gives(model, interval, seen):
+    views = SEEN[seen]
     data = data_of()
     found = score(model, data, interval, views=views)
     expected = plain_matrices(model, data, interval, views)
@@ -210,6 +221,30 @@ def test_key_frames_and_others_are_timed_apart_and_the_first_of_each_left_out():
     again.merge(metric)
     assert again.compute()["latency"]["key_frames"] == 4
     assert math.isnan(Latency().compute()["latency"]["average_ms"])
+
+
+def with_flows(data) -> list:
+    """The frames of a stepping data set, each with a flow into the one before it."""
+    clips = []
+    for i in range(len(data)):
+        clip = collate([data[i]])
+        generator = torch.Generator().manual_seed(clip.index[0].item())
+        flow = 3 * torch.randn(1, 1, 2, *clip.frames.shape[-2:], generator=generator)
+        clips.append(clip._replace(flows=flow))
+    return clips
+
+
+@pytest.mark.parametrize("distances", [False, True])
+def test_flow_that_the_data_brings_is_used_at_all_distances(model, distances):
+    data = data_of()
+    settings = {"distances": distances, "loader": with_flows(data)}
+    found = score(model, data, 2, **settings)
+    assert model.optical_flow.frozen.calls == 0
+    assert found["mIoU"] != score(model, data, 2, distances=distances)["mIoU"]
+    if distances:
+        matrices = plain_matrices(model, data, 2, flows=with_flows(data))
+        values = {str(k): matrix.compute()["mIoU"] for k, matrix in matrices.items()}
+        assert found["key_distance"]["mIoU"] == values
 
 
 class CutAt:

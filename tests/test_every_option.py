@@ -8,6 +8,7 @@ import main
 import options
 from options import acting
 from options.jobs import JOBS
+from options.keyframes import KEYS
 from options.option import SAME, Option
 from utils import checkpoint
 from utils.training.training_state import require_same_run
@@ -45,6 +46,7 @@ SPECIAL = {
     "output": ["labels", "side-by-side"],
     "shift_border": "road",
     "model_struct": "aux_mem_loss",
+    "key_policy": "error",
 }
 BESIDE = {
     "eval_stride": ["--eval-crop", "7", "7"],
@@ -60,7 +62,12 @@ BESIDE = {
     "port": ["--visualize"],
     "explore": ["--visualize", "--source", "x.mp4"],
     "memory_strategy": ["--win-size=7"],
+    "key_threshold": ["--key-policy", "motion"],
+    "key_budget": ["--key-policy", "budget", "--key-budget", "5"],
+    "key_longest": ["--key-policy", "motion"],
 }
+# Owned by methods, and no part of their weights: which frames are key frames.
+SCHEDULE = {option.dest for option in KEYS.options}
 
 
 def sample(option: Option):
@@ -170,7 +177,7 @@ def test_options_of_a_row_belong_to_the_network_unless_they_act_in_training_alon
         for option in group.options:
             owned = {"method", "backbone"} & option.only_with.keys()
             if owned and option.jobs != ("training",):
-                assert option.network, option.flag
+                assert option.network == (option.dest not in SCHEDULE), option.flag
 
 
 def test_switches_that_a_row_turns_on_can_be_turned_off():

@@ -75,9 +75,12 @@ class Phases:
             stream.reset()
 
     def advance(
-        self, streams: list[Stepper], frame: Tensor, flow: Tensor | None
+        self, streams: list[Stepper], frame: Tensor, flow: Tensor | None, decode: bool = True
     ) -> dict[int, Tensor]:
-        """Step those that have begun: the last of `streams` has phase `interval`."""
+        """Step those that have begun: the last of `streams` has phase `interval`.
+
+        decode: whether the scores are wanted. Stream 0 decodes always: it is timed.
+        """
         self.position += 1
         if self.shared:
             self.shared.next_frame()
@@ -87,7 +90,8 @@ class Phases:
             since = self.position - phase
             if since >= 0:
                 distance = since % (self.interval + 1)
-                found[distance] = stream(frame, flow, key=distance == 0)
+                key = distance == 0
+                found[distance] = stream(frame, flow, key, decode or phase == 0)
         return found
 
     def of_clip(
@@ -107,6 +111,7 @@ class Phases:
         costs = []
         for t, frame in enumerate(clip.unbind(1)):
             flow = flows[:, t - 1] if t and flows is not None else None
-            found = self.advance([whole, *self.streams], frame, flow)
+            last = t == clip.shape[1] - 1
+            found = self.advance([whole, *self.streams], frame, flow, decode=last)
             costs.append((t == 0, whole.seconds))
         return found, costs

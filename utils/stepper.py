@@ -68,12 +68,17 @@ class Stepper:
 
     @torch.inference_mode()
     def __call__(
-        self, frame: Tensor, flow: Tensor | None = None, key: bool | None = None
+        self,
+        frame: Tensor,
+        flow: Tensor | None = None,
+        key: bool | None = None,
+        decode: bool = True,
     ) -> Tensor:
         """frame (B, 3, H, W) -> scores (B, K, H, W).
 
-        flow: (B, 2, h, w) into the frame before in this video, where something has computed it.
-        key: whether this is a key frame; None asks the policy, if there is one.
+        flow: (B, 2, H, W) into the frame before in this video, where something has computed it.
+        key: whether this is a key frame; None asks the policy, if there is one. decode: False
+        where the state is all that is wanted; the scores then mean nothing.
         """
         if self.size != frame.shape[-2:]:
             self.reset()
@@ -90,7 +95,8 @@ class Stepper:
         with self.autocast:
             key = self.decide(frame, flow, key, started)
         self.size = frame.shape[-2:]
-        scores = plan.run(lambda i, view: self.step(i, view[:, -1], key), frame[:, None])
+        step = self.step if decode else self.observe
+        scores = plan.run(lambda i, view: step(i, view[:, -1], key), frame[:, None])
         self.count(scores, bool(key), started)
         return scores
 
@@ -136,10 +142,22 @@ class Stepper:
         with self.autocast:
             flow = self.flow_to_hand_over(i, view, key)
             logits, self.states[i] = self.model.step(view, self.states[i], flow, key)
-        # Kept only where it is needed: a frame may be large.
+        self.keep(i, view)
+        return self.model.upsample(logits.float(), view.shape[-2:])
+
+    def observe(self, i: int, view: Tensor, key: bool | None) -> Tensor:
+        """`step` for the state alone -> zeros (B, 1, h, w)."""
+        with self.autocast:
+            flow = self.flow_to_hand_over(i, view, key)
+            self.states[i] = self.model.observe(view, self.states[i], flow, key)
+        self.keep(i, view)
+        return view.new_zeros(len(view), 1, 1, 1).expand(-1, -1, *view.shape[-2:])
+
+    def keep(self, i: int, view: Tensor) -> None:
+        """The view that the next flow points into."""
+        # Only where it is needed: a frame may be large.
         if self.flow is not None:
             self.previous[i] = view
-        return self.model.upsample(logits.float(), view.shape[-2:])
 
     def flow_to_hand_over(self, i: int, view: Tensor, key: bool | None) -> Tensor | None:
         """Flow of a view into the one before it; None where the model has to do without or ask.
@@ -161,7 +179,7 @@ class Stepper:
     def count(self, scores: Tensor, key: bool, started: float) -> None:
         """What the frame took, for policies and reports."""
         # Whoever reads a clock has to wait for the device.
-        if self.policy is not None and scores.device.type == "cuda":
+        if self.age is not None and scores.device.type == "cuda":
             torch.cuda.synchronize(scores.device)
         self.seconds = self.clock() - started
         self.cost += self.seconds
