@@ -1,8 +1,9 @@
 """Published checkpoints: which entry of a file becomes which entry of our network.
 
 A table is a tuple of rules (pattern of the published key, our key); the pattern must match the
-whole key, the first rule that matches decides, None means "known and not used by us". Keys that no
-rule matches are unexpected, and loading stops (utils/checkpoint/loading.py). The tables are written
+whole key, the first rule that matches decides, None means "known and not used by us". A `*` in our
+key stands for each of `copies`: such an entry fills several of ours. Keys that no rule matches are
+unexpected, and loading stops (utils/checkpoint/loading.py). The tables are written
 relative to the network that holds the weights; a method holds its backbone as `backbone`, hence
 `SEMSEG_PSPNET.prefixed(BACKBONE)`. Leading `module.` is removed from keys before they come here.
 """
@@ -33,11 +34,13 @@ class KeyMap:
     rules: tuple[tuple[str, str | None], ...]  # (pattern of the published key, our key or None)
     covers: str  # pattern of our keys that such a file holds without exception
     dropped: tuple[str, ...] = ()  # beginnings of our keys that a network does without
+    copies: tuple[str, ...] = ()  # what `*` in our keys stands for, one after the other
 
     def prefixed(self, prefix: str) -> KeyMap:
         """The same table for a network that holds ours below `prefix`, such as "backbone."."""
         rules = tuple((pattern, ours and prefix + ours) for pattern, ours in self.rules)
-        return KeyMap(self.name, rules, f"{re.escape(prefix)}(?:{self.covers})")
+        covers = f"{re.escape(prefix)}(?:{self.covers})"
+        return KeyMap(self.name, rules, covers, copies=self.copies)
 
     def without(self, *beginnings: str) -> KeyMap:
         """The same table for a network without such keys: their entries are known and not used."""
@@ -61,6 +64,12 @@ class KeyMap:
             return None
         return ours
 
+    def spread(self, ours: str) -> list[str]:
+        """The entries of ours that a key stands for."""
+        if "*" not in ours:
+            return [ours]
+        return [ours.replace("*", copy) for copy in self.copies]
+
     def rename(self, keys: Iterable[str]) -> Renamed:
         """Apply the rules; of several keys for one of ours, that of the earlier rule is used."""
         candidates: dict[str, list[tuple[int, str]]] = {}
@@ -73,7 +82,8 @@ class KeyMap:
             elif found[1] is None:
                 unused.append(key)
             else:
-                candidates.setdefault(found[1], []).append((found[0], key))
+                for name in self.spread(found[1]):
+                    candidates.setdefault(name, []).append((found[0], key))
         ours = {}
         for name, published in candidates.items():
             # sorted by rule alone: of equal ones the order in the file decides

@@ -67,7 +67,7 @@ SWIFT = {
 }
 
 LOGITS = Group(
-    "backbone (swiftnet18)",
+    "backbone (swiftnet18, swiftnet18_pyramid)",
     (
         Option(
             "--logits-kernel",
@@ -136,6 +136,15 @@ ROWS = (
         "models.backbones.swiftnet:SwiftNet18",
         groups=(LOGITS,),
         defaults=SWIFT,
+        stage_strides=(4, 8, 16, 32),
+    ),
+    Backbone(
+        "swiftnet18_pyramid",
+        "SwiftNet on ResNet-18 with a pyramid of three frame sizes",
+        "models.backbones.swiftnet_pyramid:SwiftNet18Pyramid",
+        groups=(LOGITS,),
+        # Its memory lies at 1/16
+        defaults={**SWIFT, "corr_size": 11},
         stage_strides=(4, 8, 16, 32),
     ),
 )

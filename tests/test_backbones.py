@@ -11,9 +11,12 @@ from models.backbones.erfnet import Decoder, ERFNet, NonBottleneck
 from models.backbones.fcn import ResNet50V1c, ResNet101V1c
 from models.backbones.pspnet import PSPNet18, PSPNet50, PSPNet101
 from models.backbones.resnet import Bottleneck, dilated_layers
+from models.backbones.swiftnet import SwiftNet18
+from models.backbones.swiftnet_pyramid import SwiftNet18Pyramid
 
 SMALL = [ERFNet, PSPNet18, ResNet50V1c]  # one of each family
-ALL = [*SMALL, PSPNet50, PSPNet101, ResNet101V1c]
+SKIPS = [SwiftNet18, SwiftNet18Pyramid]  # their decoders read stages too: tests/test_swiftnet.py
+ALL = [*SMALL, *SKIPS, PSPNet50, PSPNet101, ResNet101V1c]
 HEADS = {
     ERFNet: "decoder",
     PSPNet18: "cls",
@@ -21,6 +24,8 @@ HEADS = {
     PSPNet101: "cls",
     ResNet50V1c: "head",
     ResNet101V1c: "head",
+    SwiftNet18: "logits",
+    SwiftNet18Pyramid: "logits",
 }
 
 
@@ -61,7 +66,7 @@ def test_decode_is_classify_of_embed_and_reads_only_last(cls):
     assert not torch.allclose(backbone.decode(features._replace(last=features.last + 1)), logits)
 
 
-@pytest.mark.parametrize("cls", SMALL)
+@pytest.mark.parametrize("cls", [*SMALL, *SKIPS])
 @torch.no_grad()
 def test_frames_of_a_batch_do_not_see_each_other(cls):
     backbone = cls(5).eval()
@@ -69,7 +74,7 @@ def test_frames_of_a_batch_do_not_see_each_other(cls):
     torch.testing.assert_close(backbone(frame)[1:], backbone(frame[1:]), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("cls", SMALL)
+@pytest.mark.parametrize("cls", [*SMALL, *SKIPS])
 def test_every_parameter_that_the_losses_reach_learns(cls):
     backbone = cls(5).train()
     features = backbone.encode(frame_for(backbone))
@@ -222,12 +227,17 @@ def test_a_decoder_for_fewer_channels_has_the_same_form():
 
 
 def test_networks_are_built_from_the_options_that_they_know():
-    options = {"shallow_dec": False, "backbone_nobn": False, "align_corners": None}
+    options = {
+        "shallow_dec": False,
+        "backbone_nobn": False,
+        "align_corners": None,
+        "logits_kernel": 1,
+    }
 
     def build(cls, **changed):
         return cls.from_args(3, SimpleNamespace(**options | changed))
 
-    for cls in SMALL:
+    for cls in (*SMALL, *SKIPS):
         assert build(cls).state_dict().keys() == cls(3).state_dict().keys()
     assert build(ERFNet).use_bn and not build(ERFNet, backbone_nobn=True).use_bn
     assert not build(ERFNet).shallow_decoder and build(ERFNet, shallow_dec=True).shallow_decoder

@@ -6,6 +6,7 @@ import torch
 
 from golden import assert_close, case, filling, weights, without_normalization
 from models.backbones.swiftnet import SwiftNet18
+from models.backbones.swiftnet_pyramid import SwiftNet18Pyramid, pyramid
 from models.single import SingleFrame
 from utils.checkpoint import load_weights
 
@@ -72,6 +73,18 @@ def test_single_scale_with_its_own_normalisation(load):
     name = "orsic_ss_128x256"
     golden = case(f"flow/{name}")
     model, _ = load(SwiftNet18(19), weights(golden.info))
+    assert_published_results(model, golden, name)
+
+
+@pytest.mark.parametrize("name", ["swiftnet_pyr_96x160", "swiftnet_pyr_128x256"])
+@torch.no_grad()
+def test_pyramid(load, name):
+    golden = case(f"flow/{name}")
+    model, report = load(SwiftNet18Pyramid(19), weights(golden.info))
+    assert report.loaded == 331 and report.new == ()
+    levels = pyramid(model.backbone.normalize(bytes_scaled(name, golden.info)))
+    assert_close(levels[1], golden.arrays["pyr1"])
+    assert_close(levels[2], golden.arrays["pyr2"])
     assert_published_results(model, golden, name)
 
 

@@ -1,23 +1,26 @@
 """Tables of published names are one-to-one and ignore only what they name (models/keymaps.py)."""
 
 import re
+from collections import Counter
 
 import pytest
 from torch import nn
 
 from golden import case
 from models import lma, single, tma
-from models.backbones import erfnet, fcn, pspnet
+from models.backbones import erfnet, fcn, pspnet, swiftnet, swiftnet_pyramid
 from models.backbones.erfnet import ERFNet
 from models.backbones.fcn import ResNet50V1c
 from models.backbones.pspnet import PSPNet18, PSPNet50, PSPNet101
+from models.backbones.swiftnet import SwiftNet18
+from models.backbones.swiftnet_pyramid import SwiftNet18Pyramid
 from models.keymaps import BACKBONE, KeyMap
 from models.single import SingleFrame
 
 # Each table stands beside its network.
 DEFINED = {
     name: value
-    for module in (erfnet, fcn, pspnet, lma, tma, single)
+    for module in (erfnet, fcn, pspnet, swiftnet, swiftnet_pyramid, lma, tma, single)
     for name, value in vars(module).items()
     if isinstance(value, KeyMap)
 }
@@ -52,7 +55,12 @@ def golden_keys(name: str) -> list[str]:
     return list(case(name).info["state_dict"])
 
 
+def swiftnet_keys(name: str) -> list[str]:
+    return [key for key in case("flow/state_dicts").info[name] if key not in BUFFERS]
+
+
 FC = ["fc.weight", "fc.bias"]
+BUFFERS = ["backbone.img_mean", "backbone.img_std"]
 ENCODER_CLASSIFIER = ["encoder.output_conv.weight", "encoder.output_conv.bias"]
 BN_ENTRIES = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
 ETC_OTHERS = [
@@ -118,6 +126,14 @@ TABLES = {  # table: the network, the keys of such a file that are used, those t
         lambda: [k for k in torchvision_keys(50) if k.startswith("layer")],
         [*FC, "conv1.weight", *(f"bn1.{entry}" for entry in BN_ENTRIES)],
     ),
+    "SWIFTNET18": (SwiftNet18, lambda: swiftnet_keys("swiftnet_r18_single_scale"), BUFFERS),
+    "RESNET18_SWIFTNET": (SwiftNet18, lambda: torchvision_keys(18), FC),
+    "SWIFTNET18_PYRAMID": (
+        SwiftNet18Pyramid,
+        lambda: swiftnet_keys("swiftnet_r18_pyramid"),
+        BUFFERS,
+    ),
+    "RESNET18_PYRAMID": (SwiftNet18Pyramid, lambda: torchvision_keys(18), FC),
 }
 
 
@@ -136,7 +152,9 @@ def test_a_table_is_one_to_one_and_ignores_exactly_what_it_should(name):
     renamed = key_map.rename([*unused, *used])
     assert sorted(renamed.unused) == sorted(unused)
     assert renamed.unexpected == ()
-    assert sorted(renamed.ours.values()) == sorted(used)  # each key has a place of its own
+    places = Counter(renamed.ours.values())
+    assert sorted(places) == sorted(used)  # each key has a place of its own
+    assert set(places.values()) <= {1, len(key_map.copies) or 1}  # or one in each copy
     assert set(renamed.ours) <= set(network.state_dict())  # and the place exists
     covered = {key for key in network.state_dict() if key_map.must_hold(key)}
     assert covered and covered <= set(renamed.ours)
@@ -177,6 +195,8 @@ def test_a_prefixed_table_says_the_same_below_its_prefix(name):
         (ERFNet(3, shallow_decoder=True), ["ERFNET_SHALLOW"]),
         (PSPNet18(3), ["ETC_PSPNET18", "RESNET18_PSPNET"]),
         (PSPNet50(3), ["SEMSEG_PSPNET", "RESNET_V2_PSPNET"]),
+        (SwiftNet18(3), ["SWIFTNET18", "RESNET18_SWIFTNET"]),
+        (SwiftNet18Pyramid(3), ["SWIFTNET18_PYRAMID", "RESNET18_PYRAMID"]),
         (ResNet50V1c(3), ["RESNET_V1C", "RESNET_V1C_STEM", "RESNET_BODY"]),
     ],
 )
@@ -202,3 +222,12 @@ def test_the_students_weights_win_in_etcs_files_whatever_the_order():
 def test_two_keys_that_one_rule_makes_the_same_are_not_guessed_between():
     key_map = KeyMap("x", ((r"(?:a|b)\.(w)", r"\1"),), covers="w")
     assert key_map.rename(["a.w", "b.w"]).unexpected == ("b.w",)
+
+
+def test_an_entry_may_fill_several_of_ours_also_below_a_prefix():
+    key_map = KeyMap("copies", ((r"bn\.(\w+)", r"bn.*.\1"),), covers=".+", copies=("0", "1"))
+    for prefix, table in (("", key_map), ("net.", key_map.prefixed("net."))):
+        renamed = table.rename(["bn.weight", "fc.weight"])
+        expected = {f"{prefix}bn.{copy}.weight": "bn.weight" for copy in "01"}
+        assert renamed.ours == expected
+        assert renamed.unexpected == ("fc.weight",)

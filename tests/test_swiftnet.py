@@ -12,6 +12,7 @@ from laws import assert_stream_equals_clip, video
 from models import build_model
 from models.backbones.backbone import SizeRule
 from models.backbones.swiftnet import BNReLUConv, SpatialPyramidPooling, SwiftNet18
+from models.backbones.swiftnet_pyramid import PyramidBlock, SwiftNet18Pyramid, pyramid
 from models.single import SingleFrame
 from utils.checkpoint import load_weights
 
@@ -35,10 +36,14 @@ def built(*words: str, classes: int = 5) -> nn.Module:
 # What it is made of
 
 
-def test_swiftnet_has_its_published_size():
-    backbone = SwiftNet18(19)
-    assert sum(p.numel() for p in backbone.parameters()) == 11_797_071
-    assert len(backbone.state_dict()) + 2 == 195  # and mean and standard deviation
+@pytest.mark.parametrize(
+    "cls, parameters, entries",
+    [(SwiftNet18, 11_797_071, 195), (SwiftNet18Pyramid, 12_056_275, 333)],
+)
+def test_swiftnets_have_their_published_sizes(cls, parameters, entries):
+    backbone = cls(19)
+    assert sum(p.numel() for p in backbone.parameters()) == parameters
+    assert len(backbone.state_dict()) + 2 == entries  # and mean and standard deviation
 
 
 @torch.no_grad()
@@ -86,17 +91,52 @@ def test_grids_of_the_pooling_have_the_proportion_of_the_map():
     assert seen == [(8, 1), (4, 1), (2, 1)]
 
 
+@pytest.mark.parametrize("cls, skips", [(SwiftNet18, 3), (SwiftNet18Pyramid, 2)])
 @torch.no_grad()
-def test_the_decoder_reads_last_and_the_first_three_stages_of_the_same_frame():
-    backbone = randomized(SwiftNet18(3))
+def test_the_decoder_reads_last_and_the_finer_stages_of_the_same_frame(cls, skips):
+    backbone = randomized(cls(3))
     features = backbone.encode(torch.rand(2, 3, 64, 96))
     logits = backbone.decode(features)
     for stage in range(4):
         stages = list(features.stages)
         stages[stage] = stages[stage] + 1
         changed = backbone.decode(features._replace(stages=tuple(stages)))
-        assert torch.equal(changed, logits) == (stage == 3)
+        assert torch.equal(changed, logits) == (stage >= skips)
     assert not torch.allclose(backbone.decode(features._replace(last=features.last + 1)), logits)
+
+
+@torch.no_grad()
+def test_each_level_of_the_pyramid_has_its_own_batch_norms_and_shares_convolutions():
+    block = randomized(PyramidBlock(4, 8, 2))
+    x = torch.randn(1, 4, 8, 8)
+    before = [block(x, level) for level in range(3)]
+    assert not torch.allclose(before[0], before[1]) and (before[0] < 0).any()
+    block.bn2[1].bias.add_(1)
+    torch.testing.assert_close(block(x, 1), before[1] + 1)
+    torch.testing.assert_close(block(x, 2), before[2], rtol=0, atol=0)
+    block.conv2.weight.mul_(2)
+    assert not any(torch.allclose(block(x, level), before[level]) for level in range(3))
+
+
+@torch.no_grad()
+def test_training_keeps_the_statistics_of_the_levels_apart():
+    backbone = SwiftNet18Pyramid(3).train()
+    backbone.encode(torch.rand(2, 3, 64, 64))
+    first, second, third = backbone.layer1[0].bn1
+    assert [norm.num_batches_tracked.item() for norm in (first, second, third)] == [1, 1, 1]
+    assert not torch.allclose(first.running_mean, second.running_mean)
+    assert not torch.allclose(second.running_mean, third.running_mean)
+
+
+@torch.no_grad()
+def test_the_pyramid_halves_and_quarters_the_frame():
+    frame = torch.rand(1, 3, 12, 20)
+    images = pyramid(frame)
+    assert [tuple(image.shape[-2:]) for image in images] == [(12, 20), (6, 10), (3, 5)]
+    assert images[0] is frame
+    flat = pyramid(torch.full((1, 3, 12, 20), 0.25))
+    for image in flat:
+        torch.testing.assert_close(image, torch.full_like(image, 0.25))
 
 
 # Sizes
@@ -113,6 +153,31 @@ def test_every_size_works_and_gives_a_quarter_rounded_up():
         assert logits.shape == (1, 2, -(-height // 4), -(-width // 4))
 
 
+@torch.no_grad()
+def test_the_pyramid_takes_every_multiple_of_four():
+    backbone = SwiftNet18Pyramid(2).eval()
+    assert str(backbone.size_rule) == "a multiple of 4"
+    sides = sorted({backbone.size_rule.fit(side) for side in range(1, 131)})
+    for n, height in enumerate(sides):
+        width = sides[n * 7 % len(sides)]
+        logits = backbone(torch.rand(1, 3, height, width))
+        assert logits.shape == (1, 2, height // 4, width // 4)
+
+
+@torch.no_grad()
+def test_without_the_rule_sums_of_the_pyramid_would_not_fit():
+    with pytest.raises(RuntimeError, match="size"):
+        SwiftNet18Pyramid(2).eval()(torch.rand(1, 3, 66, 64))
+
+
+@pytest.mark.parametrize("backbone", ["swiftnet18", "swiftnet18_pyramid"])
+@torch.no_grad()
+def test_the_smallest_frames_work(backbone):
+    model = built("--method", "single", "--backbone", backbone)
+    side = model.size_rule.fit(1)
+    assert model(torch.rand(1, 1, 3, side, side)).shape == (1, 5, 1, 1)
+
+
 # Files
 
 
@@ -121,20 +186,22 @@ def published(backbone: nn.Module) -> dict[str, torch.Tensor]:
     state = {}
     for key, value in backbone.state_dict().items():
         name = key if key.startswith("logits.") else f"backbone.{key}"
-        state[name.replace("backbone.spp.", "backbone.spp.spp.")] = value
+        name = name.replace("backbone.spp.", "backbone.spp.spp.")
+        state[name.replace("coarse_blends", "upsample_blends")] = value
     return state
 
 
-def test_files_are_read_with_and_without_buffers_and_with_either_last_layer(tmp_path):
+@pytest.mark.parametrize("cls", [SwiftNet18, SwiftNet18Pyramid])
+def test_files_are_read_with_and_without_buffers_and_with_either_last_layer(tmp_path, cls):
     path = tmp_path / "swiftnet.pt"
     for kernel in (1, 3):
-        state = published(randomized(SwiftNet18(19, logits_kernel=kernel)))
+        state = published(randomized(cls(19, logits_kernel=kernel)))
         assert state["logits.conv.weight"].shape == (19, 128, kernel, kernel)
         assert ("logits.conv.bias" in state) == (kernel == 1)
         buffers = {f"backbone.img_{name}": torch.ones(1, 3, 1, 1) for name in ("mean", "std")}
         for entries in (state, state | buffers):
             torch.save(entries, path)
-            model = SingleFrame(SwiftNet18(19, logits_kernel=kernel))
+            model = SingleFrame(cls(19, logits_kernel=kernel))
             report = load_weights(model, path, complete=True)
             assert report.loaded == len(state) and report.new == ()
             assert len(report.unused) == len(entries) - len(state)
@@ -186,17 +253,45 @@ def test_an_imagenet_classifier_fills_the_encoder_and_nothing_else(tmp_path):
     assert all(torch.equal(ours[f"backbone.{k}"], state[k]) for k in state if "fc." not in k)
 
 
+def test_an_imagenet_classifier_fills_all_levels_of_the_pyramid(tmp_path):
+    path = tmp_path / "resnet18.pth"
+    state = resnet18()
+    torch.save(state, path)
+    model = SingleFrame(SwiftNet18Pyramid(11))
+    report = load_weights(model, path)
+    assert report.unused == ("fc.weight", "fc.bias")
+    decoder = {"upsample_bottlenecks", "coarse_blends", "upsample_blends", "logits"}
+    assert {key.split(".")[1] for key in report.new} == decoder
+    ours = model.state_dict()
+    for key in ("bn1", "layer1.0.bn1", "layer4.1.bn2"):
+        for level in range(3):
+            mean = ours[f"backbone.{key}.{level}.running_mean"]
+            assert torch.equal(mean, state[f"{key}.running_mean"])
+    shared = "layer2.0.downsample.1.running_var"
+    assert torch.equal(ours[f"backbone.{shared}"], state[shared])
+
+
+def test_half_of_an_imagenet_classifier_is_refused(tmp_path):
+    path = tmp_path / "resnet18.pth"
+    state = resnet18()
+    del state["layer3.1.bn2.running_var"]
+    torch.save(state, path)
+    for cls in (SwiftNet18, SwiftNet18Pyramid):
+        with pytest.raises(ValueError, match=r"layer3\.1\.bn2.*incomplete"):
+            load_weights(SingleFrame(cls(11)), path)
+
+
 # Methods
 
 
 @pytest.mark.parametrize("method", ["single", "lma", "tma"])
-@pytest.mark.parametrize("backbone", ["swiftnet18"])
+@pytest.mark.parametrize("backbone", ["swiftnet18", "swiftnet18_pyramid"])
 def test_stream_equals_clip(method, backbone):
     assert_stream_equals_clip(built("--method", method, "--backbone", backbone))
 
 
 @pytest.mark.parametrize("method", ["single", "lma", "tma"])
-@pytest.mark.parametrize("backbone", ["swiftnet18"])
+@pytest.mark.parametrize("backbone", ["swiftnet18", "swiftnet18_pyramid"])
 def test_what_is_trained_gets_gradients(method, backbone):
     model = built("--method", method, "--backbone", backbone).train()
     clip = video(model, 1 - min(model.offsets, default=0), seed=3, size=(64, 96))
@@ -207,13 +302,16 @@ def test_what_is_trained_gets_gradients(method, backbone):
     assert [name for name in learnt if model.get_parameter(name).grad is None] == []
 
 
-def test_memory_changes_last_and_leaves_the_skips():
-    model = built("--method", "lma", "--backbone", "swiftnet18")
-    assert model.memory.size == 7, "at 1/32 as wide as 21 cells at 1/8"
+@pytest.mark.parametrize(
+    "backbone, window, cells", [("swiftnet18", 7, (2, 3)), ("swiftnet18_pyramid", 11, (4, 6))]
+)
+def test_memory_changes_last_and_leaves_the_skips(backbone, window, cells):
+    model = built("--method", "lma", "--backbone", backbone)
+    assert model.memory.size == window, "about as wide as 21 cells at 1/8"
     clip = video(model, 4, seed=4, size=(64, 96))
     with torch.no_grad():
         output = model.frame_outputs(clip)[-1]
-    assert output.fused.last.shape == output.features.last.shape == (2, 128, 2, 3)
+    assert output.fused.last.shape == output.features.last.shape == (2, 128, *cells)
     pairs = zip(output.fused.stages, output.features.stages, strict=True)
     assert all(fused is own for fused, own in pairs)
 

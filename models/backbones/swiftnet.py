@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -49,11 +50,6 @@ RESNET18_SWIFTNET = KeyMap(
     ((rf"conv1\.weight|bn1\.{BN}", r"\g<0>"), (LAYERS, r"\g<0>"), (FC, None)),
     covers=r"(?:conv1|bn1|layer[1-4])\..+",
 )
-
-
-def swiftnet_normalize() -> Normalize:
-    """Mean and standard deviation of the published training images, for frames in [0, 1]."""
-    return Normalize(tuple(x / 255 for x in MEAN), tuple(x / 255 for x in STD))
 
 
 def resize(x: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
@@ -155,22 +151,53 @@ def layers18() -> list[nn.Sequential]:
     return layers
 
 
-class SwiftNet18(Backbone):
-    """Single scale. `last` is what `spp` gives at 1/32, `stages` are the outputs of layer1 to 4.
+class SwiftNet(Backbone):
+    """What both SwiftNets share: steps from `last` up to 1/4, each with a skip.
 
-    `embed` reads the first three stages beside `last` and gives (B, 128, H/4, W/4), rounded up.
+    `embed` reads the stages finer than `last` and gives (B, 128, H/4, W/4), rounded up.
     """
 
     channels = WIDTH
-    stride = 32
     stage_strides = STAGE_STRIDES
+    logits: nn.Module
 
-    def __init__(self, num_classes: int, *, logits_kernel: int = 1):
+    def __init__(self, num_classes: int, logits_kernel: int):
         """logits_kernel: 1, or 3 for older published files (see `swiftnet_logits`)."""
         super().__init__()
         self.num_outputs = num_classes
         self.logits_kernel = logits_kernel
-        self.normalize = swiftnet_normalize()
+        self.normalize = Normalize(tuple(x / 255 for x in MEAN), tuple(x / 255 for x in STD))
+
+    @classmethod
+    def from_args(cls, num_classes: int, args: Namespace) -> SwiftNet:
+        return cls(num_classes, logits_kernel=args.logits_kernel)
+
+    def steps(self) -> Iterable[nn.Module]:
+        """The modules (x, skip) -> x of the decoder, in order."""
+        raise NotImplementedError
+
+    def embed(self, features: Features) -> Tensor:
+        x = features.last
+        steps = tuple(self.steps())
+        skips = features.stages[: len(steps)]
+        for step, skip in zip(steps, reversed(skips), strict=True):
+            x = step(x, skip)
+        return x
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        return self.logits(embedding)
+
+    def second_decoder(self, channels: int) -> nn.Module:
+        return plain_decoder(channels, self.num_outputs, self.logits_kernel)
+
+
+class SwiftNet18(SwiftNet):
+    """Single scale. `last` is what `spp` gives, `stages` are the outputs of layer1 to layer4."""
+
+    stride = 32
+
+    def __init__(self, num_classes: int, *, logits_kernel: int = 1):
+        super().__init__(num_classes, logits_kernel)
         self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.layer1, self.layer2, self.layer3, self.layer4 = layers18()
@@ -180,27 +207,14 @@ class SwiftNet18(Backbone):
         self.upsample = nn.ModuleList(Upsample(width) for width in reversed(WIDTHS[:-1]))
         self.logits = swiftnet_logits(num_classes, logits_kernel)
 
-    @classmethod
-    def from_args(cls, num_classes: int, args: Namespace) -> SwiftNet18:
-        return cls(num_classes, logits_kernel=args.logits_kernel)
-
     def encode(self, frame: Tensor) -> Features:
         x = F.relu(self.bn1(self.conv1(self.normalize(frame))), inplace=True)  # 1/2
         x = F.max_pool2d(x, 3, 2, padding=1)  # (B, 64, H/4, W/4)
         features = run_layers(x, (self.layer1, self.layer2, self.layer3, self.layer4))
         return features._replace(last=self.spp(features.last))
 
-    def embed(self, features: Features) -> Tensor:
-        x = features.last
-        for upsample, skip in zip(self.upsample, reversed(features.stages[:3]), strict=True):
-            x = upsample(x, skip)
-        return x
-
-    def classify(self, embedding: Tensor) -> Tensor:
-        return self.logits(embedding)
-
-    def second_decoder(self, channels: int) -> nn.Module:
-        return plain_decoder(channels, self.num_outputs, self.logits_kernel)
+    def steps(self) -> Iterable[nn.Module]:
+        return self.upsample
 
     def encoder_parts(self) -> list[nn.Module]:
         layers = [self.layer1, self.layer2, self.layer3, self.layer4]
