@@ -13,6 +13,7 @@ from datasets.labels import other_classes
 from datasets.transforms import resample
 from models import build_model
 from models.deploy import for_inference
+from models.deploy.layout import channels_last
 from utils.checkpoint import classes_of, load_weights, read, resolve
 from utils.console import Console
 from utils.run.allocator import keep_freed_memory
@@ -90,15 +91,6 @@ def make_model(args, labels, device: torch.device, console: Console, *, complete
     # Files may differ from machine to machine: better told now than by a loss that is odd.
     require_same_on_all_ranks("weights", [fingerprint(model)])
     return channels_last(model.to(device))
-
-
-def channels_last(model):
-    """The model with the weights of its convolutions laid out channels last."""
-    # nn.Module.to refuses where any parameter has five dimensions.
-    for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return model
 
 
 def entries_of_classes(args, model, labels) -> list[str]:

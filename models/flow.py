@@ -52,11 +52,11 @@ SWNET_SEQ = KeyMap(
     ),
     covers=r"propagation\.filter\..+",
 )
-# A checkpoint of ours whose filter or flow network this one does without.
+# A checkpoint of ours whose filter or flow network this one may do without.
 OTHER_PROPAGATION = KeyMap(
     "our names, without its propagation",
-    ((r"backbone\..+", r"\g<0>"), (r"(?:propagation|optical_flow)\..+", None)),
-    covers=r"backbone\.(?!aux\.|auxiliary_head\.).+",
+    ((r"(?:backbone|optical_flow)\..+", r"\g<0>"), (r"propagation\..+", None)),
+    covers=r"(?:backbone|optical_flow)\.(?!aux\.|auxiliary_head\.).+",
 )
 
 
@@ -109,7 +109,7 @@ class FlowPropagation(Method):
 
     @classmethod
     def from_args(cls, backbone, args):
-        propagation = PROPAGATIONS[args.propagation].from_args(backbone.num_outputs, args)
+        propagation = PROPAGATIONS[args.propagate].from_args(backbone.num_outputs, args)
         return cls(
             backbone,
             build_flow(args),
@@ -121,6 +121,11 @@ class FlowPropagation(Method):
             flow_weight=args.flow_loss,
             rates=(args.guide_lr, args.flow_lr),
         )
+
+    @property
+    def capturable(self) -> bool:
+        computed = self.optical_flow is not None and self.propagation.moves
+        return not computed or self.optical_flow.capturable
 
     def needs_flow(self, key: bool | None) -> bool:
         return not key and self.propagation.moves
@@ -230,15 +235,23 @@ class FlowPropagation(Method):
 
     def parameter_groups(self, lr, weight_decay):
         guide, network = self.rates
-        parts = [(self.propagation.filter.guide.parameters(), guide)]
+        parts = []
+        if hasattr(self.propagation, "filter"):
+            parts.append((self.propagation.filter.guide.parameters(), guide))
         if self.optical_flow is not None:
             parts.append((self.optical_flow.parameters(), network))
         return split_rates(self, parts, lr, 1.0, weight_decay)
 
     # Weights
 
+    def optical_flow_entries(self):
+        return () if self.optical_flow is None else self.optical_flow.state_dict()
+
     def key_maps(self):
-        maps = [*self.backbone.key_maps(), SINGLE_FRAME, OTHER_PROPAGATION]
+        others = OTHER_PROPAGATION
+        if not self.optical_flow_entries():
+            others = others.without("optical_flow.")
+        maps = [*self.backbone.key_maps(), SINGLE_FRAME, others]
         has_filter = hasattr(self.propagation, "filter")
         is_light = isinstance(self.optical_flow, LightFlow)
         if has_filter:

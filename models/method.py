@@ -47,6 +47,8 @@ class Method(nn.Module):
     recurrent = True
     # whether `losses` may leave a trained parameter without a gradient
     has_unused_parameters = False
+    # whether a CUDA graph can hold `step`: all of it runs on the device
+    capturable = True
     # whether `losses` learns from the flow that clips bring
     wants_flows = False
 

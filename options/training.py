@@ -96,6 +96,8 @@ OPTIMIZATION = Group(
             "--nesterov",
             "Nesterov's momentum (SwNet-seq)",
             type=bool,
+            negatable=True,
+            default=False,
             only_with={"optimizer": ("sgd",)},
         ),
         Option("--weight-decay", "of all parameters", type=rate, default=1e-4),

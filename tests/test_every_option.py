@@ -47,6 +47,8 @@ SPECIAL = {
     "shift_border": "road",
     "model_struct": "aux_mem_loss",
     "key_policy": "error",
+    "multi_step": [1, 3],
+    "propagate": "warp",
 }
 BESIDE = {
     "eval_stride": ["--eval-crop", "7", "7"],
@@ -66,8 +68,8 @@ BESIDE = {
     "key_budget": ["--key-policy", "budget", "--key-budget", "5"],
     "key_longest": ["--key-policy", "motion"],
 }
-# Owned by methods, and no part of their weights: which frames are key frames.
-SCHEDULE = {option.dest for option in KEYS.options}
+# Owned by methods, and no part of their weights: which frames are key frames, and their scale.
+SCHEDULE = {option.dest for option in KEYS.options} | {"eval_scale"}
 
 
 def sample(option: Option):
@@ -176,7 +178,8 @@ def test_options_of_a_row_belong_to_the_network_unless_they_act_in_training_alon
     for group in acting.all_groups():
         for option in group.options:
             owned = {"method", "backbone"} & option.only_with.keys()
-            if owned and option.jobs != ("training",):
+            # Where files lie on this machine is no property of a network.
+            if owned and option.jobs != ("training",) and not option.per_machine:
                 assert option.network == (option.dest not in SCHEDULE), option.flag
 
 

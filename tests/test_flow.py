@@ -180,8 +180,17 @@ def test_rates_of_guide_and_flow_network_are_relative_to_the_rest():
 
 
 def test_what_has_nothing_to_train_is_refused():
-    done = call("--training", *WORDS, "--propagate", "warp", "--dataset", "synthetic")
-    assert_one_line(done, "--propagate warp has nothing to train")
+    for words in (["--propagate", "hold"], ["--propagate", "warp", "--flow", "dis"]):
+        done = call("--training", *WORDS, *words, "--dataset", "synthetic")
+        assert_one_line(done, f"{' '.join(words[:2])} --flow")
+
+
+def test_the_flow_network_learns_through_plain_warping_too():
+    model = build("--backbone", "erf", "--propagate", "warp", job="--training").train()
+    terms = model.losses(*clip_and_labels())
+    sum(terms.values()).backward()
+    assert all(p.grad is not None for p in model.optical_flow.parameters())
+    assert len(model.parameter_groups(0.1, 0)) == 1
 
 
 # The command line
@@ -213,13 +222,13 @@ def test_a_checkpoint_of_the_filter_is_scored_under_every_propagation(propagate,
 
 
 def test_single_frame_weights_are_enough_to_label_a_video_with_key_frames(weights, tmp_path):
-    perform(
-        "--inference", "--method", "flow", "--dataset", "synthetic", "--backbone", "erf", "--source", frames_in(tmp_path / "in"), "--weights",
-        weights, "--key-interval", "1", "--key-record", "--key-strip", "--output", "overlay",
-        "labels", "--threads", "1", "--device", "cpu", "--savedir", tmp_path / "out",
-    )  # fmt: skip
+    words = "--inference --method flow --dataset synthetic --backbone erf --threads 1 --device cpu"
+    words += " --key-interval 1 --key-record --key-strip --output overlay labels"
+    source = frames_in(tmp_path / "in")
+    savedir = tmp_path / "out"
+    perform(*words.split(), "--source", source, "--weights", weights, "--savedir", savedir)
     rows = (tmp_path / "out" / "in_keyframes.csv").read_text().splitlines()
-    assert [row.split(",")[2] for row in rows[1:]] == ["1", "0", "1"]
+    assert [row.split(",")[3] for row in rows[1:]] == ["1", "0", "1"]
 
 
 def test_the_state_has_one_form_that_graphs_can_take():

@@ -21,6 +21,7 @@ from .compilation import compile_backbone
 from .cuda_graphs import GraphedStep
 from .folding import fold_batch_norm
 from .half_precision import cast_to_half
+from .layout import channels_last
 
 __all__ = ["for_inference"]
 
@@ -36,11 +37,11 @@ def for_inference(
     """
     model.eval().requires_grad_(False)
     fold_batch_norm(model)
-    model.to(memory_format=torch.channels_last)
+    channels_last(model)
     if dtype != torch.float32:
         cast_to_half(model, dtype)
     if compiled:
         compile_backbone(model)
-    if next(model.parameters()).device.type == "cuda":
+    if model.capturable and next(model.parameters()).device.type == "cuda":
         model.step = GraphedStep(model.step)
     return model

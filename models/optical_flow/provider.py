@@ -18,6 +18,8 @@ class FlowProvider(nn.Module):
 
     # whether its weights come from a file: without one, nothing it computes means anything
     needs_weights = True
+    # whether a CUDA graph can hold it: nothing of it runs on the CPU
+    capturable = False
 
     def forward(self, frame: Tensor, previous: Tensor) -> Tensor:
         """Frames (B, 3, H, W), RGB in [0, 1] -> flow (B, 2, h, w) in pixels of the frame."""

@@ -44,6 +44,7 @@ class SmallPicture(nn.Module):
 class SmallFlow(FlowProvider):
     """Base class. A subclass gives `estimate`; its parts are named as published."""
 
+    capturable = True
     smallest = 1  # the smallest side of a small frame that `estimate` takes
 
     def __init__(self):

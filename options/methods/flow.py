@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from ..jobs import NETWORK, TRAINING
+from ..jobs import EVALUATION, LABELLING, NETWORK, TRAINING
 from ..keyframes import KEYS
 from ..optical_flow import DEFAULT, FLOW
 from ..option import Group, Option
@@ -16,11 +16,10 @@ TRAINED_FLOWS = ("light", "flownets")
 
 
 def flow_name(args: Namespace) -> str:
-    """What --flow says; else the published flow for the published filter, and DIS for warping."""
+    """What --flow says; else the network to be trained or published with the filter, or DIS."""
     if args.flow:
         return args.flow
-    learned = args.training or args.propagate == "gsv"
-    return "light" if learned and args.propagate in (None, "gsv") else DEFAULT
+    return "light" if args.training or args.propagate == "gsv" else DEFAULT
 
 
 def propagation(args: Namespace) -> str:
@@ -36,14 +35,15 @@ def offsets(args: Namespace) -> tuple[int, ...]:
 
 
 def guided(args: Namespace) -> bool:
-    return args.propagation == "gsv"
+    return args.propagate == "gsv"
 
 
 def refuse_training_nothing(args: Namespace) -> str | None:
-    if args.training and args.propagation != "gsv":
+    learns = {"gsv": True, "warp": args.flow in TRAINED_FLOWS, "hold": False}
+    if args.training and not learns[args.propagate]:
         return (
-            f"--propagate {args.propagation} has nothing to train: train the backbone by --method "
-            "single, or leave --propagate out"
+            f"--propagate {args.propagate} --flow {args.flow} has nothing to train: train the "
+            "backbone by --method single, or leave these two out"
         )
     return None
 
@@ -71,7 +71,7 @@ PROPAGATION = Group(
             "key frames are segmented at this scale (published: 0.5, 0.75, 1)",
             type=scale,
             default=1.0,
-            jobs=("evaluation", "inference", "benchmark"),
+            jobs=EVALUATION + LABELLING,
             network=False,
         ),
     ),
@@ -137,5 +137,5 @@ ROW = Method(
         }
     },
     offsets=offsets,
-    derived={"flow": flow_name, "propagation": propagation},
+    derived={"flow": flow_name, "propagate": propagation},
 )
