@@ -9,7 +9,7 @@ from ..option import Group, Option
 from ..rows import Method
 from ..types import share
 
-PAST = 4  # frames: what is older has next to no share left at the default strength
+PAST = 4  # frames: what is older has a share below a tenth at the default strength
 
 
 def refuse_full_strength(args: Namespace) -> str | None:
