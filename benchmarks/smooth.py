@@ -31,7 +31,7 @@ from models.deploy import for_inference
 from utils.run.allocator import keep_freed_memory
 from utils.run.benchmark import machine
 
-BACKBONES = ("erf", "psp18")
+BACKBONES = ("swiftnet18", "erf", "psp18")
 SIZES = ("360x480", "512x1024")
 CLASSES = 11
 ROUNDS = 7
@@ -59,12 +59,12 @@ def computations(backbone: str, size: tuple[int, int]) -> dict[str, Callable]:
     fitting = tuple(single.size_rule.fit(side) for side in size)
     before, frame = two_frames(fitting)
     _, state = smooth.step(before, smooth.start())
-    flow = smooth.flow(frame, before)
+    flow = smooth.optical_flow(frame, before)
     return {
         "single": lambda: single.step(frame, None),
         "smooth": lambda: smooth.step(frame, state),
         "flow given": lambda: smooth.step(frame, state, flow=flow),
-        "flow alone": lambda: smooth.flow(frame, before),
+        "flow alone": lambda: smooth.optical_flow(frame, before),
     }
 
 

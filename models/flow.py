@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from .keymaps import KeyMap
 from .method import Method, split_rates
 from .ops.warp import resize_flow
-from .optical_flow import FlowProvider, LightFlow, build_flow
+from .optical_flow import FlowProvider, LightFlow, build_flow, flow_between
 from .parts.distillation import kl_per_element
 from .parts.guided_filter import resize
 from .parts.propagation import PROPAGATIONS
@@ -154,18 +154,9 @@ class FlowPropagation(Method):
             return state.carried
         grid = state.carried[0].shape[-2:]
         if flow is None:
-            flow = self.flow_between(frame, state.frame)
+            flow = flow_between(self.optical_flow, frame, state.frame)
         cells = resize_flow(flow, grid, frame.shape[-2:])
         return self.propagation(state.carried, cells, frame)
-
-    def flow_between(self, frame: Tensor, previous: Tensor) -> Tensor:
-        """(B, 2, h, w) in pixels of the frame. ValueError where flow must come from outside."""
-        if self.optical_flow is None:
-            raise ValueError(
-                "--flow given, and no flow came with the frame: the data set has none, and there "
-                "is no --flow-root"
-            )
-        return self.optical_flow(frame, previous)
 
     def upsample(self, logits, size):
         """As the backbone does; maps at 1/8 of the frame were published with aligned corners."""
@@ -219,7 +210,7 @@ class FlowPropagation(Method):
         previous = key
         for place, frame in enumerate(others, start=1 - len(others)):
             grid = carried[0].shape[-2:]
-            flow = self.flow_between(frame, previous)
+            flow = flow_between(self.optical_flow, frame, previous)
             cells = resize_flow(flow, grid, frame.shape[-2:])
             if flows is not None:
                 exact = resize_flow(flows[:, place - 1], grid, frame.shape[-2:])

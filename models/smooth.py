@@ -31,10 +31,9 @@ from torch import Tensor, nn
 from .method import Method
 from .ops.resize import resize
 from .ops.warp import resize_flow, warp
-from .optical_flow.dis import DIS
+from .optical_flow import build_flow, flow_between
 from .parts.flow_check import flow_validity
-from .parts.frozen import Frozen
-from .single import SingleFrame
+from .single import SINGLE_FRAME, SingleFrame
 
 FINEST = 2  # pixels: side of a cell of the finest grid that is blended on
 LEAST_CONFIDENCE = 0.05  # of a uniform distribution: neither side is ever without weight
@@ -64,31 +63,41 @@ class Smooth(SingleFrame):
         *,
         optical_flow: nn.Module | None = None,
         strength: float = 0.6,
+        align_corners: bool = True,
         **options,
     ):
         """offsets: frames before the labelled one that its clip brings in an evaluation.
 
         optical_flow: a FlowProvider; None where flow comes from outside. strength: the memory's
         share where both sides are equally sure, in [0, 1); 0 is the single-frame network, else
-        ValueError. options: those of SingleFrame.
+        ValueError. align_corners: of warping. options: those of SingleFrame.
         """
         if not 0 <= strength < 1:
             raise ValueError(f"the strength must be at least 0 and below 1, got {strength}")
         super().__init__(backbone, **options)
         self.offsets = tuple(offsets)
-        self.optical_flow = None if optical_flow is None else Frozen(optical_flow)
+        self.optical_flow = optical_flow
+        if optical_flow is not None:
+            optical_flow.requires_grad_(False)
+            self.always_eval.append(optical_flow)
         self.strength = strength
+        self.align_corners = align_corners
 
     @classmethod
     def from_args(cls, backbone, args):
         return cls(
             backbone,
             args.offsets,
-            optical_flow=DIS(),
+            optical_flow=build_flow(args),
             strength=args.smooth_strength,
+            align_corners=args.warp_align_corners,
             aux_weight=args.aux_weight,
             head_lr=args.head_lr,
         )
+
+    @property
+    def capturable(self) -> bool:
+        return self.optical_flow is None or not self.strength or self.optical_flow.capturable
 
     def training_offsets(self, rng):
         """None: the loss is the single frame's."""
@@ -119,20 +128,23 @@ class Smooth(SingleFrame):
     ) -> tuple[Tensor, Tensor]:
         """The warped memory (B, K, h, w) and its share (B, 1, h, w)."""
         size = own.shape[-2:]
-        flow = self.flow(frame, past.frame) if flow is None else flow
+        if flow is None:
+            flow = flow_between(self.optical_flow, frame, past.frame)
         flow = flow.float()
         cells = resize_flow(flow, size, cells_of=frame.shape[-2:])
-        memory = warp(past.probabilities, cells, padding="border")
+        memory = warp(past.probabilities, cells, self.align_corners, padding="border")
         validity = flow_validity(frame, past.frame, flow, size)
         theirs = self.strength * validity * confidence(memory)
         ours = (1 - self.strength) * confidence(own)
         return memory, theirs / (theirs + ours)
 
-    def flow(self, frame: Tensor, previous: Tensor) -> Tensor:
-        """Flow by the provider; ValueError where there is none."""
-        if self.optical_flow is None:
-            raise ValueError("no provider of optical flow: give `flow` to each step, or build one")
-        return self.optical_flow(frame, previous)
+    # Weights
+
+    def key_maps(self):
+        maps = super().key_maps()
+        if self.optical_flow is not None:
+            maps += [table.prefixed("optical_flow.") for table in self.optical_flow.key_maps()]
+        return [*maps, SINGLE_FRAME]
 
 
 def blend_size(logits: Tensor, frame: Tensor) -> tuple[int, int]:

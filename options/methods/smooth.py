@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from ..jobs import NETWORK
+from ..optical_flow import FLOW, flow_name
 from ..option import Group, Option
 from ..rows import Method
 from ..types import share
@@ -41,8 +42,9 @@ ROW = Method(
     "smooth",
     "less flicker without training: class probabilities blended over time along optical flow",
     "models.smooth:Smooth",
-    groups=(BLEND,),
+    groups=(BLEND, FLOW),
     published={("erf", "cityscapes"): {"work_size": (512, 1024), "class_weights": "lma"}},
     offsets=offsets,
+    derived={"flow": flow_name},
     refusals=(refuse_full_strength,),
 )
