@@ -52,6 +52,8 @@ def build_dataset(
             training_transform(args),
             seed=args.seed,
             with_flows=with_flows,
+            # A synthetic past brings its flow; the pasts of other clips do not.
+            unknown_flows=args.synthetic_past > 0,
             draw=draw or partial(always, args.offsets),
         )
     return ClipDataset(

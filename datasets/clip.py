@@ -91,10 +91,14 @@ class ClipDataset(torch.utils.data.Dataset):
         draw: Callable[[random.Random], tuple[int, ...]] | None = None,
         startup: Callable[[int], tuple[int, ...]] | None = None,
         with_flows: bool = False,
+        unknown_flows: bool = False,
         seed: int = 0,
         step: bool = False,
     ):
-        """step: one frame per item, in order, for evaluation by `step`; unlabelled frames too."""
+        """unknown_flows: what no flow is known of gets NaN, instead of a ValueError.
+
+        step: one frame per item, in order, for evaluation by `step`; unlabelled frames too.
+        """
         if not videos:
             raise ValueError("a data set needs at least one video")
         self.videos = list(videos)
@@ -103,6 +107,7 @@ class ClipDataset(torch.utils.data.Dataset):
         self.draw = draw
         self.startup = startup
         self.with_flows = with_flows
+        self.unknown_flows = unknown_flows
         self.seed = seed
         self.step = step
         # (index of the video, index of the frame in it)
@@ -178,7 +183,9 @@ class ClipDataset(torch.utils.data.Dataset):
             pairs = zip(indices[1:], indices[:-1], strict=True)
             flows = [video.flow(i, before) for i, before in pairs]
             if any(flow is None for flow in flows):
-                raise ValueError(f"{video.name} has no optical flow of its own")
+                if not self.unknown_flows:
+                    raise ValueError(f"{video.name} has no optical flow of its own")
+                flows = [np.full((2, *frames[0].shape[:2]), np.nan, np.float32)] * len(flows)
         return RawClip(frames, labels, flows)
 
 

@@ -21,7 +21,6 @@ import random
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .keymaps import KeyMap
@@ -214,7 +213,7 @@ class FlowPropagation(Method):
             cells = resize_flow(flow, grid, frame.shape[-2:])
             if flows is not None:
                 exact = resize_flow(flows[:, place - 1], grid, frame.shape[-2:])
-                errors.append(F.l1_loss(cells, exact))
+                errors.append(mean_error(cells, exact))
             trained = place > -2 and self.training
             self.propagation.train(trained)
             with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
@@ -252,3 +251,10 @@ class FlowPropagation(Method):
         if self.optical_flow is not None and not (has_filter and is_light):
             maps += [table.prefixed("optical_flow.") for table in self.optical_flow.key_maps()]
         return maps
+
+
+def mean_error(flow: Tensor, exact: Tensor) -> Tensor:
+    """Mean absolute error in cells, over what is known of `exact`: NaN stands for unknown."""
+    known = exact.isfinite()
+    errors = (flow - exact.nan_to_num()).abs() * known
+    return errors.sum() / known.sum().clamp(min=1)
