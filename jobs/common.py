@@ -18,7 +18,7 @@ from utils.checkpoint import classes_of, load_weights, read, resolve
 from utils.console import Console
 from utils.run.allocator import keep_freed_memory
 from utils.run.dist import fingerprint, rank, require_same_on_all_ranks
-from utils.run.setup import PRECISIONS, begin
+from utils.run.setup import PRECISIONS, begin, multiplies_bf16
 from utils.run.stopping import StopRequest
 
 ON_STOP = "; --resume goes on from here"
@@ -52,6 +52,11 @@ def start(args) -> tuple[torch.device, Console]:
     require_same_on_all_ranks("options", options.same_on_all_ranks(args))
     if args.of_weights:
         console.note(f"the weights say {' '.join(args.of_weights)}")
+    if device.type == "cpu" and args.precision == "bf16" and not multiplies_bf16():
+        console.warn(
+            "this processor has no instructions for bfloat16: --precision bf16 is far slower than "
+            "fp32 here"
+        )
     if args.without_effect:
         console.warn(f"without effect in this run: {', '.join(args.without_effect)}")
     return device, console
