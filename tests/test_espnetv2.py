@@ -14,7 +14,14 @@ from laws import assert_stream_equals_clip, video
 from models import build_model
 from models.backbones.backbone import SizeRule
 from models.backbones.espnetv2 import ESPNetv2S05, ESPNetv2S10, ESPNetv2S15, ESPNetv2S20
-from models.backbones.espnetv2_parts import PyramidPool, StridedUnit, Unit, at_scale, halve
+from models.backbones.espnetv2_parts import (
+    AcrossScales,
+    PyramidPool,
+    StridedUnit,
+    Unit,
+    at_scale,
+    halve,
+)
 from models.single import SingleFrame
 from utils.checkpoint import load_weights
 
