@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datasets import label_set, mapped_labels
+from datasets import label_set, mapped_labels, own_label_set
 from datasets.class_map import ClassMap, find_classes, find_map
 from datasets.known_classes import known_set
 from datasets.label_statistics import LOOKED_AT, count_labels
@@ -51,13 +51,16 @@ def network_classes(args, class_map: ClassMap) -> tuple[str, ...]:
         return names
     # The order of lines is nobody's statement of ids; a known label set has ids.
     known = known_set(class_map.sources)
-    if known is None and args.weights:
+    if known is None and args.job != "evaluation":
+        # A video has no classes of its own: the data set is the network's, as without a map.
+        known = own_label_set(args)
+    if known is None:
         raise ValueError(
             f"the weights do not name their classes, and {class_map.name} does not have those of "
             "a known label set, so their ids are unknown: map all classes of Cityscapes, CamVid or "
             "the synthetic world, or use weights that a training here has saved"
         )
-    return known.names if known else class_map.sources
+    return known.names
 
 
 def tell_merging(merging: Merging | None, labels: LabelSet, console: Console) -> None:
