@@ -81,10 +81,10 @@ class ClassMap:
         places = {plain(name): place for place, name in enumerate(targets)}
         unnamed = [source for source in sources if not self.names(source)]
         if unnamed:
-            raise ValueError(
-                f"{self.name} has no line for {', '.join(unnamed)}: add one for each, or "
-                f"`{REST} -> {IGNORED}`"
-            )
+            advice = f"add one for each, or `{REST} -> {IGNORED}`"
+            if not self.strict:
+                advice = "is it for these classes? A file of your own may say more"
+            raise ValueError(f"{self.name} has no line for {', '.join(unnamed)}: {advice}")
         found = []
         for source in sources:
             pair = self.by_source.get(plain(source)) or self.by_source[REST]

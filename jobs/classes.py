@@ -6,7 +6,7 @@ from datasets import label_set, mapped_labels, own_label_set
 from datasets.class_map import ClassMap, find_classes, find_map
 from datasets.known_classes import known_set
 from datasets.label_statistics import LOOKED_AT, count_labels
-from datasets.labels import LabelSet, other_classes
+from datasets.labels import IGNORE, LabelSet, other_classes
 from utils.checkpoint import classes_of, palette_of, read
 from utils.console import Console
 from utils.merging import Merging
@@ -26,7 +26,7 @@ def labels_to_show(args) -> LabelSet:
     return label_set(args)
 
 
-def merging_of(args, labels: LabelSet) -> Merging | None:
+def merging_of(args, labels: LabelSet, console: Console) -> Merging | None:
     """How the outputs of the network become `labels`; None where they are these.
 
     ValueError: weights whose classes the map does not know.
@@ -38,7 +38,9 @@ def merging_of(args, labels: LabelSet) -> Merging | None:
     names = network_classes(args, class_map)
     if not other_classes(names, labels.names):
         return None
-    return Merging(class_map.table(names, labels.names), len(labels.names))
+    merging = Merging(class_map.table(names, labels.names), len(labels.names))
+    tell_merging(merging, names, labels.names, console)
+    return merging
 
 
 def network_classes(args, class_map: ClassMap) -> tuple[str, ...]:
@@ -63,13 +65,21 @@ def network_classes(args, class_map: ClassMap) -> tuple[str, ...]:
     return known.names
 
 
-def tell_merging(merging: Merging | None, labels: LabelSet, console: Console) -> None:
-    """Say which classes no output becomes."""
-    if merging and merging.absent:
-        names = ", ".join(labels.names[k] for k in merging.absent)
+def tell_merging(
+    merging: Merging, names: tuple[str, ...], targets: tuple[str, ...], console: Console
+) -> None:
+    """Say what the map leaves without a counterpart, on either side."""
+    absent = [targets[k] for k in merging.absent]
+    ignored = [name for name, k in zip(names, merging.table, strict=True) if k == IGNORE]
+    if absent:
         console.note(
-            f"{len(merging.absent)} of {len(labels.names)} classes come from no class of the "
-            f"network: {names}"
+            f"--class-map: {len(absent)} of {len(targets)} classes come from no class of the "
+            f"network and are never predicted: {', '.join(absent)}"
+        )
+    if ignored:
+        console.note(
+            f"--class-map ignores {len(ignored)} of the network's {len(names)} classes; where they "
+            f"win, a pixel has no class: {', '.join(ignored)}"
         )
 
 

@@ -21,7 +21,7 @@ from utils.run.dist import fingerprint, rank, require_same_on_all_ranks
 from utils.run.setup import PRECISIONS, begin
 from utils.run.stopping import StopRequest
 
-from .classes import merging_of, tell_merging
+from .classes import merging_of
 
 ON_STOP = "; --resume goes on from here"
 NEED_WEIGHTS = {"evaluation": "--eval-mode", "inference": "--inference"}
@@ -70,10 +70,9 @@ def make_model(args, labels, device: torch.device, console: Console, *, complete
     complete: all weights must be there. ValueError where they are for other classes.
     """
     # Drawn from the seed on the CPU, so that all ranks and devices begin with the same weights.
-    merging = merging_of(args, labels)
+    merging = merging_of(args, labels, console)
     model = build_model(args, len(merging.table if merging else labels.names))
     model.merging = merging
-    tell_merging(merging, labels, console)
     resumes = args.training and args.resume  # its checkpoint holds the weights
     if args.weights and not resumes:
         report = load_weights(

@@ -13,8 +13,8 @@ CLASSES = Group(
             "--class-map",
             "classes as those of another label set: a file of lines `from -> to`, or "
             "cityscapes-to-camvid, cityscapes-to-synthetic, cityscapes-to-groups, "
-            "camvid-to-groups, idd-to-groups, synthetic-to-camvid. A training reads labels by it, other jobs merge "
-            "what the network says",
+            "synthetic-to-camvid, camvid-to-groups, idd-to-groups. A training reads labels by it, "
+            "other jobs merge what the network says",
             type=path,
             metavar="FILE",
         ),
