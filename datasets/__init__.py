@@ -21,7 +21,7 @@ from .labels import LabelSet
 from .pipeline import evaluation_transform, training_transform
 from .root import data_root
 
-READ_BY_MAP = ("training", "evaluation", "file list")
+READ_BY_MAP = ("training", "evaluation")
 
 __all__ = ["ClipDataset", "build_dataset", "data_root", "label_set", "list_videos"]
 
@@ -104,4 +104,7 @@ def mapped_labels(args) -> LabelMap | None:
     # Labelling reads no labels, and a check looks at the data as it is.
     if not args.class_map or args.job not in READ_BY_MAP:
         return None
-    return label_map(find_map(args.class_map), own_label_set(args), training=args.training)
+    class_map = find_map(args.class_map)
+    # Weights that name the map's targets as their classes were trained by it, or by one like it.
+    learnt = args.training or class_map.leads_to(args.trained_classes)
+    return label_map(class_map, own_label_set(args), learnt=learnt)

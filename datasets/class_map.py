@@ -46,6 +46,10 @@ class ClassMap:
         found = {plain(pair.target): pair.target for pair in reversed(self.pairs) if pair.target}
         return tuple(reversed(found.values()))
 
+    def leads_to(self, names: Sequence[str]) -> bool:
+        """Whether these are its targets, in whatever order."""
+        return {plain(name) for name in names} == {plain(name) for name in self.targets}
+
     def names(self, source: str) -> bool:
         """Whether a line says what this class becomes."""
         return plain(source) in self.by_source or REST in self.by_source
@@ -58,7 +62,8 @@ class ClassMap:
         names = self.targets
         if not names:
             raise ValueError(f"{self.name}: every class becomes {IGNORED}")
-        known = known_set(names)
+        # A map of the tool leads to a known set, even where nothing becomes some class of it.
+        known = known_set(names, part=not self.strict)
         if known:
             return known
         palette = list(default_palette(len(names)))
@@ -152,18 +157,20 @@ def find_map(word: str) -> ClassMap:
     )
 
 
-def label_map(class_map: ClassMap, own: LabelSet, *, training: bool) -> LabelMap | None:
+def label_map(class_map: ClassMap, own: LabelSet, *, learnt: bool) -> LabelMap | None:
     """How labels of a data set with the classes `own` are read; None: as they are.
 
-    A training learns what the map makes of the labels. Where weights are scored, labels may already
-    be what the map leads to (then it is for the network's classes), or what it comes from.
-    ValueError: neither.
+    learnt: a network learns, or has learnt, what the map makes of labels. For others the map says
+    what becomes of the network's classes: labels are what it leads to already, or else it has a
+    line for each class of theirs. ValueError: neither.
     """
-    if not training and are_targets(class_map, own.names):
+    if not learnt and are_targets(class_map, own.names):
         return None
-    come_from = [name for name in own.names if class_map.names(name)]
+    come_from = [name for name in own.names if plain(name) in class_map.by_source]
     lead_to = [name for name in own.names if is_one_of(name, class_map.targets)]
-    if not training and len(lead_to) > len(come_from):
+    # `*` is not enough here: it would take a target that is misspelt for a new class.
+    partly = len(come_from) < len(own.names)
+    if not learnt and partly and len(come_from) <= max(len(lead_to), len(own.names) // 2):
         class_map.require_known(class_map.sources, own.names)
     target = class_map.target_set(own)
     places = class_map.table(own.names, target.names)

@@ -67,6 +67,8 @@ def is_header(text: str) -> bool:
 
 def names_of(text: str) -> tuple[str, str | None]:
     """The class and what it becomes."""
+    if text.count('"') % 2:
+        raise ValueError("a quote is not closed")
     cells = cells_of(text)
     if len(cells) != 2:
         raise ValueError(f"there are {len(cells)} names, not two")
@@ -82,8 +84,6 @@ def names_of(text: str) -> tuple[str, str | None]:
 
 def cells_of(text: str) -> list[str]:
     """The parts between separators, without quotes around them."""
-    if text.count('"') % 2:
-        raise ValueError("a quote is not closed")
     # Quoted parts are blanked, so that separators are found outside them alone.
     outside = QUOTED.sub(lambda match: "x" * len(match[0]), text)
     separator = next((mark for mark in SEPARATORS if mark in outside), None)

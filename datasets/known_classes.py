@@ -30,10 +30,14 @@ def known_sets() -> tuple[LabelSet, ...]:
     return (*(module.LABELS for module in modules), GROUPS)
 
 
-def known_set(names: Collection[str]) -> LabelSet | None:
-    """The label set that has exactly these names, in whatever order and spelling."""
+def known_set(names: Collection[str], *, part: bool = False) -> LabelSet | None:
+    """The label set that has exactly these names, in whatever order and spelling.
+
+    part: it may have more.
+    """
     wanted = {plain(name) for name in names}
     for labels in known_sets():
-        if {plain(name) for name in labels.names} == wanted:
+        existing = {plain(name) for name in labels.names}
+        if existing == wanted or (part and wanted < existing):
             return labels
     return None

@@ -26,6 +26,13 @@ def labels_to_show(args) -> LabelSet:
     return label_set(args)
 
 
+def trained_classes(args) -> tuple[str, ...]:
+    """The classes that the weights name; none where no map asks for them."""
+    if not args.class_map or args.training:
+        return ()
+    return classes_of([read(path) for path in args.weights])
+
+
 def merging_of(args, labels: LabelSet, console: Console) -> Merging | None:
     """How the outputs of the network become `labels`; None where they are these.
 
@@ -48,9 +55,8 @@ def network_classes(args, class_map: ClassMap) -> tuple[str, ...]:
 
     ValueError where neither says in which order they come.
     """
-    names = classes_of([read(path) for path in args.weights])
-    if names:
-        return names
+    if args.trained_classes:
+        return args.trained_classes
     # The order of lines is nobody's statement of ids; a known label set has ids.
     known = known_set(class_map.sources)
     if known is None and args.job != "evaluation":

@@ -21,7 +21,7 @@ from utils.run.dist import fingerprint, rank, require_same_on_all_ranks
 from utils.run.setup import PRECISIONS, begin
 from utils.run.stopping import StopRequest
 
-from .classes import merging_of
+from .classes import merging_of, trained_classes
 
 ON_STOP = "; --resume goes on from here"
 NEED_WEIGHTS = {"evaluation": "--eval-mode", "inference": "--inference"}
@@ -49,6 +49,7 @@ def start(args) -> tuple[torch.device, Console]:
     require(args)
     # Before the first large tensor.
     keep_freed_memory()
+    args.trained_classes = trained_classes(args)
     device = begin(args)
     console = Console(rank())
     require_same_on_all_ranks("options", options.same_on_all_ranks(args))

@@ -172,6 +172,7 @@ def derive(args: Namespace, rows: tuple[Dataset, Backbone, Method], given: set[s
     if args.use_orig_res:
         args.score_size = "work"
     args.offsets = method.offsets(args)
+    args.trained_classes = ()  # a job that runs weights finds them there
     for name, value in method.derived.items():
         setattr(args, name, value(args))
 

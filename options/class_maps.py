@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .jobs import FILES, INFERENCE, RUNS
+from .jobs import INFERENCE, RUNS
 from .option import FREE, Group, Option
 from .types import path
 
@@ -28,5 +28,5 @@ CLASSES = Group(
             resume=FREE,
         ),
     ),
-    jobs=RUNS + FILES,
+    jobs=RUNS,
 )
