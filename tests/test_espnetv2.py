@@ -14,7 +14,14 @@ from laws import assert_stream_equals_clip, video
 from models import build_model
 from models.backbones.backbone import SizeRule
 from models.backbones.espnetv2 import ESPNetv2S05, ESPNetv2S10, ESPNetv2S15, ESPNetv2S20
-from models.backbones.espnetv2_parts import PyramidPool, Shuffle, StridedUnit, Unit, at_scale, halve
+from models.backbones.espnetv2_parts import (
+    AcrossScales,
+    PyramidPool,
+    StridedUnit,
+    Unit,
+    at_scale,
+    halve,
+)
 from models.single import SingleFrame
 from utils.checkpoint import load_weights
 
@@ -168,10 +175,14 @@ def test_large_maps_come_back_as_means_and_small_ones_enlarged():
     torch.testing.assert_close(at_scale(x, 2.0, same), doubles)
 
 
-def test_shuffling_puts_the_scales_of_a_channel_side_by_side():
-    maps = torch.arange(15).view(1, 15, 1, 1)  # five scales of three channels
-    shuffled = Shuffle()(maps).flatten()
-    assert shuffled.tolist() == [0, 3, 6, 9, 12, 1, 4, 7, 10, 13, 2, 5, 8, 11, 14]
+@torch.no_grad()
+def test_each_channel_of_a_pool_is_made_of_its_own_five_scales():
+    mix = AcrossScales(3)
+    x = torch.randn(2, 15, 4, 6)
+    # As published: shuffled to the order of channels, then a grouped convolution
+    shuffled = x[:, [0, 3, 6, 9, 12, 1, 4, 7, 10, 13, 2, 5, 8, 11, 14]]
+    expected = nn.functional.conv2d(shuffled, mix.weight, padding=1, groups=3)
+    torch.testing.assert_close(mix(x), expected)
 
 
 @torch.no_grad()

@@ -167,3 +167,45 @@ def test_void_never_wins():
     lead = logits[:, :19].amax(1) - logits[:, 19]
     # Before the logits are enlarged the lead differs a little from the stored one
     assert lead.min() > 0.9 * golden.info["config"]["smallest_lead_over_output_19"]
+
+
+def camvid_counts(model: SingleFrame, part: str, every: int, size: tuple[int, int]) -> np.ndarray:
+    """Pixels (20, 12) by prediction and label of every n-th frame of a part of CamVid."""
+    from PIL import Image
+
+    counts = np.zeros((20, 12), np.int64)
+    for path in sorted((SHARED / "camvid" / part).glob("*.jpg"))[::every]:
+        image = Image.open(path).convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR)
+        frame = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+        label = np.array(Image.open(SHARED / "camvid" / f"{part}annot" / f"{path.stem}.png"))
+        logits = model.upsample(model(frame[:, None]), size)
+        predicted = model.upsample(logits, label.shape).argmax(1)[0].numpy()
+        counts += np.bincount(predicted.ravel() * 12 + label.ravel(), minlength=240).reshape(20, 12)
+    return counts
+
+
+def ious(counts: np.ndarray, class_map: list[int]) -> np.ndarray:
+    """IoU of CamVid's 11 classes; class_map: of a prediction, 11 for "ignore"."""
+    merged = np.zeros((12, 12), np.int64)
+    np.add.at(merged, class_map, counts)
+    merged = merged[:, :11]  # unlabelled pixels do not count
+    right = np.diagonal(merged)
+    return right / (merged[:11].sum(1) + merged.sum(0) - right)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("part", "every"), [("val", 5), ("test", 8)])
+@torch.no_grad()
+def test_camvid_without_training_on_it(part, every):
+    golden = case("esp/camvid_zero_shot")
+    expected = golden.info["sets"][f"{part}_every{every}"]
+    config = golden.info["config"]
+    model = SingleFrame(ESPNetv2S20(19)).eval()
+    load_weights(model, SHARED / "weights" / config["weights"], complete=True)
+    counts = camvid_counts(model, part, every, tuple(config["work_size"]))
+    theirs = np.array(expected["counts"])
+    assert (counts.sum(0) == theirs.sum(0)).all()
+    assert np.abs(counts - theirs).sum() < 1e-5 * theirs.sum()
+    found = ious(counts, golden.info["class_map"])
+    assert np.abs(found - expected["iou"]).max() < 1e-4
+    assert found.mean() == pytest.approx(expected["miou"], abs=1e-4)

