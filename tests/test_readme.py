@@ -20,6 +20,7 @@ PUBLISHED = {
     "lmanet_psp101_best.pth": ("--method lma --backbone psp101", 19),
     "resnet50_v1c-2cccc1ad.pth": ("--method single --backbone r50v1c", 19),
     "tmanet_cityscapes.pth": ("--method tma --backbone r50v1c", 19),
+    "espnetv2_s_2.0_city_1024x512.pth": ("--method single --backbone espnetv2_s20", 19),
     "tmanet_camvid.pth": ("--method tma --backbone r50v1c --dataset camvid --void-class", 12),
 }
 # Words that make a command quick; later words win.
@@ -109,5 +110,7 @@ def test_every_recipe_runs(recipe, place, tmp_path, monkeypatch):
         words += ["--data-root", args.dataset.upper()]
     if args.eval_mode and not args.weights:
         name = f"tmanet_{args.dataset}" if args.method == "tma" else f"lmanet_{args.backbone}_best"
+        if args.backbone == "espnetv2_s20":
+            name = "espnetv2_s_2.0_city_1024x512"
         words += ["--weights", f"trained_models/{name}.pth"]
     perform(*quicken(words))
