@@ -21,6 +21,8 @@ from utils.run.dist import fingerprint, rank, require_same_on_all_ranks
 from utils.run.setup import PRECISIONS, begin, multiplies_bf16
 from utils.run.stopping import StopRequest
 
+from .classes import merging_of, trained_classes
+
 ON_STOP = "; --resume goes on from here"
 NEED_WEIGHTS = {"evaluation": "--eval-mode", "inference": "--inference"}
 
@@ -47,6 +49,7 @@ def start(args) -> tuple[torch.device, Console]:
     require(args)
     # Before the first large tensor.
     keep_freed_memory()
+    args.trained_classes = trained_classes(args)
     device = begin(args)
     console = Console(rank())
     require_same_on_all_ranks("options", options.same_on_all_ranks(args))
@@ -73,7 +76,9 @@ def make_model(args, labels, device: torch.device, console: Console, *, complete
     complete: all weights must be there. ValueError where they are for other classes.
     """
     # Drawn from the seed on the CPU, so that all ranks and devices begin with the same weights.
-    model = build_model(args, len(labels.names))
+    merging = merging_of(args, labels, console)
+    model = build_model(args, len(merging.table if merging else labels.names))
+    model.merging = merging
     resumes = args.training and args.resume  # its checkpoint holds the weights
     if args.weights and not resumes:
         report = load_weights(
@@ -84,9 +89,9 @@ def make_model(args, labels, device: torch.device, console: Console, *, complete
             leave=entries_of_classes(args, model, labels) if args.new_classes else (),
         )
         console.note(str(report))
-        others = other_classes(report.classes, labels.names)
+        others = "" if merging else other_classes(report.classes, labels.names)
         if others and complete:
-            raise ValueError(f"{others}: choose another --dataset")
+            raise ValueError(f"{others}: choose another --dataset, or give a --class-map")
         if others and not args.new_classes:
             console.warn(f"{others}: --new-classes makes the outputs new")
     elif args.training and not args.train_encoder and not resumes:

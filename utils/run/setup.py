@@ -110,4 +110,5 @@ def views_of(args, model: torch.nn.Module) -> Views:
         average=args.average,
         small=small,
         align_corners=model.backbone.align_corners,
+        merge=getattr(model, "merging", None),
     )
