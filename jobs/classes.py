@@ -45,7 +45,11 @@ def merging_of(args, labels: LabelSet, console: Console) -> Merging | None:
     names = network_classes(args, class_map)
     if not other_classes(names, labels.names):
         return None
-    merging = Merging(class_map.table(names, labels.names), len(labels.names))
+    if class_map.leads_to(names):
+        table = find_classes(names, labels.names)  # its classes already, in another order
+    else:
+        table = class_map.table(names, labels.names)
+    merging = Merging(table, len(labels.names))
     tell_merging(merging, names, labels.names, console)
     return merging
 

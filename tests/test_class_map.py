@@ -294,6 +294,11 @@ def test_a_training_by_a_map_says_what_it_leaves_out_and_its_weights_are_scored(
     weights = tmp_path / "run" / "model_best.pth.tar"
     perform("--eval-mode", *words, path, *ON_CPU, "--weights", weights, "--savedir", tmp_path / "e")
     assert len(scores(tmp_path / "e")["metrics"]["IoU"]) == 2
+    # The same classes in another order of lines.
+    path.write_text("car -> car\nroad -> way\npavement -> way\n*: ignore\n")
+    perform("--eval-mode", *words, path, *ON_CPU, "--weights", weights, "--savedir", tmp_path / "f")
+    turned = scores(tmp_path / "f")["metrics"]
+    assert turned["IoU"][::-1] == scores(tmp_path / "e")["metrics"]["IoU"]
     content = torch.load(weights, weights_only=True)
     assert list(content["classes"]) == ["way", "car"]
 
