@@ -252,19 +252,27 @@ def computed(metrics: list[EvaluationMetric]) -> dict:
 
 
 def stream(
-    stepper: Stepper, frames: Iterable, *, device: torch.device
+    stepper: Stepper,
+    frames: Iterable,
+    *,
+    device: torch.device,
+    given_flow: Callable[[object, tuple[int, int]], Tensor | None] | None = None,
 ) -> Iterator[tuple[object, Tensor, float]]:
     """Label a video as it comes: frames -> (frame, prediction (H, W) uint8, seconds).
 
     A frame has `.image` (H, W, 3) uint8, and in `.work` the same at working size, or None where
-    that is its own. The state is that of one video; another frame size begins a new one. The
-    seconds are the network's, with what comes before and after it here.
+    that is its own. The state is that of one video; another frame size begins a new one.
+    given_flow: (frame, its size at work) -> flow (1, 2, h, w) into the frame before, where flow
+    comes from outside. The seconds are the network's, with what comes before and after it here.
     """
     align_corners = stepper.model.backbone.align_corners
     for frame in frames:
-        started = time.perf_counter()
         image = frame.image if frame.work is None else frame.work
-        scores = stepper(frame_tensor(image, device))
+        given = ()
+        if given_flow is not None:
+            given = (given_flow(frame, image.shape[:2]),)
+        started = time.perf_counter()
+        scores = stepper(frame_tensor(image, device), *given)
         prediction = label_map(scores, frame.image.shape[:2], align_corners)
         yield frame, prediction, time.perf_counter() - started
 

@@ -16,7 +16,7 @@ from importlib import import_module
 from random import Random
 
 from .class_map import LabelMap, MappedVideo, find_map, label_map
-from .clip import ClipDataset, Video
+from .clip import ClipDataset, FlowSource, Video
 from .labels import LabelSet
 from .pipeline import evaluation_transform, training_transform
 from .root import data_root
@@ -34,12 +34,14 @@ def build_dataset(
     draw: Callable[[Random], tuple[int, ...]] | None = None,
     startup: Callable[[int], tuple[int, ...]] | None = None,
     with_flows: bool = False,
+    flow_source: FlowSource | None = None,
 ) -> ClipDataset:
     """The clips of a split, as parsed options (main.parse_args) describe them.
 
     augment: whether to draw augmentations (default: when training, on the training split).
     draw, startup: the method's `training_offsets` and `startup`; without them the options' own
-    offsets, as far as they reach. FileNotFoundError says where data was looked for and how to name
+    offsets, as far as they reach. with_flows: items bring optical flow, the videos' own or that of
+    `flow_source`. FileNotFoundError says where data was looked for and how to name
     its folder.
     """
     if augment is None:
@@ -57,8 +59,9 @@ def build_dataset(
             training_transform(args),
             seed=args.seed,
             with_flows=with_flows,
+            flow_source=flow_source,
             # A synthetic past brings its flow; the pasts of other clips do not.
-            unknown_flows=args.synthetic_past > 0,
+            unknown_flows=args.synthetic_past > 0 and args.flow != "given",
             draw=draw or partial(always, args.offsets),
         )
     return ClipDataset(
@@ -67,6 +70,7 @@ def build_dataset(
         evaluation_transform(args),
         seed=args.seed,
         with_flows=with_flows,
+        flow_source=flow_source,
         startup=startup or partial(existing, args.offsets),
     )
 

@@ -52,7 +52,8 @@ class Clip(NamedTuple):
 
     frames: Tensor  # (T, 3, H, W) float32 in [0, 1], oldest first in the order of the offsets
     labels: Tensor  # (T, H, W) int64, 255 = ignore; in evaluation at the label's own size
-    # (T-1, 2, H, W): entry t-1 lies on the grid of frame t and points into frame t-1
+    # (T-1, 2, H, W): entry t-1 lies on the grid of frame t and points into frame t-1. A frame that
+    # is stepped brings its own, (1, 2, H, W), into the frame before it in its video.
     flows: Tensor | None
     name: str  # video/frame of the labelled frame
     video: int  # index of the video in the data set
@@ -64,10 +65,12 @@ class RawClip(NamedTuple):
 
     frames: list[np.ndarray]  # T of (H, W, 3) uint8
     labels: list[np.ndarray | None]  # T of (H, W) uint8 or None
-    flows: list[np.ndarray] | None  # T-1 of (2, H, W) float32
+    flows: list[np.ndarray] | None  # T-1 (or 1, see Clip) of (2, H, W) float32; NaN: unknown
 
 
 Transform = Callable[[RawClip, random.Random], RawClip]
+# (video, index, (H, W)) -> (2, H, W) float32: the flow of a frame into the one before it
+FlowSource = Callable[[Video, int, tuple[int, int]], np.ndarray]
 
 
 class ClipDataset(torch.utils.data.Dataset):
@@ -91,11 +94,14 @@ class ClipDataset(torch.utils.data.Dataset):
         draw: Callable[[random.Random], tuple[int, ...]] | None = None,
         startup: Callable[[int], tuple[int, ...]] | None = None,
         with_flows: bool = False,
+        flow_source: FlowSource | None = None,
         unknown_flows: bool = False,
         seed: int = 0,
         step: bool = False,
     ):
-        """unknown_flows: what no flow is known of gets NaN, instead of a ValueError.
+        """with_flows: items bring optical flow, from `flow_source` or else of the videos' own.
+
+        unknown_flows: what no flow is known of keeps NaN, instead of a ValueError.
 
         step: one frame per item, in order, for evaluation by `step`; unlabelled frames too.
         """
@@ -107,6 +113,7 @@ class ClipDataset(torch.utils.data.Dataset):
         self.draw = draw
         self.startup = startup
         self.with_flows = with_flows
+        self.flow_source = flow_source
         self.unknown_flows = unknown_flows
         self.seed = seed
         self.step = step
@@ -122,7 +129,15 @@ class ClipDataset(torch.utils.data.Dataset):
 
     def stepping(self) -> ClipDataset:
         """The same videos as single frames in order, for evaluation by `step`."""
-        return ClipDataset(self.videos, self.labels, self.transform, seed=self.seed, step=True)
+        return ClipDataset(
+            self.videos,
+            self.labels,
+            self.transform,
+            with_flows=self.with_flows,
+            flow_source=self.flow_source,
+            seed=self.seed,
+            step=True,
+        )
 
     @property
     def dense(self) -> bool:
@@ -151,7 +166,10 @@ class ClipDataset(torch.utils.data.Dataset):
         raw = self.read(video, indices)
         name = f"{video.name}/{video.frame_name(i)}"
         try:
-            return to_clip(self.transform(raw, rng), name, v, i)
+            transformed = self.transform(raw, rng)
+            if not self.unknown_flows:
+                require_known_flows(video, transformed.flows)
+            return to_clip(transformed, name, v, i)
         except ValueError as error:
             # frames of different sizes fail in a transform or when stacked, without their names
             require_one_size(video, indices, raw.frames, error)
@@ -179,14 +197,50 @@ class ClipDataset(torch.utils.data.Dataset):
         frames = [video.frame(i) for i in indices]
         labels = [video.label(i) if i in labelled else None for i in indices]
         flows = None
-        if self.with_flows and len(indices) > 1:
-            pairs = zip(indices[1:], indices[:-1], strict=True)
-            flows = [video.flow(i, before) for i, before in pairs]
-            if any(flow is None for flow in flows):
-                if not self.unknown_flows:
-                    raise ValueError(f"{video.name} has no optical flow of its own")
-                flows = [np.full((2, *frames[0].shape[:2]), np.nan, np.float32)] * len(flows)
+        if self.with_flows:
+            flows = self.read_flows(video, indices, frames[-1].shape[:2])
         return RawClip(frames, labels, flows)
+
+    def read_flows(
+        self, video: Video, indices: Sequence[int], size: tuple[int, int]
+    ) -> list[np.ndarray] | None:
+        """The flows between neighbours, or of a stepped frame into the one before it.
+
+        None for a clip of one frame.
+        """
+        if self.step:
+            indices = [indices[-1] - 1, *indices]
+        pairs = list(zip(indices[1:], indices[:-1], strict=True))
+        if not pairs:
+            return None
+        return [self.read_flow(video, i, before, size) for i, before in pairs]
+
+    def read_flow(self, video: Video, index: int, before: int, size: tuple[int, int]) -> np.ndarray:
+        """(2, *size) of a frame into another; NaN where nothing tells it."""
+        # Nothing comes before a first frame; at its ends a video repeats a frame.
+        if before < 0 or before == index:
+            return np.zeros((2, *size), np.float32)
+        if self.flow_source is None:
+            flow = video.flow(index, before)
+        elif before == index - 1:
+            flow = self.flow_source(video, index, size)
+        else:
+            raise ValueError(
+                f"files hold the flow into the frame before, but a clip of {video.name} goes from "
+                f"frame {video.frame_name(index)} to {video.frame_name(before)}: give no offsets "
+                "beyond one frame"
+            )
+        # A transform may know it: the synthetic past does.
+        return np.full((2, *size), np.nan, np.float32) if flow is None else flow
+
+
+def require_known_flows(video: Video, flows: list[np.ndarray] | None) -> None:
+    """ValueError where a clip should bring flow and nothing told it."""
+    if flows and any(np.isnan(flow).any() for flow in flows):
+        raise ValueError(
+            f"{video.name} has no optical flow of its own: --flow-root DIR names a folder of flow "
+            "files; in training --synthetic-past 1 makes clips whose flow is known"
+        )
 
 
 def require_one_size(

@@ -22,6 +22,7 @@ from utils.run.setup import PRECISIONS, begin, multiplies_bf16
 from utils.run.stopping import StopRequest
 
 from .classes import merging_of, trained_classes
+from .given_flow import flow_files, require_flows, uses_given_flow
 
 ON_STOP = "; --resume goes on from here"
 NEED_WEIGHTS = {"evaluation": "--eval-mode", "inference": "--inference"}
@@ -128,7 +129,17 @@ def scoring_data(args, split: str, model):
     Densely labelled videos are labelled by `step`, others by clips.
     """
     # Near the start of a video the method says which frames a read uses.
-    data = build_dataset(args, split, augment=False, startup=model.startup)
+    given = uses_given_flow(args, model)
+    data = build_dataset(
+        args,
+        split,
+        augment=False,
+        startup=model.startup,
+        with_flows=given,
+        flow_source=flow_files(args) if given else None,
+    )
+    if given:
+        require_flows(args, data)
     require_same_on_all_ranks(f"data to score ({split})", [data.summary()])
     return data.stepping() if data.dense else data
 

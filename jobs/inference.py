@@ -26,6 +26,7 @@ from utils.stepper import Stepper
 
 from .classes import labels_to_show, shown_classes
 from .common import listen, make_model, prepare, resizing, size_warnings, start
+from .given_flow import SourceFlow, flow_files, require_flow_root, uses_given_flow
 from .keys import has_keys, policy_of
 
 # Kinds of sources whose frames have no times.
@@ -48,6 +49,7 @@ def run(args) -> None:
     if rank():
         failures = []  # all ranks found the same; one tells them
     model = make_model(args, labels, device, console, complete=True).eval()
+    require_flow_root(args, model)
     if args.explore and not hasattr(model, "attention"):
         raise ValueError(f"--explore: --method {args.method} has no attention to look at")
     savedir.acquire(folder, args)
@@ -165,7 +167,12 @@ class SourceLabelling:
             self.stop.check()
             total = min(filter(None, (source.length, args.max_frames)), default=None)
             # Images are decoded and resized on a thread of their own, ahead of the network.
-            labelled = stream(stepper, islice(frames, args.max_frames), device=self.device)
+            labelled = stream(
+                stepper,
+                islice(frames, args.max_frames),
+                device=self.device,
+                given_flow=self.given_flow(source, name),
+            )
             for frame, prediction, spent in self.console.progress(labelled, total, name):
                 if count == 0:
                     self.tell(size_warnings(args, *frame.image.shape[:2]))
@@ -185,6 +192,17 @@ class SourceLabelling:
                 f"{1000 * frames.max_latency:.0f} ms at most"
             )
         return count, seconds
+
+    def given_flow(self, source, name: str) -> SourceFlow | None:
+        """What knows the flow of the source's frames, where it comes from files."""
+        if not uses_given_flow(self.args, self.model):
+            return None
+        # Frames that nobody reads are lost, and the flow across them is in no file.
+        if source.live:
+            raise ValueError(
+                f"{name}: --flow given has no flow of a live source: choose --flow dis"
+            )
+        return SourceFlow(flow_files(self.args), name, self.device)
 
     def tell_rate(self, source, name: str) -> None:
         """Say where a video is written at a rate that nothing has stated."""

@@ -28,6 +28,7 @@ from utils.training.training_state import TrainingState
 
 from .classes import tell_left_out
 from .common import consumers, listen, make_model, note_gaps, scoring_data, start
+from .given_flow import flow_files, uses_given_flow
 from .keys import require_videos
 from .scoring import score
 
@@ -194,12 +195,14 @@ class Trainer:
 
 def training_data(args, model):
     """The clips to train on, as the method draws them."""
+    given = uses_given_flow(args, model)
     data = build_dataset(
         args,
         args.train_split,
         augment=True,
         draw=model.training_offsets,
-        with_flows=model.wants_flows,
+        with_flows=model.wants_flows or given,
+        flow_source=flow_files(args) if given else None,
     )
     require_same_on_all_ranks("training data", [data.summary()])
     return data

@@ -209,7 +209,9 @@ class FlowPropagation(Method):
         previous = key
         for place, frame in enumerate(others, start=1 - len(others)):
             grid = carried[0].shape[-2:]
-            flow = flow_between(self.optical_flow, frame, previous)
+            flow = None if flows is None else flows[:, place - 1]
+            if flow is None or self.optical_flow is not None:
+                flow = flow_between(self.optical_flow, frame, previous)
             cells = resize_flow(flow, grid, frame.shape[-2:])
             if flows is not None:
                 exact = resize_flow(flows[:, place - 1], grid, frame.shape[-2:])

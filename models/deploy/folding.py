@@ -86,9 +86,11 @@ def fold_batch_norm(model: Method) -> int:
     """
     with Watch(model) as watch:
         state = model.start()
+        flow = None  # there is no frame before the first
         # One frame more than fill the memory: every path of a step is taken.
         for frame in probe(model, 2 - min(model.offsets, default=0)):
-            _, state = model.step(frame, state)
+            _, state = model.step(frame, state, flow)
+            flow = flow_from_outside(model, frame)
     folded = [norm for convolution, norm in watch.pairs() if fold(convolution, norm)]
     for parent in list(model.modules()):
         for name, child in parent.named_children():
@@ -104,6 +106,13 @@ def probe(model: Method, frames: int) -> Iterator[Tensor]:
     side = model.size_rule.fit(PROBE)
     for _ in range(frames):
         yield torch.rand(1, 3, side, side, generator=generator).to(parameter.device)
+
+
+def flow_from_outside(model: Method, frame: Tensor) -> Tensor | None:
+    """No motion (1, 2, h, w), for a method that has no provider of its own to ask."""
+    if not model.needs_flow(False) or getattr(model, "optical_flow", None) is not None:
+        return None
+    return torch.zeros_like(frame[:, :2])
 
 
 def fold(convolution: nn.Module, norm: nn.Module) -> bool:
