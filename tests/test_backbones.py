@@ -8,6 +8,7 @@ from torch import nn
 
 from models.backbones.backbone import SizeRule
 from models.backbones.erfnet import Decoder, ERFNet, NonBottleneck
+from models.backbones.espnetv2 import ESPNetv2S05, ESPNetv2S20
 from models.backbones.fcn import ResNet50V1c, ResNet101V1c
 from models.backbones.pspnet import PSPNet18, PSPNet50, PSPNet101
 from models.backbones.resnet import Bottleneck, dilated_layers
@@ -15,8 +16,9 @@ from models.backbones.swiftnet import SwiftNet18
 from models.backbones.swiftnet_pyramid import SwiftNet18Pyramid
 
 SMALL = [ERFNet, PSPNet18, ResNet50V1c]  # one of each family
-SKIPS = [SwiftNet18, SwiftNet18Pyramid]  # their decoders read stages too: tests/test_swiftnet.py
-ALL = [*SMALL, *SKIPS, PSPNet50, PSPNet101, ResNet101V1c]
+# Their decoders read stages too: tests/test_swiftnet.py, tests/test_espnetv2.py
+SKIPS = [SwiftNet18, SwiftNet18Pyramid, ESPNetv2S05]
+ALL = [*SMALL, *SKIPS, ESPNetv2S20, PSPNet50, PSPNet101, ResNet101V1c]
 HEADS = {
     ERFNet: "decoder",
     PSPNet18: "cls",
@@ -26,6 +28,8 @@ HEADS = {
     ResNet101V1c: "head",
     SwiftNet18: "logits",
     SwiftNet18Pyramid: "logits",
+    ESPNetv2S05: "bu_dec_l4",
+    ESPNetv2S20: "bu_dec_l4",
 }
 
 

@@ -694,6 +694,58 @@ TABLE = [
         "labelling: an_inference_never_reads_what_it_wrote, "
         "overwriting_removes_what_the_runs_wrote_and_nothing_else",
     ),
+    # Classes
+    Row(
+        "a wrong line in a class map",
+        "FILE, line N ('...'): ...; expected from -> to",
+        "2",
+        "nothing",
+        "class_map: a_wrong_line_is_told_with_its_number",
+    ),
+    Row(
+        "a class map names a class that does not exist",
+        "... is none of the classes ...; did you mean road?",
+        "2",
+        "nothing",
+        "class_map: an_unknown_name_is_told_with_its_line_and_what_was_meant, "
+        "a_map_that_cannot_be_is_told_in_one_line_before_anything_is_written",
+    ),
+    Row(
+        "a class map without a line for a class",
+        "... has no line for ...: add one for each, or * -> ignore",
+        "2",
+        "nothing",
+        "class_map: names_that_no_line_has_are_an_error_unless_a_star_takes_them, "
+        "a_map_of_other_data_is_refused",
+    ),
+    Row(
+        "no such class map",
+        "... is neither a file nor one of ...",
+        "2",
+        "nothing",
+        "class_map: an_unknown_map_is_told_with_those_that_there_are",
+    ),
+    Row(
+        "a class map, and weights that do not name their classes",
+        "the weights do not name their classes, ...",
+        "2",
+        "nothing",
+        "class_map: weights_that_name_no_classes_need_a_map_of_known_ones",
+    ),
+    Row(
+        "--show names a class that does not exist",
+        "--show: ...; did you mean ...?",
+        "2",
+        "nothing",
+        "class_map: only_shown_classes_cover_the_picture_and_label_pngs_have_all",
+    ),
+    Row(
+        "a class map leaves out classes of the training labels",
+        "--class-map leaves out N classes of the labels (...): wall 1.2 %",
+        "0",
+        "the training",
+        "class_map: a_training_by_a_map_says_what_it_leaves_out_and_its_weights_are_scored",
+    ),
 ]
 
 

@@ -8,8 +8,9 @@ from torch import nn
 
 from golden import case
 from models import lma, single, tma
-from models.backbones import erfnet, fcn, pspnet, swiftnet, swiftnet_pyramid
+from models.backbones import erfnet, espnetv2, fcn, pspnet, swiftnet, swiftnet_pyramid
 from models.backbones.erfnet import ERFNet
+from models.backbones.espnetv2 import ESPNetv2S05
 from models.backbones.fcn import ResNet50V1c
 from models.backbones.pspnet import PSPNet18, PSPNet50, PSPNet101
 from models.backbones.swiftnet import SwiftNet18
@@ -20,7 +21,7 @@ from models.single import SingleFrame
 # Each table stands beside its network.
 DEFINED = {
     name: value
-    for module in (erfnet, fcn, pspnet, swiftnet, swiftnet_pyramid, lma, tma, single)
+    for module in (erfnet, espnetv2, fcn, pspnet, swiftnet, swiftnet_pyramid, lma, tma, single)
     for name, value in vars(module).items()
     if isinstance(value, KeyMap)
 }
@@ -59,7 +60,13 @@ def swiftnet_keys(name: str) -> list[str]:
     return [key for key in case("flow/state_dicts").info[name] if key not in BUFFERS]
 
 
+def espnetv2_classifier() -> list[str]:
+    keys = golden_keys("esp/s0.5_32x48")
+    return [key.removeprefix("base_net.") for key in keys if key.startswith("base_net.")]
+
+
 FC = ["fc.weight", "fc.bias"]
+NEVER_APPLIED = [f"level{level}_0.eesp.module_act.weight" for level in (2, 3, 4)]
 BUFFERS = ["backbone.img_mean", "backbone.img_std"]
 ENCODER_CLASSIFIER = ["encoder.output_conv.weight", "encoder.output_conv.bias"]
 BN_ENTRIES = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
@@ -134,6 +141,16 @@ TABLES = {  # table: the network, the keys of such a file that are used, those t
         BUFFERS,
     ),
     "RESNET18_PYRAMID": (SwiftNet18Pyramid, lambda: torchvision_keys(18), FC),
+    "ESPNETV2": (
+        ESPNetv2S05,
+        lambda: [k for k in golden_keys("esp/s0.5_32x48") if k[9:] not in NEVER_APPLIED],
+        [f"base_net.{key}" for key in NEVER_APPLIED],
+    ),
+    "ESPNETV2_IMAGENET": (
+        ESPNetv2S05,
+        lambda: [key for key in espnetv2_classifier() if key not in NEVER_APPLIED],
+        [*NEVER_APPLIED, "level5_0.act.weight", "level5.3.bn.bias", "classifier.bias"],
+    ),
 }
 
 

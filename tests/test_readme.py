@@ -65,6 +65,8 @@ def place(tmp_path_factory):
     for name, (words, classes) in PUBLISHED.items():
         args = main.parse_args(["--training", *words.split(), "--savedir", "unused"])
         checkpoint.save(place / "trained_models" / name, build_model(args, classes).state_dict())
+    name = "espnetv2_s_2.0_city_1024x512.pth"
+    (place / name).symlink_to(place / "trained_models" / name)
     (place / "W.pth").symlink_to(ROOT / "trained_models" / "lmanet_erf_synthetic.pth")
     with VideoWriter(place / "drive.mp4", 10) as writer:
         for i in range(4):
