@@ -4,6 +4,8 @@ The module of a data set (options/datasets.py names it) has two functions of par
 
     videos_of(args, split) -> list of videos, labelled or not
     labels_of(args) -> names and colours of its classes
+
+With --class-map labels may be read as those of another label set (class_map.py).
 """
 
 from __future__ import annotations
@@ -13,10 +15,13 @@ from functools import partial
 from importlib import import_module
 from random import Random
 
+from .class_map import LabelMap, MappedVideo, find_map, label_map
 from .clip import ClipDataset, FlowSource, Video
 from .labels import LabelSet
 from .pipeline import evaluation_transform, training_transform
 from .root import data_root
+
+READ_BY_MAP = ("training", "evaluation")
 
 __all__ = ["ClipDataset", "build_dataset", "data_root", "label_set", "list_videos"]
 
@@ -55,6 +60,8 @@ def build_dataset(
             seed=args.seed,
             with_flows=with_flows,
             flow_source=flow_source,
+            # A synthetic past brings its flow; the pasts of other clips do not.
+            unknown_flows=args.synthetic_past > 0 and args.flow != "given",
             draw=draw or partial(always, args.offsets),
         )
     return ClipDataset(
@@ -80,9 +87,30 @@ def always(offsets: tuple[int, ...], rng: Random) -> tuple[int, ...]:
 
 def list_videos(args, split: str) -> list[Video]:
     """The videos of a split, labelled or not."""
-    return import_module(args.dataset_module).videos_of(args, split)
+    videos = import_module(args.dataset_module).videos_of(args, split)
+    mapped = mapped_labels(args)
+    if mapped is None:
+        return videos
+    return [MappedVideo(video, mapped.table) for video in videos]
 
 
 def label_set(args) -> LabelSet:
+    """Names and colours of the classes in which args.dataset is read."""
+    mapped = mapped_labels(args)
+    return own_label_set(args) if mapped is None else mapped.labels
+
+
+def own_label_set(args) -> LabelSet:
     """Names and colours of the classes of args.dataset."""
     return import_module(args.dataset_module).labels_of(args)
+
+
+def mapped_labels(args) -> LabelMap | None:
+    """How --class-map reads the labels of args.dataset; None where they are read as they are."""
+    # Labelling reads no labels, and a check looks at the data as it is.
+    if not args.class_map or args.job not in READ_BY_MAP:
+        return None
+    class_map = find_map(args.class_map)
+    # Weights that name the map's targets as their classes were trained by it, or by one like it.
+    learnt = args.training or class_map.leads_to(args.trained_classes)
+    return label_map(class_map, own_label_set(args), learnt=learnt)

@@ -95,10 +95,13 @@ class ClipDataset(torch.utils.data.Dataset):
         startup: Callable[[int], tuple[int, ...]] | None = None,
         with_flows: bool = False,
         flow_source: FlowSource | None = None,
+        unknown_flows: bool = False,
         seed: int = 0,
         step: bool = False,
     ):
         """with_flows: items bring optical flow, from `flow_source` or else of the videos' own.
+
+        unknown_flows: what no flow is known of keeps NaN, instead of a ValueError.
 
         step: one frame per item, in order, for evaluation by `step`; unlabelled frames too.
         """
@@ -111,6 +114,7 @@ class ClipDataset(torch.utils.data.Dataset):
         self.startup = startup
         self.with_flows = with_flows
         self.flow_source = flow_source
+        self.unknown_flows = unknown_flows
         self.seed = seed
         self.step = step
         # (index of the video, index of the frame in it)
@@ -163,7 +167,8 @@ class ClipDataset(torch.utils.data.Dataset):
         name = f"{video.name}/{video.frame_name(i)}"
         try:
             transformed = self.transform(raw, rng)
-            require_known_flows(video, transformed.flows)
+            if not self.unknown_flows:
+                require_known_flows(video, transformed.flows)
             return to_clip(transformed, name, v, i)
         except ValueError as error:
             # frames of different sizes fail in a transform or when stacked, without their names

@@ -23,6 +23,7 @@ from utils.run.setup import views_of
 from utils.stepper import Stepper
 from utils.views import pad_edges
 
+from .classes import labels_to_show
 from .common import make_model, prepare, resizing, start
 from .keys import has_keys, policy_of
 
@@ -32,7 +33,7 @@ SIZE = (512, 1024)  # of the video that is made where none is given
 def run(args) -> None:
     device, console = start(args)
     folder = Path(args.savedir)
-    labels = label_set(args)
+    labels = labels_to_show(args) if args.class_map else label_set(args)
     model = make_model(args, labels, device, console, complete=True).eval()
     savedir.acquire(folder, args)
     savedir.record(folder, args.job, options.recipe(args), model)

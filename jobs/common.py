@@ -18,9 +18,10 @@ from utils.checkpoint import classes_of, load_weights, read, resolve
 from utils.console import Console
 from utils.run.allocator import keep_freed_memory
 from utils.run.dist import fingerprint, rank, require_same_on_all_ranks
-from utils.run.setup import PRECISIONS, begin
+from utils.run.setup import PRECISIONS, begin, multiplies_bf16
 from utils.run.stopping import StopRequest
 
+from .classes import merging_of, trained_classes
 from .given_flow import flow_files, require_flows, uses_given_flow
 
 ON_STOP = "; --resume goes on from here"
@@ -49,11 +50,17 @@ def start(args) -> tuple[torch.device, Console]:
     require(args)
     # Before the first large tensor.
     keep_freed_memory()
+    args.trained_classes = trained_classes(args)
     device = begin(args)
     console = Console(rank())
     require_same_on_all_ranks("options", options.same_on_all_ranks(args))
     if args.of_weights:
         console.note(f"the weights say {' '.join(args.of_weights)}")
+    if device.type == "cpu" and args.precision == "bf16" and not multiplies_bf16():
+        console.warn(
+            "this processor has no instructions for bfloat16: --precision bf16 is far slower than "
+            "fp32 here"
+        )
     if args.without_effect:
         console.warn(f"without effect in this run: {', '.join(args.without_effect)}")
     return device, console
@@ -70,7 +77,9 @@ def make_model(args, labels, device: torch.device, console: Console, *, complete
     complete: all weights must be there. ValueError where they are for other classes.
     """
     # Drawn from the seed on the CPU, so that all ranks and devices begin with the same weights.
-    model = build_model(args, len(labels.names))
+    merging = merging_of(args, labels, console)
+    model = build_model(args, len(merging.table if merging else labels.names))
+    model.merging = merging
     resumes = args.training and args.resume  # its checkpoint holds the weights
     if args.weights and not resumes:
         report = load_weights(
@@ -81,9 +90,9 @@ def make_model(args, labels, device: torch.device, console: Console, *, complete
             leave=entries_of_classes(args, model, labels) if args.new_classes else (),
         )
         console.note(str(report))
-        others = other_classes(report.classes, labels.names)
+        others = "" if merging else other_classes(report.classes, labels.names)
         if others and complete:
-            raise ValueError(f"{others}: choose another --dataset")
+            raise ValueError(f"{others}: choose another --dataset, or give a --class-map")
         if others and not args.new_classes:
             console.warn(f"{others}: --new-classes makes the outputs new")
     elif args.training and not args.train_encoder and not resumes:

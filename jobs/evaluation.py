@@ -16,6 +16,7 @@ from utils.run.dist import barrier, rank, world_size
 from utils.run.evaluation_state import EvaluationProgress
 from utils.run.setup import views_of
 
+from .classes import tell_left_out
 from .common import (
     consumers,
     listen,
@@ -41,6 +42,7 @@ def run(args) -> None:
     model = make_model(args, labels, device, console, complete=True)
     data = scoring_data(args, args.val_split, model)
     note_gaps(args, data, console)
+    tell_left_out(args, data, console)
     height, width = first_size(data)
     for warning in size_warnings(args, height, width):
         console.warn(warning)

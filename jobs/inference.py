@@ -8,18 +8,15 @@ from itertools import islice
 from pathlib import Path
 
 import options
-from datasets import label_set
-from datasets.labels import LabelSet
 from datasets.source import open_source
 from datasets.source.left_out import left_out
 from datasets.source.names import Skip, expand_sources, unique_names
 from datasets.source.read_ahead import ReadAhead
 from engine import stream
-from utils.checkpoint import classes_of, palette_of, read
 from utils.dashboard import Dashboard
 from utils.dashboard.explorer import LastFrames, explore
 from utils.output.inference import InferenceOutput
-from utils.output.pictures import legend, save_png, without_ignore
+from utils.output.pictures import legend_of, save_png, without_ignore
 from utils.run import savedir
 from utils.run.dist import gather, rank, world_size
 from utils.run.errors import USER_ERRORS, one_line
@@ -27,6 +24,7 @@ from utils.run.evaluation_state import FinishedSources
 from utils.run.setup import views_of
 from utils.stepper import Stepper
 
+from .classes import labels_to_show, shown_classes
 from .common import listen, make_model, prepare, resizing, size_warnings, start
 from .given_flow import SourceFlow, flow_files, require_flow_root, uses_given_flow
 from .keys import has_keys, policy_of
@@ -41,6 +39,7 @@ def run(args) -> None:
     stop = listen()
     folder = Path(args.savedir)
     labels = labels_to_show(args)
+    shown = shown_classes(args, labels)
     # The savedir may lie in a folder that is labelled.
     own = partial(savedir.is_inference_output, folder)
     sources, failures = usable_sources(args.source, own)
@@ -61,7 +60,7 @@ def run(args) -> None:
     savedir.record(folder, args.job, recipe, model)
     model = prepare(args, model)
     if rank() == 0:
-        save_png(folder / "legend.png", legend(labels.names, labels.palette))
+        save_png(folder / "legend.png", legend_of(labels, shown))
     notes = []
     with Dashboard.of(args, labels) as dashboard:
         for name, spec in list(named.items())[rank() :: world_size()]:
@@ -81,16 +80,6 @@ def run(args) -> None:
     failures = sum(gather(failures), [])
     if failures:
         raise ValueError(f"{len(failures)} of {asked} sources failed: " + "; ".join(failures))
-
-
-def labels_to_show(args) -> LabelSet:
-    """The classes that the weights bring, else those of the data set."""
-    contents = [read(path) for path in args.weights]
-    names = classes_of(contents)
-    palette = palette_of(contents)
-    if names and palette:
-        return LabelSet(names, palette)
-    return label_set(args)
 
 
 def usable_sources(specs: list[str], own: Skip) -> tuple[list[str], list[str]]:
@@ -170,6 +159,7 @@ class SourceLabelling:
                 still=source.kind == "image" and source.length == 1,
                 key_record=self.keys and args.key_record,
                 key_strip=self.keys and args.key_strip,
+                shown=shown_classes(args, self.labels),
             ) as output,
         ):
             # A signal ends a wait for a camera or a pipe that sends nothing.

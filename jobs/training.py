@@ -26,6 +26,7 @@ from utils.training.recorder import Recorder
 from utils.training.sampler import EpochBatches
 from utils.training.training_state import TrainingState
 
+from .classes import tell_left_out
 from .common import consumers, listen, make_model, note_gaps, scoring_data, start
 from .given_flow import flow_files, uses_given_flow
 from .keys import require_videos
@@ -40,6 +41,7 @@ def run(args) -> None:
     data = training_data(args, model)
     splits = splits_to_score(args, model)
     note_gaps(args, data, console)
+    tell_left_out(args, data, console)
     counts = label_counts(args, data, console)
     set_class_weights(args, model, data, counts, device)
     batches = EpochBatches(

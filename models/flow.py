@@ -21,13 +21,12 @@ import random
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .keymaps import KeyMap
 from .method import Method, split_rates
 from .ops.warp import resize_flow
-from .optical_flow import FlowProvider, LightFlow, build_flow
+from .optical_flow import FlowProvider, LightFlow, build_flow, flow_between
 from .parts.distillation import kl_per_element
 from .parts.guided_filter import resize
 from .parts.propagation import PROPAGATIONS
@@ -156,18 +155,9 @@ class FlowPropagation(Method):
             return state.carried
         grid = state.carried[0].shape[-2:]
         if flow is None:
-            flow = self.flow_between(frame, state.frame)
+            flow = flow_between(self.optical_flow, frame, state.frame)
         cells = resize_flow(flow, grid, frame.shape[-2:])
         return self.propagation(state.carried, cells, frame)
-
-    def flow_between(self, frame: Tensor, previous: Tensor) -> Tensor:
-        """(B, 2, h, w) in pixels of the frame. ValueError where flow must come from outside."""
-        if self.optical_flow is None:
-            raise ValueError(
-                "--flow given, and no flow came with the frame: the data set has none, and there "
-                "is no --flow-root"
-            )
-        return self.optical_flow(frame, previous)
 
     def upsample(self, logits, size):
         """As the backbone does; maps at 1/8 of the frame were published with aligned corners."""
@@ -223,11 +213,11 @@ class FlowPropagation(Method):
             grid = carried[0].shape[-2:]
             flow = None if flows is None else flows[:, place - 1]
             if flow is None or self.optical_flow is not None:
-                flow = self.flow_between(frame, previous)
+                flow = flow_between(self.optical_flow, frame, previous)
             cells = resize_flow(flow, grid, frame.shape[-2:])
             if flows is not None:
                 exact = resize_flow(flows[:, place - 1], grid, frame.shape[-2:])
-                errors.append(F.l1_loss(cells, exact))
+                errors.append(mean_error(cells, exact))
             trained = place > -2 and self.training
             self.propagation.train(trained)
             with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
@@ -265,3 +255,10 @@ class FlowPropagation(Method):
         if self.optical_flow is not None and not (has_filter and is_light):
             maps += [table.prefixed("optical_flow.") for table in self.optical_flow.key_maps()]
         return maps
+
+
+def mean_error(flow: Tensor, exact: Tensor) -> Tensor:
+    """Mean absolute error in cells, over what is known of `exact`: NaN stands for unknown."""
+    known = exact.isfinite()
+    errors = (flow - exact.nan_to_num()).abs() * known
+    return errors.sum() / known.sum().clamp(min=1)

@@ -20,6 +20,7 @@ from typing import Any
 
 from . import jobs
 from .augmentation import AUGMENTATION
+from .class_maps import CLASSES
 from .data import DATA_OPTIONS
 from .help import HELP_WORDS, print_help
 from .labelling import INFERENCE, RESULTS, VIEWS
@@ -41,7 +42,7 @@ SHALLOW = "lma-shallow"
 @cache
 def all_groups() -> tuple[Group, ...]:
     """Every group, complete: what belongs to everybody, then what belongs to rows."""
-    common = (jobs.GROUP, RUN, DASHBOARD, NETWORK_OPTIONS, DATA_OPTIONS)
+    common = (jobs.GROUP, RUN, DASHBOARD, NETWORK_OPTIONS, DATA_OPTIONS, CLASSES)
     late = (VIEWS, RESULTS, INFERENCE, OPTIMIZATION, LOSSES, TRAINED, RECORD, AUGMENTATION)
     return (
         *(group.completed() for group in common),
@@ -171,6 +172,7 @@ def derive(args: Namespace, rows: tuple[Dataset, Backbone, Method], given: set[s
     if args.use_orig_res:
         args.score_size = "work"
     args.offsets = method.offsets(args)
+    args.trained_classes = ()  # a job that runs weights finds them there
     for name, value in method.derived.items():
         setattr(args, name, value(args))
 

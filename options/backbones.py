@@ -5,6 +5,7 @@ from __future__ import annotations
 from .jobs import NETWORK
 from .option import Group, Option
 from .rows import Backbone
+from .types import positive
 
 # SGD with a poly schedule, as PSPNet, the FCN on ResNet-v1c and TMANet were trained.
 SGD = {
@@ -80,6 +81,32 @@ LOGITS = Group(
     jobs=NETWORK,
 )
 
+# ESPNetv2's second stage at 1024x512. Its schedule, by epochs, is not offered.
+ESP = {
+    **SGD,
+    "head_lr": 10.0,
+    "lr_start": 0.005,
+    "weight_decay": 4e-5,
+    "batch_size": 6,
+    "num_epochs": 100,
+    # lma's window: at 1/16 as wide in pixels as 21 cells at 1/8
+    "corr_size": 11,
+}
+
+PYRAMID_WIDTH = Group(
+    "backbone (espnetv2_*)",
+    (
+        Option(
+            "--pyramid-width",
+            "channels inside the decoder's pools (default: half the outputs, at most 16); "
+            "10 takes the decoder of a Cityscapes file for any classes",
+            type=positive,
+            default=None,
+        ),
+    ),
+    jobs=NETWORK,
+)
+
 ROWS = (
     Backbone(
         "erf",
@@ -146,5 +173,37 @@ ROWS = (
         # Its memory lies at 1/16
         defaults={**SWIFT, "corr_size": 11},
         stage_strides=(4, 8, 16, 32),
+    ),
+    Backbone(
+        "espnetv2_s05",
+        "ESPNetv2, width 0.5 (Mehta et al., CVPR 2019)",
+        "models.backbones.espnetv2:ESPNetv2S05",
+        groups=(PYRAMID_WIDTH,),
+        defaults=ESP,
+        stage_strides=(2, 4, 8, 16),
+    ),
+    Backbone(
+        "espnetv2_s10",
+        "ESPNetv2, width 1.0 (Mehta et al., CVPR 2019)",
+        "models.backbones.espnetv2:ESPNetv2S10",
+        groups=(PYRAMID_WIDTH,),
+        defaults=ESP,
+        stage_strides=(2, 4, 8, 16),
+    ),
+    Backbone(
+        "espnetv2_s15",
+        "ESPNetv2, width 1.5 (Mehta et al., CVPR 2019)",
+        "models.backbones.espnetv2:ESPNetv2S15",
+        groups=(PYRAMID_WIDTH,),
+        defaults=ESP,
+        stage_strides=(2, 4, 8, 16),
+    ),
+    Backbone(
+        "espnetv2_s20",
+        "ESPNetv2, width 2.0 (Mehta et al., CVPR 2019)",
+        "models.backbones.espnetv2:ESPNetv2S20",
+        groups=(PYRAMID_WIDTH,),
+        defaults=ESP,
+        stage_strides=(2, 4, 8, 16),
     ),
 )

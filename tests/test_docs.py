@@ -19,7 +19,10 @@ from utils.output.video import VideoWriter
 # Options of programs other than main.py, and help.
 FOREIGN = {"--dist", "--files-from", "--help", "--help-all"}
 # Files that only a run, a user or a publisher has.
-ABSENT = re.compile(r"trained_models/(?:lmanet_\w+_best|erfnet_pretrained|tmanet_\w+|resnet\S+)")
+ABSENT = re.compile(
+    r"trained_models/(?:lmanet_\w+_best|erfnet_pretrained|tmanet_\w+|resnet\S+|swiftnet_\w+|"
+    r"swnet_\w+|espnetv2\S+)"
+)
 # What may be longer than a line: the commands that .ci/run takes from the README.
 LONG = "PIP_CONSTRAINT="
 

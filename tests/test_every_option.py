@@ -45,6 +45,7 @@ SPECIAL = {
     "scales": [0.5, 1.25],
     "output": ["labels", "side-by-side"],
     "shift_border": "road",
+    "show": ["traffic light", "car"],
     "model_struct": "aux_mem_loss",
     "key_policy": "error",
     "multi_step": [1, 3],

@@ -12,6 +12,7 @@ from command import assert_one_line, call, perform
 from laws import assert_stream_equals_clip
 from models import build_model
 from models.deploy.state import flatten
+from models.flow import mean_error
 from models.optical_flow import FlowProvider
 from models.parts.guided_filter import GuidedFilter, class_edges, moving_kernels
 from test_endings import frames_in
@@ -159,6 +160,16 @@ def test_filter_and_flow_network_learn_and_the_backbone_stays():
     assert not any(name.startswith("backbone") for name in trained)
     after = model.backbone.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before), "batch norm included"
+
+
+def test_flow_that_is_unknown_teaches_nothing():
+    exact = torch.ones(1, 2, 4, 6)
+    exact[..., 3:] = float("nan")
+    flow = torch.zeros(1, 2, 4, 6, requires_grad=True)
+    error = mean_error(flow, exact)
+    error.backward()
+    assert error == 1 and not flow.grad[..., 3:].any() and flow.grad[..., :3].all()
+    assert mean_error(flow, torch.full_like(exact, float("nan"))) == 0
 
 
 @pytest.mark.parametrize(("steps", "propagated"), [(["1"], 1), (["2"], 2), (["1", "3"], 4)])

@@ -121,7 +121,9 @@ def test_methods_without_key_frames_refuse_the_options(tmp_path):
     with keyed_method():
         for words in (["--key-interval", "3"], ["--key-policy", "motion"], ["--key-strip"]):
             done = call("--benchmark", "--method", "lma", "--savedir", tmp_path, *words)
-            assert_one_line(done, f"{words[0]} acts with --method single only, not with lma")
+            assert_one_line(
+                done, f"{words[0]} acts with --method flow or single only, not with lma"
+            )
 
 
 def test_a_budget_without_a_number_is_refused(tmp_path):

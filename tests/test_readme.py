@@ -20,6 +20,9 @@ PUBLISHED = {
     "lmanet_psp101_best.pth": ("--method lma --backbone psp101", 19),
     "resnet50_v1c-2cccc1ad.pth": ("--method single --backbone r50v1c", 19),
     "tmanet_cityscapes.pth": ("--method tma --backbone r50v1c", 19),
+    "swiftnet_r18.pth": ("--method single --backbone swiftnet18", 19),
+    "swnet_seq.pth": ("--method flow --backbone swiftnet18 --propagate gsv", 19),
+    "espnetv2_s_2.0_city_1024x512.pth": ("--method single --backbone espnetv2_s20", 19),
     "tmanet_camvid.pth": ("--method tma --backbone r50v1c --dataset camvid --void-class", 12),
 }
 # Words that make a command quick; later words win.
@@ -108,6 +111,15 @@ def test_every_recipe_runs(recipe, place, tmp_path, monkeypatch):
     if args.dataset in ("camvid", "cityscapes"):
         words += ["--data-root", args.dataset.upper()]
     if args.eval_mode and not args.weights:
-        name = f"tmanet_{args.dataset}" if args.method == "tma" else f"lmanet_{args.backbone}_best"
+        published = {
+            ("lma", "erf"): "lmanet_erf_best",
+            ("lma", "psp101"): "lmanet_psp101_best",
+            ("tma", "r50v1c"): f"tmanet_{args.dataset}",
+            ("flow", "swiftnet18"): "swnet_seq",
+            ("single", "espnetv2_s20"): "espnetv2_s_2.0_city_1024x512",
+        }
+        name = published[args.method, args.backbone]
         words += ["--weights", f"trained_models/{name}.pth"]
+    if args.inference:
+        words += ["--source", "drive.mp4", "--weights", "trained_models/swnet_seq.pth"]
     perform(*quicken(words))

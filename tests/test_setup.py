@@ -74,3 +74,19 @@ def test_how_threads_wait_is_said_before_torch_is_imported():
     code = "import sys, main; main.wait_politely(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("text", "multiplies"),
+    [
+        ("flags\t\t: fpu avx2 fma\n", False),
+        ("flags\t\t: fpu avx512f avx512_bf16\n", True),
+        ("flags\t\t: fpu amx_bf16\n", True),
+        ("Features\t: fp asimd bf16\n", True),
+        ("processor\t: 0\n", True),
+    ],
+)
+def test_processors_say_whether_they_multiply_bfloat16(text, multiplies, tmp_path):
+    (tmp_path / "cpuinfo").write_text(text)
+    assert setup.multiplies_bf16(tmp_path / "cpuinfo") == multiplies
+    assert setup.multiplies_bf16(tmp_path / "missing"), "unknown"

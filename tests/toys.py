@@ -89,6 +89,8 @@ class Gaps(WindowMethod):
 class ToyFlow(FlowProvider):
     """One convolution over both frames."""
 
+    needs_weights = False
+
     def __init__(self):
         super().__init__()
         self.layers = nn.Sequential(nn.Conv2d(6, 2, 3, 1, 1), nn.BatchNorm2d(2))

@@ -67,7 +67,7 @@ def forward_clip(stepper: Stepper, clip: Tensor, flows: Tensor | None = None) ->
             of_view = pad_flow(flows, size, tuple(view.shape[-2:]))
         with stepper.autocast:
             logits = model(view, of_view)
-        return model.upsample(logits.float(), view.shape[-2:])
+        return stepper.views.merge(model.upsample(logits.float(), view.shape[-2:]))
 
     return stepper.views.plan(size).run(network, clip)
 

@@ -143,7 +143,7 @@ class Stepper:
             flow = self.flow_to_hand_over(i, view, key)
             logits, self.states[i] = self.model.step(view, self.states[i], flow, key)
         self.keep(i, view)
-        return self.model.upsample(logits.float(), view.shape[-2:])
+        return self.views.merge(self.model.upsample(logits.float(), view.shape[-2:]))
 
     def observe(self, i: int, view: Tensor, key: bool | None) -> Tensor:
         """`step` for the state alone -> zeros (B, 1, h, w)."""

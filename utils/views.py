@@ -106,10 +106,11 @@ class Views:
         small: str = "pad",
         fill: tuple[float, float, float] = IMAGENET_MEAN,
         align_corners: bool = False,
+        merge: Callable[[Tensor], Tensor] | None = None,
     ):
         """crop, stride: (height, width). fill: RGB of the border around a small image, on the scale
         of the frames (the mean that the network subtracts). align_corners: of resizing logits back
-        from a scale.
+        from a scale. merge: logits -> logits of other classes (merging.Merging).
         """
         _check(scales, crop, stride, average, small)
         self.size_rule = size_rule
@@ -120,6 +121,7 @@ class Views:
         self.small = small
         self.stride = stride or (crop and tuple(-(-2 * side // 3) for side in crop))
         self.fill = tuple(fill)
+        self.merge = merge or unmerged
         self.align_corners = align_corners and average == "logits"
         # A cache of its own per object: a cache on the method would keep every Views alive.
         self._plans = lru_cache(maxsize=PLANS)(lambda size: Plan(self, size))
@@ -263,6 +265,10 @@ class Plan:
         laid = border.repeat(*frames.shape[:2], 1, *canvas.size)  # (B, T, 3, H', W')
         canvas.image.of(laid).copy_(frames)
         return laid
+
+
+def unmerged(logits: Tensor) -> Tensor:
+    return logits
 
 
 def pad_edges(frames: Tensor, size_rule: Rule) -> Tensor:

@@ -1,14 +1,16 @@
 """SwiftNet on ResNet-18 (Orsic et al., CVPR 2019): a light decoder that climbs from 1/32 to 1/4.
 
-    frame -- conv1 --> layer1 --> layer2 --> layer3 --> layer4 -- spp --> last 1/32
-                         |          |          |                           |
-                         |          |          +------ upsample.0 <--------+
+    frame -- conv1 --> layer1 --> layer2 --> layer3 --> layer4: last, 1/32
+                         |          |          |           |
+                         |          |          |          spp
+                         |          |          |           |
+                         |          |          +------ upsample.0
                          |          +----------------- upsample.1
                          +---------------------------- upsample.2 --> 1/4 -- logits --> logits 1/4
 
 Every map is resized to the exact size of the skip it meets, so any frame size works. All modules
-that are not ResNet's are batch norm, ReLU, convolution, in this order: `last` and the embedding are
-not activated. Module names are the published ones, but for one `spp.` that is doubled in the files.
+that are not ResNet's are batch norm, ReLU, convolution, in this order: the embedding is not
+activated. Module names are the published ones, but for one `spp.` that is doubled in the files.
 """
 
 from __future__ import annotations
@@ -192,8 +194,9 @@ class SwiftNet(Backbone):
 
 
 class SwiftNet18(SwiftNet):
-    """Single scale. `last` is what `spp` gives, `stages` are the outputs of layer1 to layer4."""
+    """Single scale. `stages` are the outputs of layer1 to layer4, `last` is that of layer4."""
 
+    channels = WIDTHS[-1]
     stride = 32
 
     def __init__(self, num_classes: int, *, logits_kernel: int = 1):
@@ -210,15 +213,17 @@ class SwiftNet18(SwiftNet):
     def encode(self, frame: Tensor) -> Features:
         x = F.relu(self.bn1(self.conv1(self.normalize(frame))), inplace=True)  # 1/2
         x = F.max_pool2d(x, 3, 2, padding=1)  # (B, 64, H/4, W/4)
-        features = run_layers(x, (self.layer1, self.layer2, self.layer3, self.layer4))
-        return features._replace(last=self.spp(features.last))
+        return run_layers(x, (self.layer1, self.layer2, self.layer3, self.layer4))
 
     def steps(self) -> Iterable[nn.Module]:
         return self.upsample
 
+    def embed(self, features: Features) -> Tensor:
+        return super().embed(features._replace(last=self.spp(features.last)))
+
     def encoder_parts(self) -> list[nn.Module]:
         layers = [self.layer1, self.layer2, self.layer3, self.layer4]
-        return [self.conv1, self.bn1, *layers, self.spp]
+        return [self.conv1, self.bn1, *layers]
 
     def key_maps(self) -> list[KeyMap]:
         return [key_map.prefixed(BACKBONE) for key_map in (SWIFTNET18, RESNET18_SWIFTNET)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from torch import Tensor
+
 from .dis import DIS
 from .flownets import FlowNetS
 from .light import LightFlow
@@ -11,7 +13,16 @@ from .provider import FlowProvider
 from .raft import RAFT
 from .small import SmallFlow
 
-__all__ = ["DIS", "RAFT", "FlowNetS", "FlowProvider", "LightFlow", "SmallFlow", "build_flow"]
+__all__ = [
+    "DIS",
+    "RAFT",
+    "FlowNetS",
+    "FlowProvider",
+    "LightFlow",
+    "SmallFlow",
+    "build_flow",
+    "flow_between",
+]
 
 # By the names of --flow. `given` has none: its flow comes from the data set or from files.
 BUILDERS = {
@@ -22,6 +33,16 @@ BUILDERS = {
     "dis": lambda args: DIS(args.dis_preset),
     "given": lambda args: None,
 }
+
+
+def flow_between(provider: FlowProvider | None, frame: Tensor, previous: Tensor) -> Tensor:
+    """The provider's flow; ValueError where there is none, so that flow must come from outside."""
+    if provider is None:
+        raise ValueError(
+            "--flow given, and no flow came with the frame: the data set has none, and there is "
+            "no --flow-root"
+        )
+    return provider(frame, previous)
 
 
 def build_flow(args: Namespace) -> FlowProvider | None:

@@ -3,6 +3,7 @@ the record of its key frames."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from ..keyframes import Decision
 from .key_record import KeyRecord
 from .key_strip import KeyStrip
 from .label_images import LabelWriter
-from .pictures import colourise, overlay, save_png, side_by_side
+from .pictures import colourise, only, overlay, save_png, side_by_side
 from .video import VideoWriter
 
 
@@ -57,9 +58,12 @@ class InferenceOutput:
         still: bool = False,
         key_record: bool = False,
         key_strip: bool = False,
+        shown: Sequence[int] | None = None,
     ):
         """kinds: some of overlay, side-by-side, labels. alpha: strength of the overlay. still: the
-        source is a single picture. key_strip: below the overlay."""
+        source is a single picture. key_strip: below the overlay. shown: the classes that pictures
+        show; None: all. Label PNGs have all."""
+        self.shown = shown
         self.palette = palette
         self.alpha = alpha
         self.overlays = None
@@ -87,15 +91,16 @@ class InferenceOutput:
 
         decision: whether it is a key frame, where there are such; seconds: of labelling it.
         """
+        visible = prediction if self.shown is None else only(prediction, self.shown)
         if self.overlays:
-            picture = overlay(image, prediction, self.palette, self.alpha)
+            picture = overlay(image, visible, self.palette, self.alpha)
             if self.strip and decision:
                 picture = self.strip.below(picture, decision)
             self.overlays.write(picture, time)
         if self.record and decision:
             self.record.write(name, time, decision, seconds)
         if self.pairs:
-            self.pairs.write(side_by_side(image, colourise(prediction, self.palette)), time)
+            self.pairs.write(side_by_side(image, colourise(visible, self.palette)), time)
         if self.labels:
             self.labels.write(name, prediction)
 

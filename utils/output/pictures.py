@@ -47,6 +47,13 @@ def without_ignore(prediction: np.ndarray, classes: int) -> np.ndarray:
     return np.where(prediction < classes, prediction, np.uint8(IGNORE))
 
 
+def only(labels: np.ndarray, shown: Sequence[int]) -> np.ndarray:
+    """labels (H, W) uint8 -> the same with 255 where a class is not shown."""
+    table = np.full(256, IGNORE, np.uint8)
+    table[list(shown)] = shown
+    return table[labels]
+
+
 def colourise(labels, palette) -> np.ndarray:
     """labels (H, W), palette (K, 3) -> (H, W, 3) uint8."""
     colours = colour_table(palette)
@@ -149,6 +156,12 @@ def legend(names: Sequence[str], palette, width: int = 960) -> np.ndarray:
         draw.rectangle((x, y, x + swatch - 1, y + swatch - 1), fill=colour, outline=TEXT)
         draw.text((x + swatch + margin, y + swatch / 2), name, fill=TEXT, font=font, anchor="lm")
     return np.array(image)
+
+
+def legend_of(labels, shown: Sequence[int] | None = None) -> np.ndarray:
+    """The legend of a label set: of its classes `shown` in their order, None: of all."""
+    ids = range(len(labels.names)) if shown is None else shown
+    return legend([labels.names[k] for k in ids], [labels.palette[k] for k in ids])
 
 
 def save_png(path: Path, image: np.ndarray) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 
@@ -16,6 +17,16 @@ PRECISIONS = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+# Of x86 and ARM processors that multiply bfloat16; others are many times slower at it.
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+def multiplies_bf16(information: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor has instructions for bfloat16; True where that is not known."""
+    if not information.is_file():
+        return True
+    flags = set(information.read_text().split())
+    return bool(flags & BF16_FLAGS) or "flags" not in flags
 
 
 def begin(args) -> torch.device:
@@ -99,4 +110,5 @@ def views_of(args, model: torch.nn.Module) -> Views:
         average=args.average,
         small=small,
         align_corners=model.backbone.align_corners,
+        merge=getattr(model, "merging", None),
     )
