@@ -120,6 +120,7 @@ class LabelledFrame(NamedTuple):
     prediction: Tensor  # (H', W') uint8 at the size it is scored or written at
     labels: Tensor | None  # (H', W') int64, where there are any
     clip: Tensor | None = None  # (T, 3, H, W): the frame and those that came with it, oldest first
+    flows: Tensor | None = None  # (T-1, 2, H, W), or of one stepped frame: where they come with it
     decision: Decision | None = None  # what the key frame policy answered, where there is one
 
 
@@ -172,7 +173,7 @@ def evaluate(
         labelling = label(stepper, phases, frames, flows)
         scored = scored_frame(model, clip, labelling, score_at_work_size)
         count(metrics, scored, clip.name[0])
-        consume(labelled_frame(clip.name[0], frames, scored, stepper.decision))
+        consume(labelled_frame(clip.name[0], frames, flows, scored, stepper.decision))
     end_video(metrics)
     return computed(metrics)
 
@@ -209,11 +210,13 @@ def scored_frame(model: nn.Module, clip, labelling: Labelling, at_work_size: boo
 
 
 def labelled_frame(
-    name: str, frames: Tensor, scored: ScoredFrame, decision: Decision | None
+    name: str, frames: Tensor, flows: Tensor | None, scored: ScoredFrame, decision: Decision | None
 ) -> LabelledFrame:
-    """What consumers get of a frame; frames (1, T, 3, H, W)."""
+    """What consumers get of a frame; frames (1, T, 3, H, W), flows (1, T-1, 2, H, W)."""
+    clip = frames[0]
+    given = None if flows is None else flows[0]
     prediction = scored.prediction[0].to(torch.uint8)
-    return LabelledFrame(name, frames[0, -1], prediction, scored.labels[0], frames[0], decision)
+    return LabelledFrame(name, clip[-1], prediction, scored.labels[0], clip, given, decision)
 
 
 def count(metrics: list[EvaluationMetric], scored: ScoredFrame, name: str) -> None:

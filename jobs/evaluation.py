@@ -27,6 +27,8 @@ from .common import (
     size_warnings,
     start,
 )
+from .key_pictures import KeyPictures
+from .keys import has_keys
 from .scoring import score
 
 RATE = 10.0  # frames a second of a video whose data set has no rate
@@ -51,15 +53,27 @@ def run(args) -> None:
     savedir.remove_results(folder)
     # Last of all: a prepared network takes no weights any more.
     model = prepare(args, model)
+    views = views_of(args, model)
     output = evaluation_output(args, folder, labels, data, progress.done)
-    with progress, output, Dashboard.of(args, labels) as dashboard:
-        consume = consumers(stop, output, dashboard.watch("eval", len(data), progress.done))
+    sequences = KeyPictures(
+        folder,
+        labels,
+        model,
+        views,
+        stepping=data.step,
+        frames=-(-len(data) // world_size()),
+        sequences=-(-args.key_pictures // world_size()) if has_keys(args) else 0,
+        start=progress.done,
+    )
+    with progress, output, sequences, Dashboard.of(args, labels) as dashboard:
+        watched = dashboard.watch("eval", len(data), progress.done)
+        consume = consumers(stop, output, sequences, watched)
         results = score(
             args,
             model,
             data,
             console=console,
-            views=views_of(args, model),
+            views=views,
             consume=consume,
             device=device,
             autocast=nullcontext(),

@@ -78,6 +78,7 @@ class FlowPropagation(Method):
         optical_flow: FlowProvider | None,
         propagation: nn.Module,
         *,
+        offsets: tuple[int, ...] = (),
         key_scale: float = 1.0,
         steps: tuple[int, ...] = (1, 2),
         ce_weight: float = 10.0,
@@ -85,15 +86,15 @@ class FlowPropagation(Method):
         flow_weight: float = 0.0,
         rates: tuple[float, float] = (10.0, 10.0),
     ):
-        """optical_flow: None where flow comes from outside. key_scale: of key frames, for the
-        backbone.
+        """optical_flow: None where flow comes from outside. offsets: of a clip to score, whose
+        first frame is the key frame. key_scale: of key frames, for the backbone.
 
         Training: steps: distances from the key frame that are learned. ce_weight: of cross entropy
         and distillation together; distillation: of the latter inside. flow_weight: of the error
         against the flow that clips bring. rates: learning rates of guide and flow network relative
         to the rest.
         """
-        super().__init__(backbone)
+        super().__init__(backbone, offsets)
         self.optical_flow = optical_flow
         self.propagation = propagation
         self.key_scale = key_scale
@@ -113,6 +114,7 @@ class FlowPropagation(Method):
             backbone,
             build_flow(args),
             propagation,
+            offsets=args.offsets,
             key_scale=args.eval_scale,
             steps=tuple(args.multi_step),
             ce_weight=args.loss_weight,

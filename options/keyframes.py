@@ -106,6 +106,15 @@ REPORTS = (
         acts_if=scores_distances,
     ),
     ScheduleOption(
+        "--key-pictures",
+        "draw so many sequences from key frame to key frame: each as a strip beside the backbone "
+        "on every frame, and its last frame with edges and errors",
+        type=natural,
+        default=0,
+        jobs=EVALUATION,
+        resume=FREE,
+    ),
+    ScheduleOption(
         "--key-record",
         "write NAME_keyframes.csv: which frames were key frames, and why",
         type=bool,
