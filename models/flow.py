@@ -52,10 +52,10 @@ SWNET_SEQ = KeyMap(
     covers=r"propagation\.filter\..+",
 )
 # A checkpoint of ours whose filter or flow network this one may do without.
-OTHER_PROPAGATION = KeyMap(
-    "our names, without its propagation",
-    ((r"(?:backbone|optical_flow)\..+", r"\g<0>"), (r"propagation\..+", None)),
-    covers=r"(?:backbone|optical_flow)\.(?!aux\.|auxiliary_head\.).+",
+OTHER_PARTS = KeyMap(
+    "our names, without what this propagation lacks",
+    ((r"(?:backbone|propagation|optical_flow)\..+", r"\g<0>"),),
+    covers=r"(?:backbone|propagation|optical_flow)\.(?!aux\.|auxiliary_head\.).+",
 )
 
 
@@ -238,13 +238,14 @@ class FlowPropagation(Method):
 
     # Weights
 
-    def optical_flow_entries(self):
-        return () if self.optical_flow is None else self.optical_flow.state_dict()
+    def lacks(self) -> tuple[str, ...]:
+        """The beginnings of keys of this method that have no entry here."""
+        keys = self.state_dict()
+        parts = ("propagation.", "optical_flow.")
+        return tuple(part for part in parts if not any(key.startswith(part) for key in keys))
 
     def key_maps(self):
-        others = OTHER_PROPAGATION
-        if not self.optical_flow_entries():
-            others = others.without("optical_flow.")
+        others = OTHER_PARTS.without(*self.lacks())
         maps = [*self.backbone.key_maps(), SINGLE_FRAME, others]
         has_filter = hasattr(self.propagation, "filter")
         is_light = isinstance(self.optical_flow, LightFlow)

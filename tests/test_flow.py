@@ -221,11 +221,11 @@ def trained(tmp_path_factory):
     return folder / "model_best.pth.tar"
 
 
-@pytest.mark.parametrize("propagate", ["gsv", "warp", "hold"])
+@pytest.mark.parametrize("propagate", ["gsv", "warp", "hold", "gsv --flow dis"])
 def test_a_checkpoint_of_the_filter_is_scored_under_every_propagation(propagate, trained, tmp_path):
     perform(
-        "--eval-mode", *SMALL, "--weights", trained, "--propagate", propagate, "--key-interval",
-        "2", "--savedir", tmp_path,
+        "--eval-mode", *SMALL, "--weights", trained, "--propagate", *propagate.split(),
+        "--key-interval", "2", "--savedir", tmp_path,
     )  # fmt: skip
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results["metrics"]["key_distance"]["mIoU"]) == {"0", "1", "2"}
