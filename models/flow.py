@@ -78,7 +78,7 @@ class FlowPropagation(Method):
         optical_flow: FlowProvider | None,
         propagation: nn.Module,
         *,
-        offsets: tuple[int, ...] = (),
+        clip_offsets: tuple[int, ...] = (),
         key_scale: float = 1.0,
         steps: tuple[int, ...] = (1, 2),
         ce_weight: float = 10.0,
@@ -86,15 +86,16 @@ class FlowPropagation(Method):
         flow_weight: float = 0.0,
         rates: tuple[float, float] = (10.0, 10.0),
     ):
-        """optical_flow: None where flow comes from outside. offsets: of a clip to score, whose
-        first frame is the key frame. key_scale: of key frames, for the backbone.
+        """optical_flow: None where flow comes from outside. clip_offsets: of a clip to score,
+        whose first frame is the key frame. key_scale: of key frames, for the backbone.
 
         Training: steps: distances from the key frame that are learned. ce_weight: of cross entropy
         and distillation together; distillation: of the latter inside. flow_weight: of the error
         against the flow that clips bring. rates: learning rates of guide and flow network relative
         to the rest.
         """
-        super().__init__(backbone, offsets)
+        super().__init__(backbone)
+        self.clip_offsets = clip_offsets
         self.optical_flow = optical_flow
         self.propagation = propagation
         self.key_scale = key_scale
@@ -114,7 +115,7 @@ class FlowPropagation(Method):
             backbone,
             build_flow(args),
             propagation,
-            offsets=args.offsets,
+            clip_offsets=args.offsets,
             key_scale=args.eval_scale,
             steps=tuple(args.multi_step),
             ce_weight=args.loss_weight,
@@ -130,6 +131,10 @@ class FlowPropagation(Method):
 
     def needs_flow(self, key: bool | None) -> bool:
         return not key and self.propagation.moves
+
+    def startup(self, past: int) -> tuple[int, ...]:
+        """A clip begins with its key frame, as far back as there are frames."""
+        return tuple(offset for offset in self.clip_offsets if -offset <= past)
 
     # Frame by frame
 
