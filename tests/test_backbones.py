@@ -236,6 +236,7 @@ def test_networks_are_built_from_the_options_that_they_know():
         "backbone_nobn": False,
         "align_corners": None,
         "logits_kernel": 1,
+        "pyramid_width": None,
     }
 
     def build(cls, **changed):

@@ -114,7 +114,7 @@ class Fork(nn.Module):
     def start(self):
         return None
 
-    def step(self, frame, state):
+    def step(self, frame, state, flow=None):
         x = self.both(frame)
         y = self.bn2(self.one(frame)) + self.bn2(self.other(frame))
         return x + self.bn1(x) + y + self.bn3(self.alone(frame)), None
