@@ -104,7 +104,7 @@ class Fork(nn.Module):
     """A convolution that is read by a batch norm and beside it; one whose batch norm reads another
     one too."""
 
-    offsets, size_rule = (), None
+    offsets, size_rule, capturable = (), None, True
 
     def __init__(self):
         super().__init__()
