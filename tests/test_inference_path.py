@@ -114,6 +114,9 @@ class Fork(nn.Module):
     def start(self):
         return None
 
+    def needs_flow(self, key):
+        return False
+
     def step(self, frame, state, flow=None):
         x = self.both(frame)
         y = self.bn2(self.one(frame)) + self.bn2(self.other(frame))
