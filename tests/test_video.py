@@ -152,6 +152,8 @@ ENDLESS = """
     from utils.output.video import VideoWriter
     # as a main program that wants to end in order
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # A shell that starts programs in the background lets them ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with VideoWriter(sys.argv[1], 25) as writer:
         for i in range(10**9):
             writer.write(np.full((48, 64, 3), i % 256, np.uint8))
@@ -165,7 +167,10 @@ def test_a_killed_run_leaves_a_readable_video(tmp_path, number):
     process = run(ENDLESS, tmp_path / "a.mp4")
     assert process.stdout.readline() == "going\n"
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    try:
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()  # whatever the test finds, nothing goes on writing
     assert process.returncode != 0 and "OSError" not in errors
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
     assert probe(tmp_path / "a.mp4")["frames"] > 30
