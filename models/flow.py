@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from .keymaps import KeyMap
 from .method import Method, split_rates
+from .ops.resize import resize_aligned
 from .ops.warp import resize_flow
 from .optical_flow import FlowProvider, LightFlow, build_flow, flow_between
 from .parts.distillation import kl_per_element
-from .parts.guided_filter import resize
 from .parts.propagation import PROPAGATIONS
 from .single import SINGLE_FRAME
 
@@ -151,7 +151,7 @@ class FlowPropagation(Method):
         if self.key_scale != 1:
             rule = self.backbone.size_rule
             size = [rule.fit(int(side * self.key_scale)) for side in frame.shape[-2:]]
-            frame = resize(frame, size)
+            frame = resize_aligned(frame, size)
         return self.backbone(frame)
 
     def propagate(self, frame: Tensor, state: Propagated, flow: Tensor | None) -> tuple:
@@ -167,7 +167,7 @@ class FlowPropagation(Method):
     def upsample(self, logits, size):
         """As the backbone does; maps at 1/8 of the frame were published with aligned corners."""
         if self.propagation.aligned:
-            return resize(logits, size)
+            return resize_aligned(logits, size)
         return super().upsample(logits, size)
 
     # Training

@@ -25,17 +25,9 @@ from argparse import Namespace
 from torch import Tensor, nn
 
 from ..keymaps import BACKBONE, BN, KeyMap
+from ..ops.resize import resize_aligned
 from .backbone import Backbone, Features, SizeRule, imagenet_normalize
-from .espnetv2_parts import (
-    GatedMerge,
-    PyramidPool,
-    StridedUnit,
-    Unit,
-    bn_act,
-    conv_bn_act,
-    halve,
-    resize,
-)
+from .espnetv2_parts import GatedMerge, PyramidPool, StridedUnit, Unit, bn_act, conv_bn_act, halve
 from .resnet import initialize
 
 STAGE_STRIDES = (2, 4, 8, 16)
@@ -207,7 +199,7 @@ class ESPNetv2(Backbone):
 def double(x: Tensor) -> Tensor:
     """x (B, C, h, w) -> (B, C, 2h, 2w)."""
     height, width = x.shape[-2:]
-    return resize(x, (2 * height, 2 * width))
+    return resize_aligned(x, (2 * height, 2 * width))
 
 
 class ESPNetv2S05(ESPNetv2):

@@ -14,14 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops.resize import resize_aligned
+
 BRANCHES = 4  # dilations of a unit, and groups of its 1x1 convolutions
 SCALES = (2.0, 1.5, 1.0, 0.5, 0.1)  # of the maps of a pyramid pool, in the order of its weights
 MIN_SIDE = 5  # cells, of those maps
-
-
-def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """x (B, C, h, w) -> (B, C, *size), bilinear, corners aligned."""
-    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=True)
 
 
 def halve(x: Tensor) -> Tensor:
@@ -184,8 +181,8 @@ def at_scale(x: Tensor, scale: float, convolve: nn.Module) -> Tensor:
         return convolve(x)
     scaled = [max(MIN_SIDE, math.ceil(scale * side)) for side in size]
     if scale > 1:
-        return F.adaptive_avg_pool2d(convolve(resize(x, scaled)), size)
-    return resize(convolve(F.adaptive_avg_pool2d(x, scaled)), size)
+        return F.adaptive_avg_pool2d(convolve(resize_aligned(x, scaled)), size)
+    return resize_aligned(convolve(F.adaptive_avg_pool2d(x, scaled)), size)
 
 
 class AcrossScales(nn.Conv2d):

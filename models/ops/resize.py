@@ -1,6 +1,8 @@
-"""Resizing of maps whose cells are areas of a frame."""
+"""Resizing of maps: by the areas of their cells, or with aligned corners as some were published."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,3 +15,10 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     if x.shape[-1] > size[-1]:
         return F.interpolate(x, size=tuple(size), mode="area")
     return F.interpolate(x, size=tuple(size), mode="bilinear")
+
+
+def resize_aligned(x: Tensor, size: Sequence[int]) -> Tensor:
+    """x (B, C, h, w) -> (B, C, *size): bilinear, the centres of the corner cells kept."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=True)

@@ -9,10 +9,10 @@ published.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones.backbone import Normalize
+from ..ops.resize import resize_aligned
 from ..ops.warp import scale_flow
 from .provider import FlowProvider, require_pair
 
@@ -38,7 +38,7 @@ class SmallPicture(nn.Module):
 
     def forward(self, frame: Tensor) -> Tensor:
         # Normalised last, where there are fewest pixels: linear steps may change places.
-        return self.normalize(resize(frame, self.size(frame.shape[-2:]))).flip(1)
+        return self.normalize(resize_aligned(frame, self.size(frame.shape[-2:]))).flip(1)
 
 
 class SmallFlow(FlowProvider):
@@ -60,11 +60,11 @@ class SmallFlow(FlowProvider):
         require_pair(small, previous)
         size = small.shape[-2:]
         taken = [max(side, self.smallest) for side in size]
-        flow = self.estimate(resize(small, taken), resize(previous, taken))
+        flow = self.estimate(resize_aligned(small, taken), resize_aligned(previous, taken))
         # Half precision would be off by a tenth of a cell.
         flow = flow.to(torch.promote_types(flow.dtype, torch.float32))
         # Its values stay what they are when the map is resized (published).
-        cells = resize(flow, size) / UNITS
+        cells = resize_aligned(flow, size) / UNITS
         if list(size) == taken:
             return cells
         return scale_flow(cells, size[1] / taken[1], size[0] / taken[0])
@@ -75,9 +75,3 @@ class SmallFlow(FlowProvider):
         cells = self.displacement(self.shrink(frame), self.shrink(previous))
         height, width = cells.shape[-2:]
         return scale_flow(cells, frame.shape[-1] / width, frame.shape[-2] / height)
-
-
-def resize(x: Tensor, size) -> Tensor:
-    if list(x.shape[-2:]) == list(size):
-        return x
-    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=True)

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops.resize import resize_aligned
+
 SIDE = 3  # of a kernel
 KERNELS = SIDE * SIDE
 WEIGHTS = 1 + KERNELS + 1  # the warped map, its filtered copies, the frame's own logits
@@ -68,8 +70,8 @@ class Guide(nn.Module):
         middle = self.down1(fine)
         coarse = self.down2(middle)
         # Published as a factor of 2; any size works if each map is enlarged to the one it left.
-        coarse = self.up1(resize(coarse, middle.shape[-2:]))
-        coarse = self.up2(resize(coarse, fine.shape[-2:]))
+        coarse = self.up1(resize_aligned(coarse, middle.shape[-2:]))
+        coarse = self.up2(resize_aligned(coarse, fine.shape[-2:]))
         weights = self.exit(fine + coarse)
         return weights / (weights.sum(1, keepdim=True) + EPSILON)
 
@@ -115,13 +117,6 @@ class GuidedFilter(nn.Module):
             y, x = divmod(tap, SIDE)
             out = out + taps[:, tap, None] * around[..., y : y + height, x : x + width]
         return out
-
-
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, corners aligned: as everything at 1/8 of the frame is resized."""
-    if x.shape[-2:] == tuple(size):
-        return x
-    return F.interpolate(x, size, mode="bilinear", align_corners=True)
 
 
 def initialize(module: nn.Module) -> None:

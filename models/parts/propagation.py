@@ -14,9 +14,10 @@ from argparse import Namespace
 
 from torch import Tensor, nn
 
+from ..ops.resize import resize_aligned
 from ..ops.warp import warp
 from ..optical_flow.small import SmallPicture
-from .guided_filter import GuidedFilter, resize
+from .guided_filter import GuidedFilter
 
 
 class Hold(nn.Module):
@@ -85,7 +86,7 @@ class Guided(nn.Module):
         )
 
     def begin(self, logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
-        return (resize(logits, self.small.size(size)),)
+        return (resize_aligned(logits, self.small.size(size)),)
 
     def forward(self, carried: tuple[Tensor, ...], cells: Tensor, frame: Tensor) -> tuple:
         warped = warp(carried[0], cells, self.align_corners)
