@@ -5,7 +5,8 @@ The module of a data set (options/datasets.py names it) has two functions of par
     videos_of(args, split) -> list of videos, labelled or not
     labels_of(args) -> names and colours of its classes
 
-With --class-map labels may be read as those of another label set (class_map.py).
+With --class-map labels may be read as those of another label set (class_map.py); a training may
+learn from several data sets (mixing.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from random import Random
 from .class_map import LabelMap, MappedVideo, find_map, label_map
 from .clip import ClipDataset, FlowSource, Video
 from .labels import LabelSet
+from .mixing import Part, extra_part
 from .pipeline import evaluation_transform, training_transform
 from .root import data_root
 
@@ -52,12 +54,15 @@ def build_dataset(
     if not any(len(video.labelled) for video in videos):
         raise ValueError(f"no frame of the {split} split of --dataset {args.dataset} has a label")
     # In training offsets are drawn per clip; in evaluation they follow from the frame's place.
+    parts = [own_part(args, videos)]
     if augment:
+        parts += [extra_part(args, extra, labels) for extra in args.extra_data]
         return ClipDataset(
-            videos,
+            [video for part in parts for video in part.videos],
             labels,
             training_transform(args),
             seed=args.seed,
+            parts=parts,
             with_flows=with_flows,
             flow_source=flow_source,
             # A synthetic past brings its flow; the pasts of other clips do not.
@@ -69,10 +74,17 @@ def build_dataset(
         labels,
         evaluation_transform(args),
         seed=args.seed,
+        parts=parts,
         with_flows=with_flows,
         flow_source=flow_source,
         startup=startup or partial(existing, args.offsets),
     )
+
+
+def own_part(args, videos: list[Video]) -> Part:
+    """The videos of args.dataset, and what --class-map leaves out of their labels."""
+    mapped = mapped_labels(args)
+    return Part(args.dataset, videos, left_out=mapped.left_out if mapped else ())
 
 
 def existing(offsets: tuple[int, ...], past: int) -> tuple[int, ...]:

@@ -98,12 +98,15 @@ class ClipDataset(torch.utils.data.Dataset):
         unknown_flows: bool = False,
         seed: int = 0,
         step: bool = False,
+        parts: Sequence = (),
     ):
         """with_flows: items bring optical flow, from `flow_source` or else of the videos' own.
 
         unknown_flows: what no flow is known of keeps NaN, instead of a ValueError.
 
         step: one frame per item, in order, for evaluation by `step`; unlabelled frames too.
+
+        parts: where the videos come from (mixing.Part), in their order; empty: from one place.
         """
         if not videos:
             raise ValueError("a data set needs at least one video")
@@ -117,6 +120,7 @@ class ClipDataset(torch.utils.data.Dataset):
         self.unknown_flows = unknown_flows
         self.seed = seed
         self.step = step
+        self.parts = tuple(parts)
         # (index of the video, index of the frame in it)
         self.samples: list[tuple[int, int]] = []
         for v, video in enumerate(self.videos):
@@ -137,6 +141,7 @@ class ClipDataset(torch.utils.data.Dataset):
             flow_source=self.flow_source,
             seed=self.seed,
             step=True,
+            parts=self.parts,
         )
 
     @property

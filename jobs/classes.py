@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datasets import label_set, mapped_labels, own_label_set
+from datasets import label_set, own_label_set
 from datasets.class_map import ClassMap, find_classes, find_map
 from datasets.known_classes import known_set
 from datasets.label_statistics import LOOKED_AT, count_labels
@@ -94,18 +94,20 @@ def tell_merging(
 
 
 def tell_left_out(args, data, console: Console) -> None:
-    """Say how much of the labels --class-map leaves out, by class."""
-    mapped = mapped_labels(args)
-    if mapped is None or not mapped.left_out:
-        return
-    videos = [video.video for video in data.videos]
-    counts = count_labels(videos, LOOKED_AT, workers=args.num_workers)
-    total = max(int(counts.pixels.sum()), 1)
-    shares = [f"{name} {100 * counts.pixels[k] / total:.2g} %" for k, name in mapped.left_out]
-    console.note(
-        f"--class-map leaves out {len(shares)} classes of the labels ({counts.labels} of "
-        f"{counts.existing} looked at, share of all pixels): {', '.join(shares)}"
-    )
+    """Say how much of the labels class maps leave out, by class."""
+    for number, part in enumerate(data.parts):
+        if not part.left_out:
+            continue
+        of = f"the map of --extra-data {part.name}" if number else "--class-map"
+        videos = [video.video for video in part.videos]
+        counts = count_labels(videos, LOOKED_AT, workers=args.num_workers)
+        total = max(int(counts.pixels.sum()), 1)
+        shares = [f"{name} {100 * counts.pixels[k] / total:.2g} %" for k, name in part.left_out]
+        console.note(
+            f"{of} leaves out {len(shares)} classes of the labels "
+            f"({counts.labels} of {counts.existing} looked at, share of all pixels): "
+            f"{', '.join(shares)}"
+        )
 
 
 def shown_classes(args, labels: LabelSet) -> tuple[int, ...] | None:

@@ -23,7 +23,7 @@ from utils.run.setup import autocast, views_of
 from utils.run.stopping import Interrupted
 from utils.training import counted_labels
 from utils.training.recorder import Recorder
-from utils.training.sampler import EpochBatches
+from utils.training.sampler import EpochBatches, Share
 from utils.training.training_state import TrainingState
 
 from .classes import tell_left_out
@@ -45,7 +45,7 @@ def run(args) -> None:
     counts = label_counts(args, data, console)
     set_class_weights(args, model, data, counts, device)
     batches = EpochBatches(
-        len(data), args.batch_size, rank=rank(), ranks=world_size(), seed=args.seed
+        shares(data, console), args.batch_size, rank=rank(), ranks=world_size(), seed=args.seed
     )
     state = TrainingState(
         model,
@@ -206,6 +206,20 @@ def training_data(args, model):
     )
     require_same_on_all_ranks("training data", [data.summary()])
     return data
+
+
+def shares(data, console: Console) -> list[Share]:
+    """How many clips of each part an epoch has; told where there are several."""
+    first, *further = data.parts
+    found = [Share(first.clips, first.clips)]
+    for part in further:
+        drawn = part.drawn(first.clips)
+        console.note(
+            f"--extra-data {part.name}: {drawn} of its {part.clips} clips an epoch, beside "
+            f"{first.clips} of {first.name}"
+        )
+        found.append(Share(part.clips, drawn))
+    return found
 
 
 def splits_to_score(args, model) -> dict:

@@ -24,6 +24,7 @@ from .class_maps import CLASSES
 from .data import DATA_OPTIONS
 from .help import HELP_WORDS, print_help
 from .labelling import INFERENCE, RESULTS, VIEWS
+from .mixing import MIXING
 from .network import NETWORK_OPTIONS
 from .option import SAME, Group, Option
 from .parser import Parser, make_parser
@@ -43,7 +44,8 @@ SHALLOW = "lma-shallow"
 def all_groups() -> tuple[Group, ...]:
     """Every group, complete: what belongs to everybody, then what belongs to rows."""
     common = (jobs.GROUP, RUN, DASHBOARD, NETWORK_OPTIONS, DATA_OPTIONS, CLASSES)
-    late = (VIEWS, RESULTS, INFERENCE, OPTIMIZATION, LOSSES, TRAINED, RECORD, AUGMENTATION)
+    training = (MIXING, OPTIMIZATION, LOSSES, TRAINED, RECORD, AUGMENTATION)
+    late = (VIEWS, RESULTS, INFERENCE, *training)
     return (
         *(group.completed() for group in common),
         *owned_groups("method", METHODS),

@@ -18,7 +18,7 @@ import torch
 from utils.run import handover, loading
 from utils.run.loading import evaluation_loader, training_loader
 from utils.run.stopping import Interrupted, StopRequest
-from utils.training.sampler import EpochBatches
+from utils.training.sampler import EpochBatches, Share
 
 ROOT = Path(__file__).resolve().parents[1]
 MB = 1 << 20
@@ -58,7 +58,7 @@ class Data:
 def batches_of(workers: int, length: int = 6) -> list[Clip]:
     """Two epochs by the loader of training, one by that of evaluation."""
     data = Data(length)
-    order = EpochBatches(length, 2)
+    order = EpochBatches([Share(length, length)], 2)
     loader = training_loader(data, order, workers, "cpu")
     found = []
     for epoch in range(2):

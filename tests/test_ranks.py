@@ -14,7 +14,7 @@ from kills import Ranks
 from utils.checkpoint import read
 from utils.run.dist import launch
 from utils.run.loading import evaluation_loader
-from utils.training.sampler import EpochBatches
+from utils.training.sampler import EpochBatches, Share
 
 JOB = str(Path(__file__).with_name("ranks_job.py"))
 
@@ -53,7 +53,9 @@ def test_two_ranks_equal_one(tmp_path, line):
 
 def test_every_step_uses_the_same_clips_for_any_number_of_ranks():
     def steps(batch, ranks):
-        parts = [EpochBatches(26, batch, rank=r, ranks=ranks, seed=5) for r in range(ranks)]
+        parts = [
+            EpochBatches([Share(26, 26)], batch, rank=r, ranks=ranks, seed=5) for r in range(ranks)
+        ]
         for part in parts:
             part.begin(epoch=2)
         return [sum(step, []) for step in zip(*parts, strict=True)]
@@ -64,7 +66,7 @@ def test_every_step_uses_the_same_clips_for_any_number_of_ranks():
 
 
 def test_a_resumed_epoch_goes_on_where_it_stopped():
-    batches = EpochBatches(20, 2, seed=1)
+    batches = EpochBatches([Share(20, 20)], 2, seed=1)
     batches.begin(0)
     whole = list(batches)
     batches.begin(0, start=3)
@@ -75,7 +77,7 @@ def test_a_resumed_epoch_goes_on_where_it_stopped():
 
 def test_too_few_clips_for_a_batch_is_an_error_that_says_what_to_do():
     with pytest.raises(ValueError, match="lower --batch-size"):
-        EpochBatches(5, 3, ranks=2)
+        EpochBatches([Share(5, 5)], 3, ranks=2)
 
 
 class Data:

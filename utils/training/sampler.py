@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
+
+APART = 1_000_003  # keeps the epochs of one seed apart from those of the next
+
+
+class Share(NamedTuple):
+    """Clips that follow one another in the data set, and how many of them an epoch has."""
+
+    clips: int
+    drawn: int
 
 
 class EpochBatches:
@@ -13,13 +23,23 @@ class EpochBatches:
     Step k of an epoch has the same `batch_size * ranks` clips for any number of ranks; rank r takes
     its part of them. The incomplete last batch is left out. `start` skips the steps that a resumed
     run has done.
+
+    Of each share of a mixed data set an epoch has as many clips as it says. They come pass by pass:
+    a clip is seen again when all others of its share were.
     """
 
     def __init__(
-        self, length: int, batch_size: int, *, rank: int = 0, ranks: int = 1, seed: int = 0
+        self,
+        shares: Sequence[Share],
+        batch_size: int,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        seed: int = 0,
     ):
-        """length: clips in the data set. Raises ValueError if they do not fill one batch."""
-        self.length = length
+        """shares: all clips of the data set. ValueError if an epoch does not fill one batch."""
+        self.shares = list(shares)
+        length = sum(share.drawn for share in self.shares)
         self.batch_size = batch_size
         self.rank = rank
         self.seed = seed
@@ -29,8 +49,8 @@ class EpochBatches:
         self.start = 0
         if not self.steps:
             raise ValueError(
-                f"the training set has {length} clips, fewer than one batch of {batch_size} on "
-                f"{ranks} ranks: lower --batch-size or --gpus"
+                f"an epoch of the training set has {length} clips, fewer than one batch of "
+                f"{batch_size} on {ranks} ranks: lower --batch-size or --gpus"
             )
 
     def begin(self, epoch: int, start: int = 0) -> None:
@@ -42,11 +62,41 @@ class EpochBatches:
         return self.steps - self.start
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        # A generator of its own: the order depends on no draw made elsewhere. The large factor
-        # keeps the epochs of one seed apart from those of the next.
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.length, generator=generator).tolist()
+        order = self.order()
         for step in range(self.start, self.steps):
             first = step * self.clips_per_step + self.rank * self.batch_size
-            # The epoch goes along, since a clip's random draws depend on it.
-            yield [(index, self.epoch) for index in order[first : first + self.batch_size]]
+            yield order[first : first + self.batch_size]
+
+    def order(self) -> list[tuple[int, int]]:
+        """All (index, pass) of the epoch."""
+        found = []
+        first = 0
+        for number, share in enumerate(self.shares):
+            # Shares differ in their seeds; the only one has that of the run.
+            seed = self.seed + number
+            found += [(first + clip, turn) for clip, turn in drawn(share, self.epoch, seed)]
+            first += share.clips
+        if len(self.shares) == 1:
+            return found
+        return [found[i] for i in permutation(len(found), self.seed + len(self.shares), self.epoch)]
+
+
+def drawn(share: Share, epoch: int, seed: int) -> Iterator[tuple[int, int]]:
+    """(clip, pass) of a share in an epoch: a clip's random draws depend on the pass, too.
+
+    Where an epoch has all clips of the share once, passes are epochs.
+    """
+    position = epoch * share.drawn
+    end = position + share.drawn
+    while position < end:
+        turn, place = divmod(position, share.clips)
+        order = permutation(share.clips, seed, turn)[place : place + end - position]
+        yield from ((clip, turn) for clip in order)
+        position += len(order)
+
+
+def permutation(length: int, seed: int, turn: int) -> list[int]:
+    """The numbers below `length` in an order of their own for each seed and turn."""
+    # A generator of its own: the order depends on no draw made elsewhere.
+    generator = torch.Generator().manual_seed(seed * APART + turn)
+    return torch.randperm(length, generator=generator).tolist()
