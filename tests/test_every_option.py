@@ -9,6 +9,7 @@ import options
 from options import acting
 from options.jobs import JOBS
 from options.keyframes import KEYS
+from options.mixing import ExtraData
 from options.option import SAME, Option
 from utils import checkpoint
 from utils.training.training_state import require_same_run
@@ -50,6 +51,7 @@ SPECIAL = {
     "key_policy": "error",
     "multi_step": [1, 3],
     "propagate": "warp",
+    "extra_data": [ExtraData("folder", "a b", 0.5, "map.txt"), ExtraData("camvid", "c", None)],
 }
 BESIDE = {
     "eval_stride": ["--eval-crop", "7", "7"],
