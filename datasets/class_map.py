@@ -160,11 +160,11 @@ def find_map(word: str) -> ClassMap:
 def label_map(class_map: ClassMap, own: LabelSet, *, learnt: bool) -> LabelMap | None:
     """How labels of a data set with the classes `own` are read; None: as they are.
 
-    learnt: a network learns, or has learnt, what the map makes of labels. For others the map says
-    what becomes of the network's classes: labels are what it leads to already, or else it has a
-    line for each class of theirs. ValueError: neither.
+    Labels that are what the map leads to stay: it then says what becomes of the classes of the
+    weights. learnt: a network learns, or has learnt, what the map makes of labels; for others it
+    has a line for each class of theirs. ValueError: neither.
     """
-    if not learnt and are_targets(class_map, own.names):
+    if are_targets(class_map, own.names):
         return None
     come_from = [name for name in own.names if plain(name) in class_map.by_source]
     lead_to = [name for name in own.names if is_one_of(name, class_map.targets)]

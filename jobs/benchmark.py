@@ -24,8 +24,9 @@ from utils.stepper import Stepper
 from utils.views import pad_edges
 
 from .classes import labels_to_show
-from .common import make_model, prepare, resizing, start
+from .common import make_model, prepare, start
 from .keys import has_keys, policy_of
+from .work_size import WorkSize
 
 SIZE = (512, 1024)  # of the video that is made where none is given
 
@@ -80,10 +81,9 @@ def store_pipe(args, path: Path) -> Path:
 
 def first_image(args, spec: str):
     """(H, W) of a source's frames, and its first image at working size."""
-    resize = resizing(args)
     with open_source(spec, step=args.frame_step) as source:
         image = next(iter(source)).image
-    return image.shape[:2], image if resize is None else resize(image)
+    return image.shape[:2], WorkSize(args)(image)
 
 
 def model_input(model, frame: torch.Tensor) -> torch.Tensor:
@@ -103,7 +103,7 @@ class Bench:
         policy = policy_of(args)
         self.stepper = Stepper(model, views_of(args, model), nullcontext(), policy=policy)
         self.keys: list[bool] = []  # of each frame, for methods with key frames
-        self.resize = resizing(args)
+        self.resize = WorkSize(args)
 
     def measure(self, spec: str) -> dict:
         if self.device.type == "cuda":
@@ -132,7 +132,7 @@ class Bench:
             return speed.measure(islice(source, self.args.max_frames), stages, self.device)
 
     def preprocess(self, frame):
-        image = frame.image if self.resize is None else self.resize(frame.image)
+        image = self.resize(frame.image)
         return frame, frame_tensor(image, self.device)
 
     def network(self, pair):

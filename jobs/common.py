@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 
 import options
 from datasets import build_dataset
 from datasets.labels import other_classes
-from datasets.transforms import resample
 from models import build_model
 from models.deploy import for_inference
 from models.deploy.layout import channels_last
-from utils.checkpoint import classes_of, load_weights, read, resolve
+from options.shipped import DEFAULT, SHIPPED
+from utils.checkpoint import load_weights, resolve
 from utils.console import Console
 from utils.run.allocator import keep_freed_memory
 from utils.run.dist import fingerprint, rank, require_same_on_all_ranks
@@ -23,6 +22,7 @@ from utils.run.stopping import StopRequest
 
 from .classes import merging_of, trained_classes
 from .given_flow import flow_files, require_flows, uses_given_flow
+from .new_classes import entries_to_leave, start_known_classes
 
 ON_STOP = "; --resume goes on from here"
 NEED_WEIGHTS = {"evaluation": "--eval-mode", "inference": "--inference"}
@@ -54,6 +54,9 @@ def start(args) -> tuple[torch.device, Console]:
     device = begin(args)
     console = Console(rank())
     require_same_on_all_ranks("options", options.same_on_all_ranks(args))
+    if args.default_weights:
+        ours = SHIPPED[DEFAULT]
+        console.note(f"no --weights: {DEFAULT}, {ours.what}; {ours.terms}")
     if args.of_weights:
         console.note(f"the weights say {' '.join(args.of_weights)}")
     if device.type == "cpu" and args.precision == "bf16" and not multiplies_bf16():
@@ -87,9 +90,11 @@ def make_model(args, labels, device: torch.device, console: Console, *, complete
             args.weights,
             complete=complete,
             new_classes=args.new_classes,
-            leave=entries_of_classes(args, model, labels) if args.new_classes else (),
+            leave=entries_to_leave(args, model, labels) if args.new_classes else (),
         )
         console.note(str(report))
+        if args.new_classes:
+            start_known_classes(args, model, labels, console)
         others = "" if merging else other_classes(report.classes, labels.names)
         if others and complete:
             raise ValueError(f"{others}: choose another --dataset, or give a --class-map")
@@ -102,20 +107,6 @@ def make_model(args, labels, device: torch.device, console: Console, *, complete
     # Files may differ from machine to machine: better told now than by a loss that is odd.
     require_same_on_all_ranks("weights", [fingerprint(model)])
     return channels_last(model.to(device))
-
-
-def entries_of_classes(args, model, labels) -> list[str]:
-    """The entries of the model that the weights hold for other classes of the same number.
-
-    Where numbers differ, shapes tell; where they are equal, only names do.
-    """
-    trained = classes_of([read(path) for path in args.weights])
-    if not other_classes(trained, labels.names):
-        return []
-    # What has another shape with one more class belongs to classes. No number is drawn for it.
-    with torch.device("meta"):
-        larger = build_model(args, len(labels.names) + 1).state_dict()
-    return [name for name, entry in model.state_dict().items() if larger[name].shape != entry.shape]
 
 
 def prepare(args, model):
@@ -163,30 +154,3 @@ def consumers(stop: StopRequest, *consume: Callable) -> Callable:
             one(labelled)
 
     return take
-
-
-def size_warnings(args, height: int, width: int) -> list[str]:
-    """What is odd about --work-size and --eval-crop for frames of this size."""
-    found = []
-    if args.work_size:
-        high, wide = args.work_size
-        if (high > wide) != (height > width) and high != wide and height != width:
-            found.append(
-                f"--work-size {high} {wide} is height, width; the frames are {height}x{width} "
-                f"(HxW): did you mean --work-size {wide} {high}?"
-            )
-        height, width = args.work_size
-    if args.eval_crop and (args.eval_crop[0] > height or args.eval_crop[1] > width):
-        high, wide = args.eval_crop
-        found.append(
-            f"--eval-crop {high} {wide} is larger than the frames, {height}x{width} (HxW): it cuts "
-            "nothing there"
-        )
-    return found
-
-
-def resizing(args) -> Callable | None:
-    """How an image comes to --work-size; None where it stays as it is."""
-    if not args.work_size:
-        return None
-    return partial(resample, size=args.work_size, interpolation=args.interpolation)

@@ -17,19 +17,11 @@ from utils.run.evaluation_state import EvaluationProgress
 from utils.run.setup import views_of
 
 from .classes import tell_left_out
-from .common import (
-    consumers,
-    listen,
-    make_model,
-    note_gaps,
-    prepare,
-    scoring_data,
-    size_warnings,
-    start,
-)
+from .common import consumers, listen, make_model, note_gaps, prepare, scoring_data, start
 from .key_pictures import KeyPictures
 from .keys import has_keys
 from .scoring import score
+from .work_size import size_warnings
 
 RATE = 10.0  # frames a second of a video whose data set has no rate
 

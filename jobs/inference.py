@@ -25,9 +25,10 @@ from utils.run.setup import views_of
 from utils.stepper import Stepper
 
 from .classes import labels_to_show, shown_classes
-from .common import listen, make_model, prepare, resizing, size_warnings, start
+from .common import listen, make_model, prepare, start
 from .given_flow import SourceFlow, flow_files, require_flow_root, uses_given_flow
 from .keys import has_keys, policy_of
+from .work_size import WorkSize, size_warnings
 
 # Kinds of sources whose frames have no times.
 UNTIMED = ("folder", "glob", "stdin", "image")
@@ -147,8 +148,9 @@ class SourceLabelling:
         self.tell_rate(source, name)
         count = 0
         seconds = 0.0
+        work_size = WorkSize(args)
         with (
-            ReadAhead(source, latest=source.live, resize=resizing(args)) as frames,
+            ReadAhead(source, latest=source.live, resize=work_size) as frames,
             InferenceOutput(
                 Path(args.savedir),
                 name,
@@ -175,7 +177,7 @@ class SourceLabelling:
             )
             for frame, prediction, spent in self.console.progress(labelled, total, name):
                 if count == 0:
-                    self.tell(size_warnings(args, *frame.image.shape[:2]))
+                    self.tell_size(work_size, frame.image.shape[:2])
                 count += 1
                 seconds += spent
                 labels = without_ignore(prediction.numpy(), len(self.labels.names))
@@ -215,6 +217,14 @@ class SourceLabelling:
                     f"{source.fps:g} are assumed (--fps says otherwise)"
                 ]
             )
+
+    def tell_size(self, work_size: WorkSize, size: tuple[int, int]) -> None:
+        """Say at which size frames of this size are labelled, where nobody asked for it."""
+        note = work_size.note(size)
+        if note:
+            self.console.note(note)
+        else:
+            self.tell(size_warnings(self.args, *size))
 
     def tell(self, fresh: list[str]) -> None:
         """Warn of what the source has noted since the last time."""

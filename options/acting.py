@@ -30,6 +30,7 @@ from .option import SAME, Group, Option
 from .parser import Parser, make_parser
 from .rows import Backbone, Dataset, Method
 from .run import DASHBOARD, RUN
+from .shipped import DEFAULT, SHIPPED
 from .tables import BACKBONES, DATASETS, METHODS
 from .training import LOSSES, OPTIMIZATION, RECORD, TRAINED
 
@@ -173,6 +174,12 @@ def derive(args: Namespace, rows: tuple[Dataset, Backbone, Method], given: set[s
         args.class_weights = SHALLOW  # published for this decoder
     if args.use_orig_res:
         args.score_size = "work"
+    # Of labelling: a size that weights bring fits frames of their shape.
+    args.exact_work_size = "work_size" in given
+    # Whoever names a backbone has weights in mind, and has forgotten to name them.
+    args.default_weights = args.inference and not args.weights and "backbone" not in given
+    if args.default_weights:
+        args.weights = [SHIPPED[DEFAULT].path]
     args.offsets = method.offsets(args)
     args.trained_classes = ()  # a job that runs weights finds them there
     for name, value in method.derived.items():
@@ -291,8 +298,13 @@ def weights_to_run(argv: list[str]) -> list[str]:
     # Before all other words are judged: the files decide the defaults of these.
     parser = Parser()
     for job in ("evaluation", "inference", "benchmark"):
-        parser.add_argument(jobs.JOBS[job].flag, action="store_true", dest="runs")
-    weights = replace(all_options()["weights"])
+        parser.add_argument(jobs.JOBS[job].flag, action="store_true", dest=job)
+    weights = all_options()["weights"]
     parser.add_argument(weights.flag, nargs="+", type=weights.type, default=[])
+    parser.add_argument(all_options()["backbone"].flag)
     found, _ = parser.parse_known_args(argv)
-    return found.weights if found.runs else []
+    if found.inference and not found.weights and not found.backbone:
+        return [SHIPPED[DEFAULT].path]
+    if found.evaluation or found.inference or found.benchmark:
+        return found.weights
+    return []

@@ -6,8 +6,8 @@ from argparse import Namespace
 
 from .jobs import NETWORK, TRAINING
 from .option import FREE, Group, Option
+from .shipped import DEFAULT, SHIPPED, weights_path
 from .tables import BACKBONES, METHODS
-from .types import path
 
 ALIASES = {"psp": "psp101"}  # as LMANet's README calls it
 
@@ -52,8 +52,10 @@ NETWORK_OPTIONS = Group(
         # On a resume the checkpoint has them; on each machine they may lie elsewhere.
         Option(
             "--weights",
-            "checkpoints to start from or to run; published formats are recognised",
-            type=path,
+            "checkpoints to start from or to run; published formats are recognised; "
+            f"{', '.join(SHIPPED)} come with the tool, and --inference takes {DEFAULT} where "
+            "neither weights nor a backbone are named",
+            type=weights_path,
             default=[],
             nargs="+",
             metavar="FILE",

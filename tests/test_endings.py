@@ -14,7 +14,7 @@ from PIL import Image
 import main
 import options
 from command import ROOT, SINGLE, TINY, assert_one_line, call, perform, start
-from jobs.common import size_warnings
+from jobs.work_size import size_warnings
 from models import build_model
 from models.deploy.compilation import compile_backbone
 from trees import make_camvid

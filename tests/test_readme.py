@@ -112,6 +112,8 @@ def test_every_recipe_runs(recipe, place, tmp_path, monkeypatch):
     args = main.parse_args(words)
     if args.dataset in ("camvid", "cityscapes"):
         words += ["--data-root", args.dataset.upper()]
+    if args.dataset == "folder":
+        words += ["--data-root", "MY_CLIPS"]
     if args.eval_mode and not args.weights:
         published = {
             ("lma", "erf"): "lmanet_erf_best",
