@@ -69,6 +69,8 @@ BESIDE = {
     "memory_strategy": ["--win-size=7"],
     "key_threshold": ["--key-policy", "motion"],
     "key_budget": ["--key-policy", "budget", "--key-budget", "5"],
+    "coarse_labels": ["--coarse-map", "m"],
+    "coarse_map": ["--coarse-labels", "c"],
     "key_longest": ["--key-policy", "motion"],
 }
 # Owned by methods, and no part of their weights: which frames are key frames, and their scale.

@@ -125,5 +125,6 @@ def test_every_recipe_runs(recipe, place, tmp_path, monkeypatch):
         name = published[args.method, args.backbone]
         words += ["--weights", f"trained_models/{name}.pth"]
     if args.inference:
-        words += ["--source", "drive.mp4", "--weights", "trained_models/swnet_seq.pth"]
+        name = {"flow": "swnet_seq", "single": "espnetv2_s_2.0_city_1024x512"}[args.method]
+        words += ["--source", "drive.mp4", "--weights", f"trained_models/{name}.pth"]
     perform(*quicken(words))
