@@ -37,14 +37,15 @@ def build_dataset(
     startup: Callable[[int], tuple[int, ...]] | None = None,
     with_flows: bool = False,
     flow_source: FlowSource | None = None,
+    unknown_flows: bool = False,
 ) -> ClipDataset:
     """The clips of a split, as parsed options (main.parse_args) describe them.
 
     augment: whether to draw augmentations (default: when training, on the training split).
     draw, startup: the method's `training_offsets` and `startup`; without them the options' own
     offsets, as far as they reach. with_flows: items bring optical flow, the videos' own or that of
-    `flow_source`. FileNotFoundError says where data was looked for and how to name
-    its folder.
+    `flow_source`. unknown_flows: what is not known of it may be NaN. FileNotFoundError says where
+    data was looked for and how to name its folder.
     """
     if augment is None:
         augment = args.training and split == args.train_split
@@ -66,7 +67,7 @@ def build_dataset(
             with_flows=with_flows,
             flow_source=flow_source,
             # A synthetic past brings its flow; the pasts of other clips do not.
-            unknown_flows=args.synthetic_past > 0 and args.flow != "given",
+            unknown_flows=unknown_flows or (args.synthetic_past > 0 and args.flow != "given"),
             draw=draw or partial(always, args.offsets),
         )
     return ClipDataset(

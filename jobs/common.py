@@ -13,7 +13,7 @@ from models import build_model
 from models.deploy import for_inference
 from models.deploy.layout import channels_last
 from options.shipped import DEFAULT, SHIPPED
-from utils.checkpoint import load_weights, resolve
+from utils.checkpoint import load_weights, network_of, resolve
 from utils.console import Console
 from utils.run.allocator import keep_freed_memory
 from utils.run.dist import fingerprint, rank, require_same_on_all_ranks
@@ -51,6 +51,8 @@ def start(args) -> tuple[torch.device, Console]:
     # Before the first large tensor.
     keep_freed_memory()
     args.trained_classes = trained_classes(args)
+    if args.teacher_weights:
+        args.teacher_network = teacher_network(args)
     device = begin(args)
     console = Console(rank())
     require_same_on_all_ranks("options", options.same_on_all_ranks(args))
@@ -67,6 +69,18 @@ def start(args) -> tuple[torch.device, Console]:
     if args.without_effect:
         console.warn(f"without effect in this run: {', '.join(args.without_effect)}")
     return device, console
+
+
+def teacher_network(args) -> dict:
+    """What the teacher's weights say of their network."""
+    found = network_of([args.teacher_weights])
+    backbone = found.get("backbone", args.teacher_backbone)
+    if backbone != args.teacher_backbone:
+        raise ValueError(
+            f"--teacher-weights {args.teacher_weights} are for --teacher-backbone {backbone}, not "
+            f"for {args.teacher_backbone}"
+        )
+    return {name: value for name, value in found.items() if hasattr(args, name)}
 
 
 def listen() -> StopRequest:
@@ -104,9 +118,22 @@ def make_model(args, labels, device: torch.device, console: Console, *, complete
         console.note(
             "neither --weights nor --train-encoder: the encoder stays as it was drawn, at random"
         )
+    load_teacher(args, model, labels, console)
     # Files may differ from machine to machine: better told now than by a loss that is odd.
     require_same_on_all_ranks("weights", [fingerprint(model)])
     return channels_last(model.to(device))
+
+
+def load_teacher(args, model, labels, console: Console) -> None:
+    """Fill the network that teaches, where there is one. ValueError where it is for others."""
+    teacher = getattr(model, "teacher", None)
+    if teacher is None:
+        return
+    report = load_weights(teacher.frozen, args.teacher_weights, complete=True)
+    console.note(f"teacher: {report}")
+    others = other_classes(report.classes, labels.names)
+    if others:
+        raise ValueError(f"--teacher-weights {args.teacher_weights}: {others}")
 
 
 def prepare(args, model):

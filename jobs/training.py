@@ -195,13 +195,15 @@ class Trainer:
 
 def training_data(args, model):
     """The clips to train on, as the method draws them."""
-    given = uses_given_flow(args, model)
+    learns_given = model.wants_flows and args.flow == "given"
+    given = learns_given or uses_given_flow(args, model)
     data = build_dataset(
         args,
         args.train_split,
         augment=True,
         draw=model.training_offsets,
         with_flows=model.wants_flows or given,
+        unknown_flows=not (model.needs_known_flows or given),
         flow_source=flow_files(args) if given else None,
     )
     require_same_on_all_ranks("training data", [data.summary()])

@@ -51,6 +51,8 @@ class Method(nn.Module):
     capturable = True
     # whether `losses` learns from the flow that clips bring
     wants_flows = False
+    # whether it cannot do without: else it computes what clips do not bring
+    needs_known_flows = True
 
     def __init__(self, backbone: nn.Module, offsets: tuple[int, ...] = ()):
         """offsets: which past frames a read uses, in frame steps of the data set.

@@ -174,8 +174,8 @@ def derive(args: Namespace, rows: tuple[Dataset, Backbone, Method], given: set[s
         args.class_weights = SHALLOW  # published for this decoder
     if args.use_orig_res:
         args.score_size = "work"
-    # Of labelling: a size that weights bring fits frames of their shape.
-    args.exact_work_size = "work_size" in given
+    # What labels a video fits a size that weights bring to the shape of its frames.
+    args.exact_work_size = "work_size" in given or args.job not in jobs.LABELLING
     # Whoever names a backbone has weights in mind, and has forgotten to name them.
     args.default_weights = args.inference and not args.weights and "backbone" not in given
     if args.default_weights:
@@ -303,7 +303,8 @@ def weights_to_run(argv: list[str]) -> list[str]:
     parser.add_argument(weights.flag, nargs="+", type=weights.type, default=[])
     parser.add_argument(all_options()["backbone"].flag)
     found, _ = parser.parse_known_args(argv)
-    if found.inference and not found.weights and not found.backbone:
+    asks = any(word in HELP_WORDS for word in argv)
+    if found.inference and not (found.weights or found.backbone or asks):
         return [SHIPPED[DEFAULT].path]
     if found.evaluation or found.inference or found.benchmark:
         return found.weights

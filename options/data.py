@@ -65,6 +65,7 @@ DATA_OPTIONS = Group(
             jobs=RUNS,
             # Weights know objects at the size that they were trained at.
             network=True,
+            acts_if=lambda args: args.exact_work_size,
             everyday=True,
             **SIZE,
         ),

@@ -17,6 +17,11 @@ PRESETS = ("ultrafast", "fast", "medium")
 DEFAULT = "dis"  # it alone needs neither weights nor files
 
 
+def is_used(args: Namespace) -> bool:
+    """ETC needs flow to learn; what has learnt labels each frame alone."""
+    return args.training or args.method != "etc"
+
+
 def flow_name(args: Namespace) -> str:
     """Where flow comes from: what --flow says, else DIS."""
     return args.flow or DEFAULT
@@ -31,6 +36,7 @@ FLOW = Group(
             "raft_large, dis (OpenCV, no weights: the default), given (the data set or "
             "--flow-root)",
             choices=FLOWS,
+            acts_if=is_used,
         ),
         Option(
             "--dis-preset",
@@ -38,6 +44,7 @@ FLOW = Group(
             choices=PRESETS,
             default="fast",
             only_with={"flow": ("dis",)},
+            acts_if=is_used,
         ),
         Option(
             "--raft-iterations",
@@ -45,6 +52,7 @@ FLOW = Group(
             type=positive,
             default=12,
             only_with={"flow": RAFTS},
+            acts_if=is_used,
         ),
         # Where files lie is no property of the network; on each machine they may lie elsewhere.
         Option(
@@ -56,6 +64,7 @@ FLOW = Group(
             network=False,
             resume=FREE,
             per_machine=True,
+            acts_if=is_used,
         ),
         Option(
             "--warp-align-corners",
@@ -64,6 +73,7 @@ FLOW = Group(
             type=bool,
             negatable=True,
             default=True,
+            acts_if=lambda args: args.method != "etc",
         ),
     ),
     jobs=NETWORK,

@@ -57,7 +57,7 @@ def test_files_on_a_page_exist(page):
 
 @of_every([*PAGES, *OTHERS])
 def test_recipes_on_a_page_exist(page):
-    for name in re.findall(r"\b((?:lma|tma|single)_\w+\.txt)", page.read_text()):
+    for name in re.findall(r"\b((?:lma|tma|single|etc)_\w+\.txt)", page.read_text()):
         assert (ROOT / "recipes" / name).exists(), name
 
 

@@ -10,6 +10,7 @@ from options import acting
 from options.jobs import JOBS
 from options.keyframes import KEYS
 from options.mixing import ExtraData
+from options.optical_flow import FLOW
 from options.option import SAME, Option
 from utils import checkpoint
 from utils.training.training_state import require_same_run
@@ -51,8 +52,11 @@ SPECIAL = {
     "key_policy": "error",
     "multi_step": [1, 3],
     "propagate": "warp",
+    "neighbours": 2,
+    "neighbour_offsets": [-1, 4],
     "extra_data": [ExtraData("folder", "a b", 0.5, "map.txt"), ExtraData("camvid", "c", None)],
 }
+TEACHER = ["--teacher-backbone", "psp18", "--teacher-weights", "w"]
 BESIDE = {
     "eval_stride": ["--eval-crop", "7", "7"],
     "crop_max_ratio": ["--random-crop", "64", "64"],
@@ -69,10 +73,21 @@ BESIDE = {
     "memory_strategy": ["--win-size=7"],
     "key_threshold": ["--key-policy", "motion"],
     "key_budget": ["--key-policy", "budget", "--key-budget", "5"],
+    "kd_temperature": ["--kd-weight", "1", *TEACHER],
+    "pairwise_norms": ["--pairwise-weight", "1", *TEACHER],
+    "pairwise_pool": ["--self-weight", "1", *TEACHER],
+    "kd_weight": TEACHER,
+    "pairwise_weight": TEACHER,
+    "self_weight": TEACHER,
+    "multi_frame_weight": TEACHER,
+    "teacher_backbone": ["--kd-weight", "1", "--teacher-weights", "w"],
+    "teacher_weights": ["--kd-weight", "1", "--teacher-backbone", "psp18"],
     "coarse_labels": ["--coarse-map", "m"],
     "coarse_map": ["--coarse-labels", "c"],
     "key_longest": ["--key-policy", "motion"],
 }
+# ETC owns them too, and needs no flow once it is trained.
+ALWAYS_WITH_FLOW = {option.dest for option in FLOW.options}
 # Owned by methods, and no part of their weights: which frames are key frames, and their scale.
 SCHEDULE = {option.dest for option in KEYS.options} | {"eval_scale"}
 
@@ -96,6 +111,8 @@ def words_for(option: Option) -> list[str]:
     needs = {"method": ("lma",), "backbone": ("erf",), "dataset": ("synthetic",)} | option.only_with
     if option.dest == "num_workers":
         needs["method"] = ("single",)
+    if option.dest in ALWAYS_WITH_FLOW:
+        needs["method"] = ("smooth",)
     for dest, values in needs.items():
         if dest != option.dest:
             words += DECLARED[dest].words(values[0])
@@ -166,11 +183,14 @@ CHANGES_OTHERS = {"method", "backbone", "dataset"}
 
 
 def other_words(option: Option) -> list[str]:
-    """Words that give the option's default."""
+    """Words that give another value: the default, where it can be."""
     if option.dest in CHANGES_OTHERS:
         return option.words(
             {"method": "lma", "backbone": "erf", "dataset": "synthetic"}[option.dest]
         )
+    # Nothing trains without a teacher once its losses are asked for.
+    if option.dest.startswith("teacher"):
+        return option.words("erf")
     return option.words(option.default)
 
 

@@ -23,6 +23,7 @@ PUBLISHED = {
     "swiftnet_r18.pth": ("--method single --backbone swiftnet18", 19),
     "swnet_seq.pth": ("--method flow --backbone swiftnet18 --propagate gsv", 19),
     "espnetv2_s_2.0_city_1024x512.pth": ("--method single --backbone espnetv2_s20", 19),
+    "pspnet101/model/train_epoch_200.pth": ("--method single --backbone psp101", 19),
     "tmanet_camvid.pth": ("--method tma --backbone r50v1c --dataset camvid --void-class", 12),
 }
 # Words that make a command quick; later words win.
@@ -59,7 +60,7 @@ def place(tmp_path_factory):
     make_cityscapes(place / "CITYSCAPES", numbers=range(15, 20))
     for name in ("recipes", "benchmarks"):
         (place / name).symlink_to(ROOT / name)
-    (place / "trained_models").mkdir()
+    (place / "trained_models" / "pspnet101" / "model").mkdir(parents=True)
     for path in (ROOT / "trained_models").glob("*.pth"):
         (place / "trained_models" / path.name).symlink_to(path)
     for name, (words, classes) in PUBLISHED.items():
