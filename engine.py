@@ -254,29 +254,19 @@ def computed(metrics: list[EvaluationMetric]) -> dict:
 # Streams
 
 
-class StreamedFrame(NamedTuple):
-    """One labelled frame of a video."""
-
-    frame: object  # as it came
-    prediction: Tensor  # (H, W) uint8 on the CPU
-    confidence: Tensor | None  # (H, W) float32 on the CPU, where it was asked for
-    seconds: float  # that the network took, with what comes before and after it here
-
-
 def stream(
     stepper: Stepper,
     frames: Iterable,
     *,
     device: torch.device,
     given_flow: Callable[[object, tuple[int, int]], Tensor | None] | None = None,
-    with_confidence: bool = False,
-) -> Iterator[StreamedFrame]:
-    """Label a video as it comes.
+) -> Iterator[tuple[object, Tensor, float]]:
+    """Label a video as it comes: frames -> (frame, prediction (H, W) uint8, seconds).
 
     A frame has `.image` (H, W, 3) uint8, and in `.work` the same at working size, or None where
     that is its own. The state is that of one video; another frame size begins a new one.
     given_flow: (frame, its size at work) -> flow (1, 2, h, w) into the frame before, where flow
-    comes from outside. with_confidence: also how probable the winning class of each pixel is.
+    comes from outside. The seconds are the network's, with what comes before and after it here.
     """
     align_corners = stepper.model.backbone.align_corners
     for frame in frames:
@@ -286,13 +276,8 @@ def stream(
             given = (given_flow(frame, image.shape[:2]),)
         started = time.perf_counter()
         scores = stepper(frame_tensor(image, device), *given)
-        scores = resize_scores(scores, frame.image.shape[:2], align_corners)
-        prediction = best_class(scores)[0].to("cpu", torch.uint8)
-        confidence = None
-        if with_confidence:
-            are_probabilities = stepper.views.plan(image.shape[:2]).probabilities
-            confidence = confidence_map(scores, are_probabilities)
-        yield StreamedFrame(frame, prediction, confidence, time.perf_counter() - started)
+        prediction = label_map(scores, frame.image.shape[:2], align_corners)
+        yield frame, prediction, time.perf_counter() - started
 
 
 def frame_tensor(image: np.ndarray, device: torch.device) -> Tensor:
@@ -303,13 +288,6 @@ def frame_tensor(image: np.ndarray, device: torch.device) -> Tensor:
 def label_map(scores: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
     """scores (1, K, h, w) -> the best class of each pixel, (H, W) uint8 on the CPU."""
     return best_class(resize_scores(scores, size, align_corners))[0].to("cpu", torch.uint8)
-
-
-def confidence_map(scores: Tensor, are_probabilities: bool) -> Tensor:
-    """scores (1, K, H, W) -> the probability of each pixel's best class, (H, W) on the CPU."""
-    if not are_probabilities:
-        scores = scores.softmax(1, dtype=torch.float32)
-    return scores.amax(1)[0].to("cpu", torch.float32)
 
 
 def best_class(scores: Tensor) -> Tensor:

@@ -159,9 +159,9 @@ class Bench:
             self.output("overlapped", source) as output,
         ):
             limited = islice(frames, self.args.max_frames)
-            for labelled in stream(self.stepper, limited, device=self.device):
-                self.write(output, (labelled.frame, labelled.prediction))
-                yield labelled.frame.name
+            for frame, prediction, _ in stream(self.stepper, limited, device=self.device):
+                self.write(output, (frame, prediction))
+                yield frame.name
 
     def output(self, name: str, source) -> InferenceOutput:
         args = self.args

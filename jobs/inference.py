@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 
 import options
-from datasets.coarse_labels import CoarseLabels
 from datasets.source import open_source
 from datasets.source.left_out import left_out
 from datasets.source.names import Skip, expand_sources, unique_names
@@ -16,10 +15,8 @@ from datasets.source.read_ahead import ReadAhead
 from engine import stream
 from utils.dashboard import Dashboard
 from utils.dashboard.explorer import LastFrames, explore
-from utils.output.folder_dataset import write_classes
 from utils.output.inference import InferenceOutput
 from utils.output.pictures import legend_of, save_png, without_ignore
-from utils.output.proposals import Proposals
 from utils.run import savedir
 from utils.run.dist import gather, rank, world_size
 from utils.run.errors import USER_ERRORS, one_line
@@ -52,7 +49,6 @@ def run(args) -> None:
     asked = len(sources) + len(failures)
     if rank():
         failures = []  # all ranks found the same; one tells them
-    proposals = proposals_of(args, labels)
     model = make_model(args, labels, device, console, complete=True).eval()
     require_flow_root(args, model)
     if args.explore and not hasattr(model, "attention"):
@@ -66,8 +62,6 @@ def run(args) -> None:
     model = prepare(args, model)
     if rank() == 0:
         save_png(folder / "legend.png", legend_of(labels, shown))
-        if "dataset" in args.output:
-            write_classes(folder, labels.names, labels.palette)
     notes = []
     with Dashboard.of(args, labels) as dashboard:
         for name, spec in list(named.items())[rank() :: world_size()]:
@@ -75,14 +69,7 @@ def run(args) -> None:
                 console.note(f"{name}: labelled before, left as it is")
                 continue
             labelling = SourceLabelling(
-                args,
-                model,
-                labels,
-                proposals,
-                device=device,
-                console=console,
-                stop=stop,
-                dashboard=dashboard,
+                args, model, labels, device=device, console=console, stop=stop, dashboard=dashboard
             )
             try:
                 notes += labelling.label(spec, name)
@@ -91,8 +78,6 @@ def run(args) -> None:
                 stop.check()  # what failed may be what the signal has ended
                 failures.append(one_line(error))
     tell_of_others(notes, console)
-    if proposals.note():
-        console.note(proposals.note())
     failures = sum(gather(failures), [])
     if failures:
         raise ValueError(f"{len(failures)} of {asked} sources failed: " + "; ".join(failures))
@@ -116,14 +101,6 @@ def usable_sources(specs: list[str], own: Skip) -> tuple[list[str], list[str]]:
     return expand_sources(good, own), failures
 
 
-def proposals_of(args, labels) -> Proposals:
-    """Which labels stay: those that --min-confidence and --coarse-labels leave."""
-    coarse = None
-    if args.coarse_labels:
-        coarse = CoarseLabels(Path(args.coarse_labels), args.coarse_map, labels).forbids
-    return Proposals(args.min_confidence, coarse)
-
-
 def tell_of_others(notes: list[str], console) -> None:
     """What other ranks have noted about their sources; each warned of its own at once."""
     for note in sum(gather(notes)[1:], []):
@@ -133,13 +110,10 @@ def tell_of_others(notes: list[str], console) -> None:
 class SourceLabelling:
     """One source from its first frame to its last, or to a signal; what was labelled is kept."""
 
-    def __init__(
-        self, args, model, labels, proposals: Proposals, *, device, console, stop, dashboard
-    ):
+    def __init__(self, args, model, labels, *, device, console, stop, dashboard):
         self.args = args
         self.model = model
         self.labels = labels
-        self.proposals = proposals
         self.device = device
         self.console = console
         self.stop = stop
@@ -200,26 +174,15 @@ class SourceLabelling:
                 islice(frames, args.max_frames),
                 device=self.device,
                 given_flow=self.given_flow(source, name),
-                with_confidence="confidence" in args.output or args.min_confidence > 0,
             )
-            for one in self.console.progress(labelled, total, name):
-                frame = one.frame
+            for frame, prediction, spent in self.console.progress(labelled, total, name):
                 if count == 0:
                     self.tell_size(work_size, frame.image.shape[:2])
                 count += 1
-                seconds += one.seconds
-                labels = without_ignore(one.prediction.numpy(), len(self.labels.names))
-                confidence = None if one.confidence is None else one.confidence.numpy()
-                labels = self.proposals.keep(labels, confidence, name, frame.name)
-                output.write(
-                    frame.image,
-                    frame.name,
-                    labels,
-                    frame.time,
-                    stepper.decision if self.keys else None,
-                    one.seconds,
-                    confidence,
-                )
+                seconds += spent
+                labels = without_ignore(prediction.numpy(), len(self.labels.names))
+                decision = stepper.decision if self.keys else None
+                output.write(frame.image, frame.name, labels, frame.time, decision, spent)
                 self.tell(output.take_notes())
                 self.dashboard.live(frame.name, frame.image, labels)
                 self.tell(source.notes)

@@ -6,7 +6,6 @@ import re
 from argparse import Namespace
 
 from .jobs import EVALUATION, LABELLING, RUNS, validates
-from .jobs import INFERENCE as INFERENCE_JOB
 from .option import FREE, Group, Option
 from .types import SIZE, frame_rate, natural, path, positive, scale, share
 
@@ -39,14 +38,6 @@ def refuse_wide_benchmark(args: Namespace) -> str | None:
     if args.benchmark and (len(args.source) > 1 or args.gpus > 1):
         return "--benchmark measures one --source in one process: drop --gpus and other sources"
     return None
-
-
-def refuse_half_coarse(args: Namespace) -> str | None:
-    if bool(args.coarse_labels) == bool(args.coarse_map):
-        return None
-    return (
-        "--coarse-labels and --coarse-map go together: the labels, and what our classes are there"
-    )
 
 
 # A training validates with the same views, so they decide which epoch counts as best.
@@ -116,8 +107,8 @@ INFERENCE = Group(
         ),
         Option(
             "--output",
-            "what inference writes; dataset: frames and labels as --dataset folder reads them",
-            choices=("overlay", "labels", "side-by-side", "confidence", "dataset"),
+            "what inference writes",
+            choices=("overlay", "labels", "side-by-side"),
             nargs="+",
             default=["overlay"],
             everyday=True,
@@ -130,36 +121,9 @@ INFERENCE = Group(
         ),
         Option("--frame-step", "label every N-th frame", type=positive, default=1),
         Option("--max-frames", "stop a source after N frames", type=positive),
-        Option(
-            "--min-confidence",
-            "leave pixels without a label whose class is less probable than this",
-            type=share,
-            default=0.0,
-            jobs=INFERENCE_JOB,
-        ),
-        Option(
-            "--coarse-labels",
-            "a folder of labelled clips (as --dataset folder has them) with the names of the "
-            "sources: labels that are another class there are left out",
-            type=path,
-            metavar="FOLDER",
-            jobs=INFERENCE_JOB,
-        ),
-        Option(
-            "--coarse-map",
-            "what our classes are in --coarse-labels: a class map, as --class-map takes it",
-            type=path,
-            metavar="MAP",
-            jobs=INFERENCE_JOB,
-        ),
         Option("--alpha", "strength of the overlay, 0 to 1", type=share, default=0.5),
     ),
     jobs=LABELLING,
     resume=FREE,
-    refusals=(
-        refuse_source_elsewhere,
-        refuse_shared_pipe,
-        refuse_wide_benchmark,
-        refuse_half_coarse,
-    ),
+    refusals=(refuse_source_elsewhere, refuse_shared_pipe, refuse_wide_benchmark),
 )

@@ -82,8 +82,6 @@ BESIDE = {
     "multi_frame_weight": TEACHER,
     "teacher_backbone": ["--kd-weight", "1", "--teacher-weights", "w"],
     "teacher_weights": ["--kd-weight", "1", "--teacher-backbone", "psp18"],
-    "coarse_labels": ["--coarse-map", "m"],
-    "coarse_map": ["--coarse-labels", "c"],
     "key_longest": ["--key-policy", "motion"],
 }
 # ETC owns them too, and needs no flow once it is trained.

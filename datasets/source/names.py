@@ -24,7 +24,6 @@ VIDEOS = tuple(
 # what comes before :// in the address of a stream
 STREAMS = ("rtsp", "rtmp", "http", "https")
 STDIN = "-"
-FRAMES = "images"  # the folder of a clip that holds its frames, as --dataset folder reads it
 MAX_NAME = 100  # characters: file systems allow 255 bytes, and our outputs add endings
 FORMS = (
     "a source is a video or image file, a folder of images, a quoted glob ('frames/*.png'), "
@@ -244,9 +243,7 @@ def _path_name(spec: str) -> str:
     if not os.path.exists(path):
         path = _without_wildcards(path)
     if os.path.isdir(path):
-        # CLIP/images is a clip of a folder data set.
-        is_part = path.name == FRAMES and path.parent.name
-        return path.parent.name if is_part else path.name
+        return path.name
     return path.stem
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from ..keyframes import Decision
-from .folder_dataset import ClipWriter
 from .key_record import KeyRecord
 from .key_strip import KeyStrip
 from .label_images import LabelWriter
@@ -41,8 +40,7 @@ def writer(path: Path, fps: float, still: bool) -> VideoWriter | PictureWriter:
 
 
 class InferenceOutput:
-    """NAME_overlay.mp4, NAME_side_by_side.mp4, NAME_labels/FRAME.png, NAME_confidence/FRAME.png
-    and the clip NAME of a data set (folder_dataset.py), as `kinds` asks.
+    """NAME_overlay.mp4, NAME_side_by_side.mp4, NAME_labels/FRAME.png, as `kinds` asks.
 
     Of a single picture NAME_overlay.png and NAME_side_by_side.png. For methods with key frames
     NAME_keyframes.csv too.
@@ -62,27 +60,21 @@ class InferenceOutput:
         key_strip: bool = False,
         shown: Sequence[int] | None = None,
     ):
-        """kinds: some of overlay, side-by-side, labels, confidence, dataset. alpha: strength of the
-        overlay. still: the source is a single picture. key_strip: below the overlay. shown: the
-        classes that pictures show; None: all. Label PNGs have all."""
+        """kinds: some of overlay, side-by-side, labels. alpha: strength of the overlay. still: the
+        source is a single picture. key_strip: below the overlay. shown: the classes that pictures
+        show; None: all. Label PNGs have all."""
         self.shown = shown
         self.palette = palette
         self.alpha = alpha
         self.overlays = None
         self.pairs = None
         self.labels = None
-        self.confidence = None
-        self.clip = None
         if "overlay" in kinds:
             self.overlays = writer(folder / f"{name}_overlay", fps, still)
         if "side-by-side" in kinds:
             self.pairs = writer(folder / f"{name}_side_by_side", fps, still)
         if "labels" in kinds:
             self.labels = LabelWriter(folder / f"{name}_labels", palette=palette)
-        if "confidence" in kinds:
-            self.confidence = LabelWriter(folder / f"{name}_confidence")
-        if "dataset" in kinds:
-            self.clip = ClipWriter(folder, name, palette)
         self.record = KeyRecord(folder / f"{name}_keyframes.csv") if key_record else None
         self.strip = KeyStrip() if key_strip else None
 
@@ -94,11 +86,8 @@ class InferenceOutput:
         time: float | None = None,
         decision: Decision | None = None,
         seconds: float | None = None,
-        confidence: np.ndarray | None = None,
     ) -> None:
         """image (H, W, 3) uint8, prediction (H, W) uint8; time: as VideoWriter.write.
-
-        confidence: (H, W) in [0, 1], written as 8 bits.
 
         decision: whether it is a key frame, where there are such; seconds: of labelling it.
         """
@@ -114,10 +103,6 @@ class InferenceOutput:
             self.pairs.write(side_by_side(image, colourise(visible, self.palette)), time)
         if self.labels:
             self.labels.write(name, prediction)
-        if self.confidence and confidence is not None:
-            self.confidence.write(name, np.round(255 * confidence).astype(np.uint8))
-        if self.clip:
-            self.clip.write(name, image, prediction)
 
     def close(self) -> None:
         """Finish both videos and the record, each even if another cannot be."""

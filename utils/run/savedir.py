@@ -46,8 +46,6 @@ OF_SOURCE = (
     "{}_side_by_side.*",
     "{}_side_by_side_[0-9]*.mp4",
     "{}_labels",
-    "{}_confidence",
-    "dataset/{}",
     "{}_keyframes.*",
 )
 # What tells about any run, and is no input of one.
