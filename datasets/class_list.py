@@ -222,3 +222,18 @@ def colour_of(values: list[str]) -> Colour | None:
 def require_new(name: str, names: list[str]) -> None:
     if name in names:
         raise ValueError(f"the class {name} was there before")
+
+
+def class_lines(labels: LabelSet) -> str:
+    """The list that `read_classes` reads as these classes."""
+    lines = []
+    for name, colour in zip(labels.names, labels.palette, strict=True):
+        lines.append(f"{quoted(name)} {' '.join(map(str, colour))}\n")
+    return "".join(lines)
+
+
+def quoted(name: str) -> str:
+    """The name, in quotes unless it is of plain words: numbers, commas and # mean something."""
+    if re.fullmatch(r"[^\W\d_]+([ _-][^\W\d_]+)*", name):
+        return name
+    return f'"{name}"'

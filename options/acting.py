@@ -27,6 +27,7 @@ from .labelling import INFERENCE, RESULTS, VIEWS
 from .network import NETWORK_OPTIONS
 from .option import SAME, Group, Option
 from .parser import Parser, make_parser
+from .pseudo_labels import PSEUDO_LABELS
 from .rows import Backbone, Dataset, Method
 from .run import DASHBOARD, RUN
 from .tables import BACKBONES, DATASETS, METHODS
@@ -43,7 +44,8 @@ SHALLOW = "lma-shallow"
 def all_groups() -> tuple[Group, ...]:
     """Every group, complete: what belongs to everybody, then what belongs to rows."""
     common = (jobs.GROUP, RUN, DASHBOARD, NETWORK_OPTIONS, DATA_OPTIONS, CLASSES)
-    late = (VIEWS, RESULTS, INFERENCE, OPTIMIZATION, LOSSES, TRAINED, RECORD, AUGMENTATION)
+    labelling = (VIEWS, RESULTS, INFERENCE, PSEUDO_LABELS)
+    late = (*labelling, OPTIMIZATION, LOSSES, TRAINED, RECORD, AUGMENTATION)
     return (
         *(group.completed() for group in common),
         *owned_groups("method", METHODS),
