@@ -226,14 +226,14 @@ def require_new(name: str, names: list[str]) -> None:
 
 def class_lines(labels: LabelSet) -> str:
     """The list that `read_classes` reads as these classes."""
-    lines = []
-    for name, colour in zip(labels.names, labels.palette, strict=True):
-        lines.append(f"{quoted(name)} {' '.join(map(str, colour))}\n")
-    return "".join(lines)
+    return "".join(map(class_line, labels.names, labels.palette))
 
 
-def quoted(name: str) -> str:
-    """The name, in quotes unless it is of plain words: numbers, commas and # mean something."""
-    if re.fullmatch(r"[^\W\d_]+([ _-][^\W\d_]+)*", name):
-        return name
-    return f'"{name}"'
+def class_line(name: str, colour: Colour) -> str:
+    # Beside three more numbers nothing would tell which one is the name.
+    if NUMBER.fullmatch(name):
+        return f"{name}\n"
+    # Outside quotes numbers, commas and # mean something.
+    if not re.fullmatch(r"[^\W\d_]+([ _-][^\W\d_]+)*", name):
+        name = '"' + name.replace('"', "'") + '"'
+    return f"{name} {' '.join(map(str, colour))}\n"
