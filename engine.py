@@ -254,19 +254,29 @@ def computed(metrics: list[EvaluationMetric]) -> dict:
 # Streams
 
 
+class StreamedFrame(NamedTuple):
+    """A frame of a stream, labelled."""
+
+    frame: object
+    prediction: Tensor  # (H, W) uint8
+    seconds: float  # the network's, with what comes before and after it in `stream`
+    confidence: Tensor | None = None  # (H, W) float32: the probability of the predicted class
+
+
 def stream(
     stepper: Stepper,
     frames: Iterable,
     *,
     device: torch.device,
     given_flow: Callable[[object, tuple[int, int]], Tensor | None] | None = None,
-) -> Iterator[tuple[object, Tensor, float]]:
-    """Label a video as it comes: frames -> (frame, prediction (H, W) uint8, seconds).
+    confidence: bool = False,
+) -> Iterator[StreamedFrame]:
+    """Label a video as it comes.
 
     A frame has `.image` (H, W, 3) uint8, and in `.work` the same at working size, or None where
     that is its own. The state is that of one video; another frame size begins a new one.
     given_flow: (frame, its size at work) -> flow (1, 2, h, w) into the frame before, where flow
-    comes from outside. The seconds are the network's, with what comes before and after it here.
+    comes from outside. confidence: whether that is wanted too.
     """
     align_corners = stepper.model.backbone.align_corners
     for frame in frames:
@@ -276,8 +286,13 @@ def stream(
             given = (given_flow(frame, image.shape[:2]),)
         started = time.perf_counter()
         scores = stepper(frame_tensor(image, device), *given)
-        prediction = label_map(scores, frame.image.shape[:2], align_corners)
-        yield frame, prediction, time.perf_counter() - started
+        scores = resize_scores(scores, frame.image.shape[:2], align_corners)
+        prediction = best_class(scores)[0].to("cpu", torch.uint8)
+        certainty = None
+        if confidence:
+            probabilities = stepper.views.plan(image.shape[:2]).probabilities
+            certainty = best_probability(scores, probabilities)[0].cpu()
+        yield StreamedFrame(frame, prediction, time.perf_counter() - started, certainty)
 
 
 def frame_tensor(image: np.ndarray, device: torch.device) -> Tensor:
@@ -296,3 +311,15 @@ def best_class(scores: Tensor) -> Tensor:
     As argmax(1), which on a CPU takes up to seven times as long.
     """
     return scores.max(1).indices
+
+
+def best_probability(scores: Tensor, probabilities: bool) -> Tensor:
+    """scores (B, K, H, W) -> the probability of the best class, (B, H, W) float32.
+
+    probabilities: whether the scores are such; else they are logits. Logits are resized before
+    their softmax is taken: so the class that is best here is the one that is predicted.
+    """
+    best = scores.float().amax(1)
+    if probabilities:
+        return best
+    return (best - scores.float().logsumexp(1)).exp_()

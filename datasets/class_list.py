@@ -222,3 +222,18 @@ def colour_of(values: list[str]) -> Colour | None:
 def require_new(name: str, names: list[str]) -> None:
     if name in names:
         raise ValueError(f"the class {name} was there before")
+
+
+def class_lines(labels: LabelSet) -> str:
+    """The list that `read_classes` reads as these classes."""
+    return "".join(map(class_line, labels.names, labels.palette))
+
+
+def class_line(name: str, colour: Colour) -> str:
+    # Beside three more numbers nothing would tell which one is the name.
+    if NUMBER.fullmatch(name):
+        return f"{name}\n"
+    # Outside quotes numbers, commas and # mean something.
+    if not re.fullmatch(r"[^\W\d_]+([ _-][^\W\d_]+)*", name):
+        name = '"' + name.replace('"', "'") + '"'
+    return f"{name} {' '.join(map(str, colour))}\n"

@@ -141,10 +141,11 @@ class MappedVideo:
         return getattr(self.video, name)
 
 
-def find_map(word: str) -> ClassMap:
+def find_map(word: str, option: str = "--class-map") -> ClassMap:
     """The map of a file, or the one of this name that comes with the tool.
 
-    ValueError: there is neither; a line that cannot be read.
+    option: what the word was given to, for messages. ValueError: there is neither; a line that
+    cannot be read.
     """
     path = Path(word)
     maps = built_in()
@@ -153,7 +154,7 @@ def find_map(word: str) -> ClassMap:
     if word in maps:
         return ClassMap(word, tuple(read_pairs(maps[word])), strict=False)
     raise ValueError(
-        f"--class-map {word} is neither a file nor one of {', '.join(maps)}{near(word, maps)}"
+        f"{option} {word} is neither a file nor one of {', '.join(maps)}{near(word, maps)}"
     )
 
 

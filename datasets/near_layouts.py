@@ -16,6 +16,8 @@ SPLIT_NAMES = {
     "val": ("valid", "validation", "dev"),
     "test": ("testing", "eval"),
 }
+# Names that no clip should have: they are, or are taken for, something else of a tree.
+NO_CLIPS = ("classes.txt", *LABEL_FOLDERS, *SPLIT_NAMES, *sum(SPLIT_NAMES.values(), ()))
 
 
 def subfolders(folder: Path) -> list[Path]:

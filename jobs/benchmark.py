@@ -159,7 +159,7 @@ class Bench:
             self.output("overlapped", source) as output,
         ):
             limited = islice(frames, self.args.max_frames)
-            for frame, prediction, _ in stream(self.stepper, limited, device=self.device):
+            for frame, prediction, *_ in stream(self.stepper, limited, device=self.device):
                 self.write(output, (frame, prediction))
                 yield frame.name
 

@@ -28,6 +28,7 @@ from .classes import labels_to_show, shown_classes
 from .common import listen, make_model, prepare, start
 from .given_flow import SourceFlow, flow_files, require_flow_root, uses_given_flow
 from .keys import has_keys, policy_of
+from .pseudo_labels import PseudoLabels, reserved_names, write_classes
 from .work_size import WorkSize, size_warnings
 
 # Kinds of sources whose frames have no times.
@@ -41,6 +42,7 @@ def run(args) -> None:
     folder = Path(args.savedir)
     labels = labels_to_show(args)
     shown = shown_classes(args, labels)
+    pseudo = PseudoLabels(args, labels)
     # The savedir may lie in a folder that is labelled.
     own = partial(savedir.is_inference_output, folder)
     sources, failures = usable_sources(args.source, own)
@@ -56,9 +58,11 @@ def run(args) -> None:
     savedir.acquire(folder, args)
     recipe = options.recipe(args)
     # Named before they are shared among ranks: two sources of one name must not meet in a file.
-    named = dict(zip(unique_names(sources), sources, strict=True))
+    names = unique_names(sources, reserved_names(args))
+    named = dict(zip(names, sources, strict=True))
     finished = FinishedSources(folder, recipe, list(named), resume=args.resume)
     savedir.record(folder, args.job, recipe, model)
+    write_classes(folder, args, labels)
     model = prepare(args, model)
     if rank() == 0:
         save_png(folder / "legend.png", legend_of(labels, shown))
@@ -69,7 +73,14 @@ def run(args) -> None:
                 console.note(f"{name}: labelled before, left as it is")
                 continue
             labelling = SourceLabelling(
-                args, model, labels, device=device, console=console, stop=stop, dashboard=dashboard
+                args,
+                model,
+                labels,
+                pseudo,
+                device=device,
+                console=console,
+                stop=stop,
+                dashboard=dashboard,
             )
             try:
                 notes += labelling.label(spec, name)
@@ -78,6 +89,7 @@ def run(args) -> None:
                 stop.check()  # what failed may be what the signal has ended
                 failures.append(one_line(error))
     tell_of_others(notes, console)
+    pseudo.tell(console)
     failures = sum(gather(failures), [])
     if failures:
         raise ValueError(f"{len(failures)} of {asked} sources failed: " + "; ".join(failures))
@@ -110,10 +122,11 @@ def tell_of_others(notes: list[str], console) -> None:
 class SourceLabelling:
     """One source from its first frame to its last, or to a signal; what was labelled is kept."""
 
-    def __init__(self, args, model, labels, *, device, console, stop, dashboard):
+    def __init__(self, args, model, labels, pseudo, *, device, console, stop, dashboard):
         self.args = args
         self.model = model
         self.labels = labels
+        self.pseudo = pseudo
         self.device = device
         self.console = console
         self.stop = stop
@@ -174,17 +187,16 @@ class SourceLabelling:
                 islice(frames, args.max_frames),
                 device=self.device,
                 given_flow=self.given_flow(source, name),
+                confidence=self.pseudo.wants_confidence or "confidence" in args.output,
             )
-            for frame, prediction, spent in self.console.progress(labelled, total, name):
+            for result in self.console.progress(labelled, total, name):
+                frame = result.frame
                 if count == 0:
                     self.tell_size(work_size, frame.image.shape[:2])
                 count += 1
-                seconds += spent
-                labels = without_ignore(prediction.numpy(), len(self.labels.names))
-                decision = stepper.decision if self.keys else None
-                output.write(frame.image, frame.name, labels, frame.time, decision, spent)
+                seconds += result.seconds
+                self.write(output, result, name, stepper.decision if self.keys else None)
                 self.tell(output.take_notes())
-                self.dashboard.live(frame.name, frame.image, labels)
                 self.tell(source.notes)
                 self.stop.check()
         if source.live:
@@ -194,6 +206,19 @@ class SourceLabelling:
                 f"{1000 * frames.max_latency:.0f} ms at most"
             )
         return count, seconds
+
+    def write(self, output: InferenceOutput, result, name: str, decision) -> None:
+        """Write and show a frame of the source `name`."""
+        frame = result.frame
+        confidence = None
+        if result.confidence is not None:
+            confidence = result.confidence.numpy()
+        labels = without_ignore(result.prediction.numpy(), len(self.labels.names))
+        labels = self.pseudo(labels, confidence, name, frame.name)
+        output.write(
+            frame.image, frame.name, labels, frame.time, decision, result.seconds, confidence
+        )
+        self.dashboard.live(frame.name, frame.image, labels)
 
     def given_flow(self, source, name: str) -> SourceFlow | None:
         """What knows the flow of the source's frames, where it comes from files."""

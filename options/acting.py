@@ -28,6 +28,7 @@ from .mixing import MIXING
 from .network import NETWORK_OPTIONS
 from .option import SAME, Group, Option
 from .parser import Parser, make_parser
+from .pseudo_labels import PSEUDO_LABELS
 from .rows import Backbone, Dataset, Method
 from .run import DASHBOARD, RUN
 from .shipped import DEFAULT, SHIPPED
@@ -45,8 +46,9 @@ SHALLOW = "lma-shallow"
 def all_groups() -> tuple[Group, ...]:
     """Every group, complete: what belongs to everybody, then what belongs to rows."""
     common = (jobs.GROUP, RUN, DASHBOARD, NETWORK_OPTIONS, DATA_OPTIONS, CLASSES)
+    labelling = (VIEWS, RESULTS, INFERENCE, PSEUDO_LABELS)
     training = (MIXING, OPTIMIZATION, LOSSES, TRAINED, RECORD, AUGMENTATION)
-    late = (VIEWS, RESULTS, INFERENCE, *training)
+    late = (*labelling, *training)
     return (
         *(group.completed() for group in common),
         *owned_groups("method", METHODS),

@@ -40,6 +40,13 @@ def refuse_wide_benchmark(args: Namespace) -> str | None:
     return None
 
 
+def refuse_benchmark_of_files(args: Namespace) -> str | None:
+    untimed = [kind for kind in args.output if kind in ("confidence", "dataset")]
+    if args.benchmark and untimed:
+        return f"--benchmark does not time --output {' '.join(untimed)}: --inference writes that"
+    return None
+
+
 # A training validates with the same views, so they decide which epoch counts as best.
 VIEWS = Group(
     "views of a frame at test time",
@@ -107,8 +114,9 @@ INFERENCE = Group(
         ),
         Option(
             "--output",
-            "what inference writes",
-            choices=("overlay", "labels", "side-by-side"),
+            "what inference writes. confidence: grey PNGs, 255 times the probability of the "
+            "predicted class; dataset: frames and labels for --dataset folder",
+            choices=("overlay", "labels", "side-by-side", "confidence", "dataset"),
             nargs="+",
             default=["overlay"],
             everyday=True,
@@ -125,5 +133,10 @@ INFERENCE = Group(
     ),
     jobs=LABELLING,
     resume=FREE,
-    refusals=(refuse_source_elsewhere, refuse_shared_pipe, refuse_wide_benchmark),
+    refusals=(
+        refuse_source_elsewhere,
+        refuse_shared_pipe,
+        refuse_wide_benchmark,
+        refuse_benchmark_of_files,
+    ),
 )

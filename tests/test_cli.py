@@ -261,7 +261,7 @@ def test_inference_of_a_video_equals_evaluation_frame_by_frame(trained, tmp_path
     for i in range(5):
         one, two = (
             np.asarray(Image.open(tmp_path / where / f"{i}.png"))
-            for where in ("a/images_labels", "b/labels/clip")
+            for where in ("a/clip_labels", "b/labels/clip")
         )
         assert np.array_equal(one, two)
 

@@ -733,6 +733,27 @@ TABLE = [
         "class_map: weights_that_name_no_classes_need_a_map_of_known_ones",
     ),
     Row(
+        "--coarse-labels that are no tree of clips, or a map that does not fit",
+        "--coarse-labels ... is not a folder; --coarse-map: ...",
+        "2",
+        "nothing",
+        "pseudo_labels: coarse_labels_that_cannot_serve_are_told_before_anything_is_written",
+    ),
+    Row(
+        "a coarse label of another size than its frame",
+        "the coarse label FILE is 32x48 (HxW), but the frame ... is ...",
+        "2",
+        "the other sources",
+        "pseudo_labels: a_coarse_label_of_another_size_than_the_frame_is_named",
+    ),
+    Row(
+        "an inference into the data set of another one",
+        "... holds the data set of an inference (dataset): --resume ...",
+        "2",
+        "the data set as it was",
+        "pseudo_labels: a_data_set_that_was_begun_is_not_mixed_with_another",
+    ),
+    Row(
         "--show names a class that does not exist",
         "--show: ...; did you mean ...?",
         "2",

@@ -42,6 +42,9 @@ def quicken(words: list[str]) -> list[str]:
         words += QUICK["synthetic"]
     if args.dataset == "cityscapes" and (args.training or args.eval_mode):
         words += ["--work-size", "65", "129"]
+    if args.inference and args.flip:
+        # Random weights are sure of nothing.
+        words += ["--work-size", "64", "128", "--min-confidence", "0"]
     if args.benchmark:
         words += ["--work-size", "32", "64", "--max-frames", "4"]
     if args.training:
@@ -126,5 +129,10 @@ def test_every_recipe_runs(recipe, place, tmp_path, monkeypatch):
         name = published[args.method, args.backbone]
         words += ["--weights", f"trained_models/{name}.pth"]
     if args.inference:
-        words += ["--source", "drive.mp4", "--weights", "trained_models/swnet_seq.pth"]
+        published = {
+            ("flow", "swiftnet18"): "swnet_seq",
+            ("single", "espnetv2_s20"): "espnetv2_s_2.0_city_1024x512",
+        }
+        name = published[args.method, args.backbone]
+        words += ["--source", "drive.mp4", "--weights", f"trained_models/{name}.pth"]
     perform(*quicken(words))

@@ -24,6 +24,7 @@ VIDEOS = tuple(
 # what comes before :// in the address of a stream
 STREAMS = ("rtsp", "rtmp", "http", "https")
 STDIN = "-"
+CLIP_IMAGES = "images"  # the folder of frames in a clip of --dataset folder
 MAX_NAME = 100  # characters: file systems allow 255 bytes, and our outputs add endings
 FORMS = (
     "a source is a video or image file, a folder of images, a quoted glob ('frames/*.png'), "
@@ -207,12 +208,13 @@ def _is(path: Path, suffixes: Sequence[str]) -> bool:
     return path.suffix.lower()[1:] in suffixes
 
 
-def unique_names(specs: Sequence[str]) -> list[str]:
+def unique_names(specs: Sequence[str], reserved: Iterable[str] = ()) -> list[str]:
     """A name for the outputs of each source: a/clip.mp4, b/clip.mp4 -> clip, clip_2.
 
-    To be called with all sources, before they are shared among processes.
+    reserved: names that no source may have. To be called with all sources, before they are shared
+    among processes.
     """
-    return number_repeats([source_name(spec) for spec in specs])
+    return number_repeats([source_name(spec) for spec in specs], reserved)
 
 
 def source_name(spec: str) -> str:
@@ -243,6 +245,9 @@ def _path_name(spec: str) -> str:
     if not os.path.exists(path):
         path = _without_wildcards(path)
     if os.path.isdir(path):
+        # The frames of a clip as --dataset folder has them: the clip has the name.
+        if path.name == CLIP_IMAGES and path.parent.name:
+            return path.parent.name
         return path.name
     return path.stem
 
@@ -274,10 +279,10 @@ def safe_stem(path: Path) -> str:
     return "".join(character if character.isprintable() else "_" for character in path.stem)
 
 
-def number_repeats(names: Sequence[str]) -> list[str]:
-    """Names made different: the second `a` becomes a_2. Names that differ only in case count as
-    the same, because some file systems do not tell them apart."""
-    taken: set[str] = set()
+def number_repeats(names: Sequence[str], reserved: Iterable[str] = ()) -> list[str]:
+    """Names made different: the second `a` becomes a_2, and so does a reserved one. Names that
+    differ only in case count as the same, because some file systems do not tell them apart."""
+    taken = {name.lower() for name in reserved}
     # the number given to this name last: without it, many repeats would search from 2 each time
     last: dict[str, int] = {}
     return [unused(name, taken, last) for name in names]

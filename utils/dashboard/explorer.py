@@ -169,6 +169,7 @@ class LastFrames:
             )
         self.stepper = stepper
         self.model = stepper.model
+        self.views = stepper.views
         self.reach = max((-offset for offset in stepper.model.offsets), default=0)
         self.frames = []
         self.state = None

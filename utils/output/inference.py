@@ -1,5 +1,5 @@
-"""The files of one source that inference labels: overlay and side-by-side video, label PNGs, and
-the record of its key frames."""
+"""The files of one source that inference labels: overlay and side-by-side video, PNGs of labels and
+confidence, a clip of a data set, and the record of its key frames."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..keyframes import Decision
+from ..run.savedir import DATASET
 from .key_record import KeyRecord
 from .key_strip import KeyStrip
 from .label_images import LabelWriter
@@ -32,6 +33,20 @@ class PictureWriter:
         """Nothing is open."""
 
 
+class ClipWriter:
+    """A clip as --dataset folder reads it: images/FRAME.png and labels/FRAME.png."""
+
+    def __init__(self, folder: Path, palette):
+        self.folder = folder
+        self.labels = LabelWriter(folder / "labels", palette=palette)
+
+    def write(self, image: np.ndarray, name: str, labels: np.ndarray) -> None:
+        """image (H, W, 3) uint8, labels (H, W) uint8."""
+        # The image first: a frame may lack a label, but not a label its frame.
+        save_png(self.folder / "images" / f"{name}.png", image)
+        self.labels.write(name, labels)
+
+
 def writer(path: Path, fps: float, still: bool) -> VideoWriter | PictureWriter:
     """What writes pictures to `path`, which has no ending yet."""
     if still:
@@ -40,7 +55,8 @@ def writer(path: Path, fps: float, still: bool) -> VideoWriter | PictureWriter:
 
 
 class InferenceOutput:
-    """NAME_overlay.mp4, NAME_side_by_side.mp4, NAME_labels/FRAME.png, as `kinds` asks.
+    """NAME_overlay.mp4, NAME_side_by_side.mp4, NAME_labels/FRAME.png, NAME_confidence/FRAME.png,
+    dataset/NAME/images/FRAME.png and labels/FRAME.png, as `kinds` asks.
 
     Of a single picture NAME_overlay.png and NAME_side_by_side.png. For methods with key frames
     NAME_keyframes.csv too.
@@ -60,9 +76,9 @@ class InferenceOutput:
         key_strip: bool = False,
         shown: Sequence[int] | None = None,
     ):
-        """kinds: some of overlay, side-by-side, labels. alpha: strength of the overlay. still: the
-        source is a single picture. key_strip: below the overlay. shown: the classes that pictures
-        show; None: all. Label PNGs have all."""
+        """kinds: some of overlay, side-by-side, labels, confidence, dataset. alpha: strength of the
+        overlay. still: the source is a single picture. key_strip: below the overlay. shown: the
+        classes that pictures show; None: all. Label PNGs have all."""
         self.shown = shown
         self.palette = palette
         self.alpha = alpha
@@ -75,6 +91,10 @@ class InferenceOutput:
             self.pairs = writer(folder / f"{name}_side_by_side", fps, still)
         if "labels" in kinds:
             self.labels = LabelWriter(folder / f"{name}_labels", palette=palette)
+        self.confidences = folder / f"{name}_confidence" if "confidence" in kinds else None
+        self.clip = None
+        if "dataset" in kinds:
+            self.clip = ClipWriter(folder / DATASET / name, palette)
         self.record = KeyRecord(folder / f"{name}_keyframes.csv") if key_record else None
         self.strip = KeyStrip() if key_strip else None
 
@@ -86,10 +106,12 @@ class InferenceOutput:
         time: float | None = None,
         decision: Decision | None = None,
         seconds: float | None = None,
+        confidence: np.ndarray | None = None,
     ) -> None:
         """image (H, W, 3) uint8, prediction (H, W) uint8; time: as VideoWriter.write.
 
         decision: whether it is a key frame, where there are such; seconds: of labelling it.
+        confidence: (H, W), 0 to 1, where that is written.
         """
         visible = prediction if self.shown is None else only(prediction, self.shown)
         if self.overlays:
@@ -103,6 +125,10 @@ class InferenceOutput:
             self.pairs.write(side_by_side(image, colourise(visible, self.palette)), time)
         if self.labels:
             self.labels.write(name, prediction)
+        if self.confidences:
+            save_png(self.confidences / f"{name}.png", np.rint(255 * confidence).astype(np.uint8))
+        if self.clip:
+            self.clip.write(image, name, prediction)
 
     def close(self) -> None:
         """Finish both videos and the record, each even if another cannot be."""

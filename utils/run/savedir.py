@@ -37,6 +37,9 @@ LEFT_BY = {
     ),
     "evaluation": ("results.json", "results.txt", "pictures", "labels", "videos", "legend.png"),
 }
+# The data set that an inference writes, and its list of classes.
+DATASET = "dataset"
+CLASSES = f"{DATASET}/classes.txt"
 # The records of an inference, and what it writes of each source, {} being the source's name. Names
 # of sources come from the records: a folder may hold files of the user's with such endings.
 INFERENCES = "inference_*_of_*.json"
@@ -46,7 +49,9 @@ OF_SOURCE = (
     "{}_side_by_side.*",
     "{}_side_by_side_[0-9]*.mp4",
     "{}_labels",
+    "{}_confidence",
     "{}_keyframes.*",
+    f"{DATASET}/{{}}",
 )
 # What tells about any run, and is no input of one.
 RECORDS = ("args.txt", "args_*.txt", "model.txt", "*.py", "*.csv", LOG_NAME)
@@ -155,9 +160,12 @@ def held_results(folder: Path) -> str:
 
 
 def held_labels(folder: Path) -> str:
-    """Whether an inference has labelled a source whole."""
+    """Whether an inference has labelled a source whole, or has begun a data set."""
     if any(record.get("finished") for record in inferences(folder).values()):
         return "a finished inference"
+    # Clips of another run would be learnt from as if they were this run's.
+    if (folder / CLASSES).exists():
+        return f"the data set of an inference ({DATASET})"
     return ""
 
 
@@ -177,7 +185,7 @@ def inference_outputs(folder: Path) -> list[Path]:
     records = inferences(folder)
     if not records:
         return []
-    found = [*records, folder / "legend.png"]
+    found = [*records, folder / "legend.png", folder / CLASSES]
     names = {
         name
         for record in records.values()
