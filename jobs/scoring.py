@@ -17,6 +17,7 @@ from utils.run.stopping import StopRequest
 from utils.views import Views
 
 from .keys import has_keys, interval_of, policy_of, require_videos
+from .temporal import temporal_metrics
 
 SLOWEST = 5.0  # frames a second; below, frames are pictures of different things: no video metrics
 
@@ -24,9 +25,13 @@ SLOWEST = 5.0  # frames a second; below, frames are pictures of different things
 def metrics_for(args, model, data, views: Views) -> list[EvaluationMetric]:
     """What is measured on this data set."""
     # Clean and degraded frames are told apart where the data knows which is which.
+    steady = is_steady(data)
+    # A training is watched by what costs little.
+    scores_time = steady and not args.training
     return standard_metrics(
         data.num_classes,
-        consistency=is_steady(data),
+        consistency=steady and (args.training or "vc" in args.metrics),
+        further=temporal_metrics(args, data) if scores_time and "tc" in args.metrics else (),
         # Averaged probabilities are no logits: they have no loss.
         cross_entropy=model.cross_entropy if views.single_pass else None,
         original_size=args.use_orig_res,

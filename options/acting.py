@@ -23,7 +23,7 @@ from .augmentation import AUGMENTATION
 from .class_maps import CLASSES
 from .data import DATA_OPTIONS
 from .help import HELP_WORDS, print_help
-from .labelling import INFERENCE, RESULTS, VIEWS
+from .labelling import INFERENCE, METRICS, RESULTS, VIEWS
 from .mixing import MIXING
 from .network import NETWORK_OPTIONS
 from .option import SAME, Group, Option
@@ -46,7 +46,7 @@ SHALLOW = "lma-shallow"
 def all_groups() -> tuple[Group, ...]:
     """Every group, complete: what belongs to everybody, then what belongs to rows."""
     common = (jobs.GROUP, RUN, DASHBOARD, NETWORK_OPTIONS, DATA_OPTIONS, CLASSES)
-    labelling = (VIEWS, RESULTS, INFERENCE, PSEUDO_LABELS)
+    labelling = (VIEWS, METRICS, RESULTS, INFERENCE, PSEUDO_LABELS)
     training = (MIXING, OPTIMIZATION, LOSSES, TRAINED, RECORD, AUGMENTATION)
     late = (*labelling, *training)
     return (

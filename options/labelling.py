@@ -75,6 +75,31 @@ VIEWS = Group(
     jobs=RUNS,
     refusals=(refuse_stride_alone,),
 )
+# mIoU is always measured; the others only where frames follow each other.
+METRICS = Group(
+    "evaluation: what is measured",
+    (
+        Option(
+            "--metrics",
+            "miou; vc (video consistency) and tc (temporal consistency along optical flow) where "
+            "every frame of a video has a label",
+            choices=("miou", "vc", "tc"),
+            nargs="+",
+            default=["miou", "vc"],
+            everyday=True,
+        ),
+        Option(
+            "--tc-modes",
+            "strict (matches in the frame that are not occluded), nearest (all), etc (as ETC "
+            "computes it)",
+            choices=("strict", "nearest", "etc"),
+            nargs="+",
+            default=["strict"],
+            acts_if=lambda args: "tc" in args.metrics,
+        ),
+    ),
+    jobs=EVALUATION,
+)
 # What is written changes no number: it may be asked for anew when an evaluation is resumed.
 RESULTS = Group(
     "evaluation: what is written",

@@ -47,6 +47,7 @@ SPECIAL = {
     "scales": [0.5, 1.25],
     "output": ["labels", "side-by-side"],
     "shift_border": "road",
+    "tc_modes": ["--metrics", "tc"],
     "coarse_map": "camvid-to-groups",
     "show": ["traffic light", "car"],
     "model_struct": "aux_mem_loss",
@@ -54,6 +55,8 @@ SPECIAL = {
     "multi_step": [1, 3],
     "propagate": "warp",
     "neighbours": 2,
+    "metrics": ["miou", "tc"],
+    "tc_modes": ["nearest", "etc"],
     "neighbour_offsets": [-1, 4],
     "extra_data": [ExtraData("folder", "a b", 0.5, "map.txt"), ExtraData("camvid", "c", None)],
 }

@@ -8,7 +8,7 @@ each of them is. The engine knows this interface and none of the metrics; a job 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -182,8 +182,9 @@ def standard_metrics(
     degraded: Callable[[int, int], bool] | None = None,
     key_frames: bool = False,
     interval: int | None = None,
+    further: Sequence[EvaluationMetric] = (),
 ) -> list[EvaluationMetric]:
-    """What every evaluation measures.
+    """What every evaluation measures, and `further` metrics.
 
     consistency: densely labelled videos are scored over time too. original_size: once more enlarged
     to the labels' own size. degraded: (video, index) -> whether a frame is known to be degraded;
@@ -202,4 +203,4 @@ def standard_metrics(
             metrics += [Consistency(length, mode) for length in (8, 16)]
     if key_frames:
         metrics += [DistanceIoU(num_classes, interval), Latency()]
-    return [*metrics, MeanLoss(cross_entropy), FrameCount()]
+    return [*metrics, *further, MeanLoss(cross_entropy), FrameCount()]

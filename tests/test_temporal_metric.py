@@ -1,0 +1,117 @@
+"""--metrics tc: TC in the pass of an evaluation equals the metric called by hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from command import perform
+from datasets import synthetic
+from datasets.clip import ClipDataset
+from jobs.temporal import COMPUTED, EXACT, DataFlows
+from models.optical_flow import DIS
+from utils.metrics import TemporalConsistency
+from utils.metrics.evaluation_metric import ScoredFrame
+from utils.metrics.temporal import Temporal
+
+SIZE = (48, 96)
+
+
+def scored(prediction, index: int, video: int = 0) -> ScoredFrame:
+    prediction = torch.as_tensor(prediction)[None]
+    return ScoredFrame(None, prediction, prediction, prediction, video, index)
+
+
+def ids(video, index: int) -> np.ndarray:
+    """Labels as a prediction has them: every pixel is of some class."""
+    return video.label(index).astype(np.int64) % len(synthetic.LABELS.names)
+
+
+@pytest.fixture
+def data():
+    videos = synthetic.videos("val", 2, 4, SIZE)
+    return ClipDataset(videos, synthetic.LABELS, None, step=True)
+
+
+def measured(data, flows, mode: str) -> Temporal:
+    metric = Temporal(data.num_classes, mode, flows, "test")
+    for v, video in enumerate(data.videos):
+        for i in range(len(video)):
+            metric.update(scored(ids(video, i), i, v))
+        metric.end_video()
+    return metric
+
+
+@pytest.mark.parametrize("mode", ["strict", "nearest"])
+def test_labels_along_their_exact_flow_are_consistent_and_pairs_end_with_a_video(data, mode):
+    flows = DataFlows(data)
+    assert flows.source == EXACT
+    found = measured(data, flows, mode).compute()
+    name = "TC" if mode == "strict" else "TC_nearest"
+    result = found[name]
+    assert result["pairs"] == 6 and result["flow"] == "test"
+    # Borders of classes fall between pixels: thin things lose most, the more the smaller a frame.
+    assert result["TC"] > 0.75 and result["TC"] > result["no_warp"]
+    by_hand = TemporalConsistency(data.num_classes, mode)
+    for video in data.videos:
+        for i in range(1, len(video)):
+            before, now = (
+                torch.from_numpy(video.label(k).astype(np.int64) % 11) for k in (i - 1, i)
+            )
+            backward = {"backward_flow": video.flow(i, i - 1)} if mode == "strict" else {}
+            by_hand.update(before, now, video.flow(i - 1, i), **backward)
+    assert by_hand.compute()["TC"] == result["TC"]
+
+
+def test_it_is_stored_restored_and_merged(data):
+    flows = DataFlows(data)
+    whole = measured(data, flows, "strict")
+    again = Temporal(data.num_classes, "strict", flows, "test")
+    again.restore(whole.sums())
+    assert again.compute() == whole.compute()
+    again.merge(whole)
+    assert again.compute()["TC"]["pairs"] == 12
+
+
+def test_without_exact_flow_it_is_computed_once_a_pair(data, monkeypatch):
+    monkeypatch.setattr(type(data.videos[0]), "flow", lambda *a: None)
+    flows = DataFlows(data)
+    assert flows.source == COMPUTED
+    calls = []
+    forward = DIS.forward
+    monkeypatch.setattr(DIS, "forward", lambda self, *a: calls.append(1) or forward(self, *a))
+    first = flows(0, 1, SIZE)
+    assert flows(0, 1, SIZE) is first and len(calls) == 2
+    half = flows(0, 1, (24, 48))
+    assert half[0].shape == (2, 24, 48)
+    assert half[0].abs().mean() == pytest.approx(first[0].abs().mean().item() / 2, rel=0.1)
+
+
+def test_an_evaluation_reports_it_beside_all_else(tmp_path):
+    words = ["--eval-mode", "--weights", "synthetic", "--synthetic-videos", "1", "2", "1"]
+    words += [
+        "--synthetic-size",
+        "64",
+        "128",
+        "--synthetic-length",
+        "9",
+        "--work-size",
+        "64",
+        "128",
+    ]
+    words += ["--threads", "1", "--device", "cpu", "--num-workers", "0"]
+    perform(*words, "--savedir", tmp_path / "plain")
+    asked = ["--metrics", "miou", "vc", "tc", "--tc-modes", "strict", "etc"]
+    perform(*words, *asked, "--savedir", tmp_path / "tc")
+    plain, found = (
+        json.loads((tmp_path / name / "results.json").read_text()) for name in ("plain", "tc")
+    )
+    assert set(found["metrics"]) - set(plain["metrics"]) == {"TC", "TC_etc"}
+    assert found["metrics"]["mIoU"] == plain["metrics"]["mIoU"]
+    assert found["metrics"]["TC"]["pairs"] == 16 and found["metrics"]["TC"]["flow"] == EXACT
+    perform(*words, "--metrics", "miou", "--savedir", tmp_path / "bare")
+    bare = json.loads((tmp_path / "bare" / "results.json").read_text())
+    assert not any(name.startswith(("VC", "TC")) for name in bare["metrics"])
