@@ -57,6 +57,8 @@ SPECIAL = {
     "neighbours": 2,
     "metrics": ["miou", "tc"],
     "tc_modes": ["nearest", "etc"],
+    "metrics": ["miou", "tc"],
+    "tc_modes": ["nearest", "etc"],
     "neighbour_offsets": [-1, 4],
     "extra_data": [ExtraData("folder", "a b", 0.5, "map.txt"), ExtraData("camvid", "c", None)],
 }
@@ -77,6 +79,7 @@ BESIDE = {
     "memory_strategy": ["--win-size=7"],
     "min_confidence": ["--output", "labels"],
     "coarse_labels": ["--output", "labels", "--coarse-map", "x.txt"],
+    "tc_modes": ["--metrics", "tc"],
     "coarse_map": ["--output", "labels", "--coarse-labels", "x"],
     "key_threshold": ["--key-policy", "motion"],
     "key_budget": ["--key-policy", "budget", "--key-budget", "5"],
