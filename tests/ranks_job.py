@@ -1,12 +1,14 @@
-"""What each rank of tests/test_ranks.py runs: one training step, two evaluations, saved by rank 0.
+"""What each rank of tests/test_ranks.py runs: for each line of options one training step and two
+evaluations, saved by rank 0 in their order.
 
-python ranks_job.py OUT.pt WORDS...
+python ranks_job.py OUT.pt LINE...
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from random import Random
 
 # Run as a script: Python puts this folder on its path, not the repository.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -27,19 +29,24 @@ DATA = (
 ).split()
 
 
-def run(out: str, *words: str) -> None:
+def run(out: str, *lines: str) -> None:
     torch.set_num_threads(1)
     cpu = join(torch.device("cpu"))
-    args = main.parse_args(["--training", *words, *DATA, "--savedir", "unused"])
-    model = make_model(args)
-    result = train_step(model, cpu)
-    data = build_dataset(args, "val")
-    # Clip by clip, and stepping through videos.
-    result["scores"] = [score(model, each, cpu) for each in (data, data.stepping())]
+    results = [result_of(line.split(), cpu) for line in lines]
     if rank() == 0:
-        torch.save(result, out)
+        torch.save(results, out)
     barrier()
     leave()
+
+
+def result_of(words: list[str], device) -> dict:
+    args = main.parse_args(["--training", *words, *DATA, "--savedir", "unused"])
+    model = make_model(args)
+    result = train_step(model, device)
+    data = build_dataset(args, "val")
+    # Clip by clip, and stepping through videos.
+    result["scores"] = [score(model, each, device) for each in (data, data.stepping())]
+    return result
 
 
 def make_model(args):
@@ -64,7 +71,8 @@ def train_step(model, device) -> dict:
     The ranks have unequal shares of ignored pixels.
     """
     generator = torch.Generator().manual_seed(3)
-    size = (BATCH, len(model.offsets) + 1, 3, 40, 72)  # (B, T, 3, H, W)
+    frames = len(model.training_offsets(Random(0))) + 1
+    size = (BATCH, frames, 3, 40, 72)  # (B, T, 3, H, W)
     # In double precision: batch statistics magnify rounding.
     clip = torch.rand(size, generator=generator, dtype=torch.float64)
     labels = torch.randint(0, 11, (BATCH, size[1], 40, 72), generator=generator)  # (B, T, H, W)

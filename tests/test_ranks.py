@@ -19,22 +19,29 @@ from utils.training.sampler import EpochBatches, Share
 JOB = str(Path(__file__).with_name("ranks_job.py"))
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "--method single --backbone erf",
-        "--method single --backbone psp18",
-        "--method single --backbone psp18 --loss-mean all",
-        "--method lma --backbone erf --train-encoder --corr-size 5",
-        "--method tma --backbone psp18",
-    ],
+LINES = (
+    "--method single --backbone erf",
+    "--method single --backbone psp18",
+    "--method single --backbone psp18 --loss-mean all",
+    "--method lma --backbone erf --train-encoder --corr-size 5",
+    "--method tma --backbone psp18",
+    "--method etc --backbone erf --train-encoder",
 )
-def test_two_ranks_equal_one(tmp_path, line):
-    words = line.split()
-    subprocess.run([sys.executable, JOB, tmp_path / "one.pt", *words], check=True)
-    assert launch(JOB, [str(tmp_path / "two.pt"), *words], 2) == 0
-    one = torch.load(tmp_path / "one.pt", weights_only=True)
-    two = torch.load(tmp_path / "two.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What one rank found for each line, and what two did."""
+    folder = tmp_path_factory.mktemp("ranks")
+    subprocess.run([sys.executable, JOB, folder / "one.pt", *LINES], check=True)
+    assert launch(JOB, [str(folder / "two.pt"), *LINES], 2) == 0
+    files = (folder / "one.pt", folder / "two.pt")
+    return list(zip(*(torch.load(file, weights_only=True) for file in files), strict=True))
+
+
+@pytest.mark.parametrize("place", range(len(LINES)), ids=LINES)
+def test_two_ranks_equal_one(results, place):
+    one, two = results[place]
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-6)
     # Differences count against the largest of all gradients.
     scale = max(gradient.abs().max() for gradient in one["gradients"].values())
