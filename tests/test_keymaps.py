@@ -8,20 +8,31 @@ from torch import nn
 
 from golden import case
 from models import lma, single, tma
-from models.backbones import erfnet, espnetv2, fcn, pspnet, swiftnet, swiftnet_pyramid
+from models.backbones import (
+    erfnet,
+    espnetv2,
+    fcn,
+    pspnet,
+    segformer_keys,
+    swiftnet,
+    swiftnet_pyramid,
+)
 from models.backbones.erfnet import ERFNet
 from models.backbones.espnetv2 import ESPNetv2S05
 from models.backbones.fcn import ResNet50V1c
 from models.backbones.pspnet import PSPNet18, PSPNet50, PSPNet101
+from models.backbones.segformer import MiTB0
 from models.backbones.swiftnet import SwiftNet18
 from models.backbones.swiftnet_pyramid import SwiftNet18Pyramid
 from models.keymaps import BACKBONE, KeyMap
 from models.single import SingleFrame
+from segformer_names import mmcv_names, smp_names, transformers_names
 
 # Each table stands beside its network.
+BACKBONES = (erfnet, espnetv2, fcn, pspnet, segformer_keys, swiftnet, swiftnet_pyramid)
 DEFINED = {
     name: value
-    for module in (erfnet, espnetv2, fcn, pspnet, swiftnet, swiftnet_pyramid, lma, tma, single)
+    for module in (*BACKBONES, lma, tma, single)
     for name, value in vars(module).items()
     if isinstance(value, KeyMap)
 }
@@ -63,6 +74,12 @@ def swiftnet_keys(name: str) -> list[str]:
 def espnetv2_classifier() -> list[str]:
     keys = golden_keys("esp/s0.5_32x48")
     return [key.removeprefix("base_net.") for key in keys if key.startswith("base_net.")]
+
+
+def joined_names(backbone: MiTB0) -> list[str]:
+    """The names of transformers, keys and values put together."""
+    keys = transformers_names(backbone, recent=False)
+    return list(segformer_keys.SEGFORMER_TRANSFORMERS.joined(keys))
 
 
 FC = ["fc.weight", "fc.bias"]
@@ -151,6 +168,23 @@ TABLES = {  # table: the network, the keys of such a file that are used, those t
         lambda: [key for key in espnetv2_classifier() if key not in NEVER_APPLIED],
         [*NEVER_APPLIED, "level5_0.act.weight", "level5.3.bn.bias", "classifier.bias"],
     ),
+    "SEGFORMER": (
+        MiTB0,
+        lambda: list(mmcv_names(MiTB0(19))),
+        [f"decode_head.conv_seg.{entry}" for entry in ("weight", "bias")],
+    ),
+    "MIX_TRANSFORMER": (
+        MiTB0,
+        lambda: [key for key in MiTB0(19).state_dict() if not key.startswith("linear_")],
+        ["head.weight", "head.bias"],
+    ),
+    "SEGFORMER_SMP": (MiTB0, lambda: list(smp_names(MiTB0(19))), []),
+    "SEGFORMER_TRANSFORMERS": (MiTB0, lambda: joined_names(MiTB0(19)), []),
+    "MIX_TRANSFORMER_TRANSFORMERS": (
+        MiTB0,
+        lambda: [key for key in joined_names(MiTB0(19)) if key.startswith("segformer.")],
+        ["classifier.weight", "classifier.bias"],
+    ),
 }
 
 
@@ -214,6 +248,16 @@ def test_a_prefixed_table_says_the_same_below_its_prefix(name):
         (PSPNet50(3), ["SEMSEG_PSPNET", "RESNET_V2_PSPNET"]),
         (SwiftNet18(3), ["SWIFTNET18", "RESNET18_SWIFTNET"]),
         (SwiftNet18Pyramid(3), ["SWIFTNET18_PYRAMID", "RESNET18_PYRAMID"]),
+        (
+            MiTB0(3),
+            [
+                "SEGFORMER",
+                "SEGFORMER_TRANSFORMERS",
+                "SEGFORMER_SMP",
+                "MIX_TRANSFORMER",
+                "MIX_TRANSFORMER_TRANSFORMERS",
+            ],
+        ),
         (ResNet50V1c(3), ["RESNET_V1C", "RESNET_V1C_STEM", "RESNET_BODY"]),
     ],
 )
