@@ -41,12 +41,15 @@ class KeyMap:
     copies: tuple[str, ...] = ()  # what `*` in our keys stands for, one after the other
     # (part of the name of the first, of the second, of both together), before any rule
     joins: tuple[tuple[str, str, str], ...] = ()
+    # (pattern of our key, published key), where weights of ours are written in this form too
+    back: tuple[tuple[str, str], ...] = ()
 
     def prefixed(self, prefix: str) -> KeyMap:
         """The same table for a network that holds ours below `prefix`, such as "backbone."."""
         rules = tuple((pattern, ours and prefix + ours) for pattern, ours in self.rules)
         covers = f"{re.escape(prefix)}(?:{self.covers})"
-        return KeyMap(self.name, rules, covers, copies=self.copies, joins=self.joins)
+        back = tuple((f"{re.escape(prefix)}(?:{ours})", name) for ours, name in self.back)
+        return replace(self, rules=rules, covers=covers, back=back, dropped=())
 
     def without(self, *beginnings: str) -> KeyMap:
         """The same table for a network without such keys: their entries are known and not used."""
@@ -86,6 +89,14 @@ class KeyMap:
                     pair = found.pop(key), found.pop(other)
                     found[key.replace(first, whole)] = torch.cat(pair)
         return found
+
+    def published(self, ours: str) -> str:
+        """The published key of an entry of ours, by `back`. ValueError where it has none."""
+        for pattern, published in self.back:
+            match = re.fullmatch(pattern, ours)
+            if match:
+                return match.expand(published)
+        raise ValueError(f"{ours} has no name in files of {self.name}")
 
     def rename(self, keys: Iterable[str]) -> Renamed:
         """Apply the rules; of several keys for one of ours, that of the earlier rule is used."""

@@ -51,6 +51,8 @@ class Method(nn.Module):
     capturable = True
     # whether `losses` learns from the flow that clips bring
     wants_flows = False
+    # side of frames that are small, but take every path of `step`
+    probe_side = 32
 
     def __init__(self, backbone: nn.Module, offsets: tuple[int, ...] = ()):
         """offsets: which past frames a read uses, in frame steps of the data set.

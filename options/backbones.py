@@ -136,6 +136,10 @@ HEAD = Group(
 )
 
 
+# What VSS-MRCFA was published with on some sizes.
+OF_MRCFA = {0: {"keep_ratio": 0.8}, 1: {"affinity_convs": 2}}
+
+
 def mit(size: int) -> Backbone:
     """The row of one size of Mix Transformer."""
     return Backbone(
@@ -143,7 +147,7 @@ def mit(size: int) -> Backbone:
         f"SegFormer-B{size} (Xie et al., NeurIPS 2021)",
         f"models.backbones.segformer:MiTB{size}",
         groups=(HEAD,),
-        defaults=MIT,
+        defaults=MIT | OF_MRCFA.get(size, {}),
         stage_strides=(4, 8, 16, 32),
     )
 

@@ -50,6 +50,7 @@ SPECIAL = {
     "key_policy": "error",
     "multi_step": [1, 3],
     "propagate": "warp",
+    "offsets": (-4, -2),
 }
 BESIDE = {
     "eval_stride": ["--eval-crop", "7", "7"],
@@ -92,6 +93,8 @@ def words_for(option: Option) -> list[str]:
     needs = {"method": ("lma",), "backbone": ("erf",), "dataset": ("synthetic",)} | option.only_with
     if option.dest == "num_workers":
         needs["method"] = ("single",)
+    if needs["method"] == ("mrcfa",):
+        needs["backbone"] = ("mit_b0",)
     for dest, values in needs.items():
         if dest != option.dest:
             words += DECLARED[dest].words(values[0])

@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from golden import case
-from models import lma, single, tma
+from models import lma, mrcfa, single, tma
 from models.backbones import (
     erfnet,
     espnetv2,
@@ -32,7 +32,7 @@ from segformer_names import mmcv_names, smp_names, transformers_names
 BACKBONES = (erfnet, espnetv2, fcn, pspnet, segformer_keys, swiftnet, swiftnet_pyramid)
 DEFINED = {
     name: value
-    for module in (*BACKBONES, lma, tma, single)
+    for module in (*BACKBONES, lma, mrcfa, tma, single)
     for name, value in vars(module).items()
     if isinstance(value, KeyMap)
 }
@@ -83,6 +83,7 @@ def joined_names(backbone: MiTB0) -> list[str]:
 
 
 FC = ["fc.weight", "fc.bias"]
+CONV_SEG = ["decode_head.conv_seg.weight", "decode_head.conv_seg.bias"]
 NEVER_APPLIED = [f"level{level}_0.eesp.module_act.weight" for level in (2, 3, 4)]
 BUFFERS = ["backbone.img_mean", "backbone.img_std"]
 ENCODER_CLASSIFIER = ["encoder.output_conv.weight", "encoder.output_conv.bias"]
@@ -106,6 +107,17 @@ def tmanet(classes: int) -> nn.Module:
     from models.tma import TMANet
 
     return TMANet(ResNet50V1c(classes))
+
+
+def mrcfanet(classes: int) -> nn.Module:
+    from models.mrcfa import MRCFANet
+
+    return MRCFANet(MiTB0(classes))
+
+
+def mrcfa_keys() -> list[str]:
+    keys = case("mrcfa/state_dict_b0").info["state_dict"]
+    return [key for key in keys if "conv_seg" not in key]
 
 
 TABLES = {  # table: the network, the keys of such a file that are used, those that are not
@@ -168,11 +180,8 @@ TABLES = {  # table: the network, the keys of such a file that are used, those t
         lambda: [key for key in espnetv2_classifier() if key not in NEVER_APPLIED],
         [*NEVER_APPLIED, "level5_0.act.weight", "level5.3.bn.bias", "classifier.bias"],
     ),
-    "SEGFORMER": (
-        MiTB0,
-        lambda: list(mmcv_names(MiTB0(19))),
-        [f"decode_head.conv_seg.{entry}" for entry in ("weight", "bias")],
-    ),
+    "MRCFA": (mrcfanet, mrcfa_keys, CONV_SEG),
+    "SEGFORMER": (MiTB0, lambda: list(mmcv_names(MiTB0(19))), CONV_SEG),
     "MIX_TRANSFORMER": (
         MiTB0,
         lambda: [key for key in MiTB0(19).state_dict() if not key.startswith("linear_")],

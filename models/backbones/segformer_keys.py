@@ -25,6 +25,7 @@ SEGFORMER = KeyMap(
         (rf"decode_head\.conv_seg\.{WB}", None),
     ),
     covers=r".+",
+    back=((r"(linear_.+)", r"decode_head.\1"), (r"(.+)", r"backbone.\1")),
 )
 # mit_b*.pth, as a start
 MIX_TRANSFORMER = KeyMap(
