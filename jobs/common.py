@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from random import Random
 
+import numpy as np
 import torch
 
 import options
 from datasets import build_dataset
+from datasets.clip import RawClip, Transform
 from datasets.labels import other_classes
-from datasets.transforms import resample
+from datasets.pipeline import work_steps
+from datasets.transforms import Compose
 from models import build_model
 from models.deploy import for_inference
 from models.deploy.layout import channels_last
@@ -187,6 +191,13 @@ def size_warnings(args, height: int, width: int) -> list[str]:
 
 def resizing(args) -> Callable | None:
     """How an image comes to --work-size; None where it stays as it is."""
-    if not args.work_size:
+    steps = work_steps(args, labels=False)
+    if not steps:
         return None
-    return partial(resample, size=args.work_size, interpolation=args.interpolation)
+    return partial(resized, Compose(steps))
+
+
+def resized(transform: Transform, image: np.ndarray) -> np.ndarray:
+    """image (H, W, 3) uint8 at working size."""
+    clip = transform(RawClip([image], [None], None), Random(0))
+    return clip.frames[0]
