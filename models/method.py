@@ -203,6 +203,10 @@ class Method(nn.Module):
         trained = [p for p in self.parameters() if p.requires_grad]
         return [{"params": trained, "lr": lr, "weight_decay": weight_decay}]
 
+    def training_parts(self) -> list[nn.Module]:
+        """The modules that only `losses` uses."""
+        return self.backbone.auxiliary_parts()
+
     # Weights
 
     def follow_keys(self, keys: Collection[str]) -> None:

@@ -238,6 +238,11 @@ class MRCFANet(WindowMethod):
         encoder = (p for part in self.backbone.encoder_parts() for p in part.parameters())
         return split_rates(self, [(encoder, 1.0)], lr, self.head_lr, weight_decay)
 
+    def training_parts(self):
+        others = range(1, len(self.offsets) + 1)
+        own = [self.get_submodule(f"deco{number}") for number in others]
+        return [*super().training_parts(), *own]
+
     # For others
 
     def key_maps(self):

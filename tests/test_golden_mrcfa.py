@@ -9,14 +9,12 @@ from torch import nn
 
 import main
 from golden import assert_close, case, filling, weights, without_normalization
+from jobs.benchmark import used_parameters
 from models import build_model
 from models.backbones.mit import DropPath
 from models.mrcfa import MRCFA
 from models.parts.affinity import CrossFrameAffinity
 from utils.checkpoint import load_weights
-
-# Not computed in inference: the original counts parameters without them.
-IN_TRAINING = ("deco1.", "deco2.", "deco3.")
 
 
 def built(backbone: str, *words: str, classes: int = 124):
@@ -184,8 +182,7 @@ def test_what_inference_uses_has_the_published_number_of_parameters(
 ):
     with torch.device("meta"):
         model = built(backbone, *words.split(), classes=classes)
-    used = [p.numel() for n, p in model.named_parameters() if not n.startswith(IN_TRAINING)]
-    assert sum(used) / 1e6 == pytest.approx(millions, abs=0.005)
+    assert used_parameters(model) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
 def test_the_optimizer_has_the_published_groups():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import main
-from command import assert_one_line, call
+from command import assert_one_line, call, perform
 from laws import assert_stream_equals_clip, video
 from models import build_model
 from models.deploy import for_inference
@@ -113,6 +114,13 @@ def test_affinities_are_float32_whatever_else_is_rounded():
     assert for_inference(model, dtype=torch.bfloat16)(clip).isfinite().all()
     assert model.affinity.q1.weight.dtype == torch.float32
     assert model.backbone.block1[0].attn.q.weight.dtype == torch.bfloat16
+
+
+def test_a_benchmark_counts_the_published_parameters(tmp_path):
+    words = "--benchmark --method mrcfa --backbone mit_b0 --dataset vspw --device cpu --threads 1"
+    words += " --work-size 64 96 --max-frames 12"
+    perform(*words.split(), "--savedir", tmp_path)
+    assert json.loads((tmp_path / "benchmark.json").read_text())["parameters"] == 5_186_388
 
 
 # Tokens

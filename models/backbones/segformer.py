@@ -85,9 +85,10 @@ class Fusion(nn.Module):
         shares = reversed(self.conv.weight.flatten(1).chunk(len(maps), 1))
         total: Tensor | int = 0
         for x, projection, share in zip(maps, projections, shares, strict=True):
-            weight = (share @ projection.weight)[..., None, None].to(x.dtype)
+            weight = (share @ projection.weight).to(x.dtype)
             bias = (share @ projection.bias).to(x.dtype)
-            total = total + resize(F.conv2d(x, weight, bias), size)
+            projected = F.linear(x.permute(0, 2, 3, 1), weight, bias)  # (B, h, w, E)
+            total = total + resize(projected.permute(0, 3, 1, 2), size)
         return F.relu(self._modules[self.norm_name](total))
 
 

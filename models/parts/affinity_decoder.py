@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.resize import resize_aligned
@@ -36,12 +37,30 @@ BLOCKS = {
 }
 
 
+class PictureConv(nn.Conv2d):
+    """x (M, in, h, w) -> (M, out, h, w) of many pictures that have one or two channels.
+
+    On a CPU they are the channels of one picture, convolved in M groups: that takes a third to a
+    twentieth of the time.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        pictures = len(x)
+        weight = self.weight.repeat(pictures, 1, 1, 1)
+        bias = self.bias.repeat(pictures)
+        channels = x.reshape(1, -1, *x.shape[2:])  # (1, M in, h, w)
+        convolved = F.conv2d(channels, weight, bias, padding=self.padding, groups=pictures)
+        return convolved.view(pictures, -1, *x.shape[2:])
+
+
 def block(convolutions: Sequence[tuple[int, int, int]]) -> nn.Sequential:
     """x (M, in, h, w) -> (M, out, h, w), not negative. Each picture is normalised for itself."""
     layers = []
     for in_channels, channels, side in convolutions:
         layers += [
-            nn.Conv2d(in_channels, channels, side, padding=side // 2),
+            PictureConv(in_channels, channels, side, padding=side // 2),
             nn.GroupNorm(1, channels),
             nn.ReLU(inplace=True),
         ]
