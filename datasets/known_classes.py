@@ -8,7 +8,7 @@ from importlib import import_module
 from .labels import LabelSet, plain
 
 # Data sets whose classes do not depend on their files
-MODULES = ("cityscapes", "camvid", "synthetic")
+MODULES = ("cityscapes", "camvid", "synthetic", "vspw")
 
 # The 7 groups that the lite edition of the India Driving Dataset is labelled with, by its ids
 GROUPS = LabelSet.of(

@@ -7,12 +7,14 @@ from .photometric import Photometric, RandomBlur
 from .synthetic_past import SyntheticPast
 from .transforms import (
     Compose,
+    KeepRatio,
     RandomCrop,
     RandomFlip,
     RandomRotate,
     RandomScale,
     RandomShift,
     Resize,
+    ToMultiple,
 )
 
 
@@ -26,9 +28,12 @@ def training_transform(args) -> Transform:
     steps = []  # only what is asked for: a step that does nothing would draw random numbers
     if args.synthetic_past:
         steps.append(SyntheticPast(args.synthetic_past))
-    if args.work_size:
+    if boxed(args):
+        ratio = args.random_scale or (1.0, 1.0)
+        steps.append(KeepRatio(args.work_box, ratio, args.interpolation))
+    elif args.work_size:
         steps.append(Resize(args.work_size, args.interpolation))
-    if args.random_scale:
+    if args.random_scale and not boxed(args):
         steps.append(RandomScale(*args.random_scale, args.interpolation))
     if args.random_rotate:
         steps.append(RandomRotate(args.random_rotate, p=0.5))
@@ -48,8 +53,23 @@ def training_transform(args) -> Transform:
 
 def evaluation_transform(args) -> Transform:
     """Frames at working size; labels too if predictions are scored there."""
-    if not args.work_size:
-        return Compose([])
     # --use-orig-res needs the labels at their own size too.
     resize_labels = args.score_size == "work" and not args.use_orig_res
-    return Compose([Resize(args.work_size, args.interpolation, labels=resize_labels)])
+    return Compose(work_steps(args, labels=resize_labels))
+
+
+def work_steps(args, *, labels: bool) -> list[Transform]:
+    """What brings a clip to working size; with `labels`, its labels as well."""
+    steps: list[Transform] = []
+    if boxed(args):
+        steps.append(KeepRatio(args.work_box, interpolation=args.interpolation, labels=labels))
+    elif args.work_size:
+        steps.append(Resize(args.work_size, args.interpolation, labels=labels))
+    if args.stretch:
+        steps.append(ToMultiple(args.stretch, args.interpolation))
+    return steps
+
+
+def boxed(args) -> bool:
+    """Whether frames are fitted into --work-box."""
+    return bool(args.work_box and not args.work_size)

@@ -39,7 +39,7 @@ def run(args) -> None:
     savedir.acquire(folder, args)
     savedir.record(folder, args.job, options.recipe(args), model)
     args.max_frames = args.max_frames or speed.FRAMES
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = used_parameters(model)
     with TemporaryDirectory() as temporary:
         spec = source_to_time(args, Path(temporary))
         size, frame = first_image(args, spec)
@@ -58,6 +58,12 @@ def run(args) -> None:
     }
     speed.write(folder, result)
     console.note(speed.table(result))
+
+
+def used_parameters(model) -> int:
+    """How many parameters labelling uses: not those of heads for training alone."""
+    unused = {id(p) for part in model.training_parts() for p in part.parameters()}
+    return sum(p.numel() for p in model.parameters() if id(p) not in unused)
 
 
 def source_to_time(args, folder: Path) -> str:

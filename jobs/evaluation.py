@@ -10,6 +10,7 @@ from datasets import label_set
 from utils.dashboard import Dashboard
 from utils.metrics import DEFINITIONS
 from utils.output.evaluation import EvaluationOutput
+from utils.output.label_tree import check_label_tree
 from utils.output.report import class_table, environment, write_results
 from utils.run import savedir
 from utils.run.dist import barrier, rank, world_size
@@ -73,11 +74,22 @@ def run(args) -> None:
             stop=stop,
         )
         dashboard.results(results)
+    # Other ranks have written theirs: their results were merged.
     if rank() == 0:
         report(args, folder, labels, results, console)
+        if args.save_labels:
+            tell_labels(folder / "labels", data, console)
     barrier()
     # Only now: until the results are written, there is something to resume.
     progress.remove()
+
+
+def tell_labels(folder: Path, data, console) -> None:
+    """That every frame has its label image. ValueError where one is missing."""
+    names = (
+        f"{data.videos[v].name}/{data.videos[v].frame_name(index)}" for v, index in data.samples
+    )
+    console.note(f"{check_label_tree(folder, names)} are complete in {folder}")
 
 
 def first_size(data) -> tuple[int, int]:

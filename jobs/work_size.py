@@ -8,10 +8,14 @@ is, unless it is larger than those of Cityscapes: then it is slow, and weights k
 from __future__ import annotations
 
 import math
+from argparse import Namespace
+from random import Random
 
 import numpy as np
 
-from datasets.transforms import resample
+from datasets.clip import RawClip
+from datasets.pipeline import work_steps
+from datasets.transforms import Compose, resample
 
 LARGEST = 1024 * 2048  # pixels
 ALIKE = 1.03  # shapes that differ by less are one
@@ -27,9 +31,16 @@ class WorkSize:
         self.size = args.work_size
         self.exact = args.exact_work_size
         self.interpolation = args.interpolation
+        # --work-box and --stretch keep or nearly keep the shape of any frame.
+        box = None if args.work_size else args.work_box
+        self.boxed = box is not None
+        others = Namespace(**{**vars(args), "work_size": None, "work_box": box})
+        self.steps = Compose(work_steps(others, labels=False))
 
     def of(self, size: Size) -> Size:
-        """The size at which a frame of `size` is seen."""
+        """The size that a frame of `size` is resized to, before --work-box and --stretch."""
+        if self.boxed:
+            return size
         if self.size is None:
             return size if math.prod(size) <= LARGEST else as_many_pixels(size, LARGEST)
         if self.exact or alike(size, self.size):
@@ -39,9 +50,9 @@ class WorkSize:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """image (H, W, 3) uint8 -> the same at working size."""
         size = self.of(image.shape[:2])
-        if size == image.shape[:2]:
-            return image
-        return resample(image, size, self.interpolation)
+        if size != image.shape[:2]:
+            image = resample(image, size, self.interpolation)
+        return self.steps(RawClip([image], [None], None), Random(0)).frames[0]
 
     def note(self, size: Size) -> str | None:
         """That frames of `size` are seen at another one that nobody has asked for."""

@@ -5,7 +5,8 @@ whole key, the first rule that matches decides, None means "known and not used b
 key stands for each of `copies`: such an entry fills several of ours. Keys that no rule matches are
 unexpected, and loading stops (utils/checkpoint/loading.py). The tables are written
 relative to the network that holds the weights; a method holds its backbone as `backbone`, hence
-`SEMSEG_PSPNET.prefixed(BACKBONE)`. Leading `module.` is removed from keys before they come here.
+`SEMSEG_PSPNET.prefixed(BACKBONE)`. Where two published entries are one of ours, `joins` names them.
+Leading `module.` is removed from keys before they come here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 BACKBONE = "backbone."  # where a method holds its backbone
 
@@ -35,12 +39,17 @@ class KeyMap:
     covers: str  # pattern of our keys that such a file holds without exception
     dropped: tuple[str, ...] = ()  # beginnings of our keys that a network does without
     copies: tuple[str, ...] = ()  # what `*` in our keys stands for, one after the other
+    # (part of the name of the first, of the second, of both together), before any rule
+    joins: tuple[tuple[str, str, str], ...] = ()
+    # (pattern of our key, published key), where weights of ours are written in this form too
+    back: tuple[tuple[str, str], ...] = ()
 
     def prefixed(self, prefix: str) -> KeyMap:
         """The same table for a network that holds ours below `prefix`, such as "backbone."."""
         rules = tuple((pattern, ours and prefix + ours) for pattern, ours in self.rules)
         covers = f"{re.escape(prefix)}(?:{self.covers})"
-        return KeyMap(self.name, rules, covers, copies=self.copies)
+        back = tuple((f"{re.escape(prefix)}(?:{ours})", name) for ours, name in self.back)
+        return replace(self, rules=rules, covers=covers, back=back, dropped=())
 
     def without(self, *beginnings: str) -> KeyMap:
         """The same table for a network without such keys: their entries are known and not used."""
@@ -69,6 +78,25 @@ class KeyMap:
         if "*" not in ours:
             return [ours]
         return [ours.replace("*", copy) for copy in self.copies]
+
+    def joined(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A file's entries, with those that `joins` names put together along their first axis."""
+        found = dict(weights)
+        for first, second, whole in self.joins:
+            for key in weights:
+                other = key.replace(first, second)
+                if first in key and other in weights:
+                    pair = found.pop(key), found.pop(other)
+                    found[key.replace(first, whole)] = torch.cat(pair)
+        return found
+
+    def published(self, ours: str) -> str:
+        """The published key of an entry of ours, by `back`. ValueError where it has none."""
+        for pattern, published in self.back:
+            match = re.fullmatch(pattern, ours)
+            if match:
+                return match.expand(published)
+        raise ValueError(f"{ours} has no name in files of {self.name}")
 
     def rename(self, keys: Iterable[str]) -> Renamed:
         """Apply the rules; of several keys for one of ours, that of the earlier rule is used."""

@@ -25,7 +25,7 @@ it in the clip, in pixels, channel 0 = x. In a clip, `flows[:, t - 1]` belongs t
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,8 @@ class Method(nn.Module):
     wants_flows = False
     # whether it cannot do without: else it computes what clips do not bring
     needs_known_flows = True
+    # side of frames that are small, but take every path of `step`
+    probe_side = 32
 
     def __init__(self, backbone: nn.Module, offsets: tuple[int, ...] = ()):
         """offsets: which past frames a read uses, in frame steps of the data set.
@@ -203,7 +205,15 @@ class Method(nn.Module):
         trained = [p for p in self.parameters() if p.requires_grad]
         return [{"params": trained, "lr": lr, "weight_decay": weight_decay}]
 
+    def training_parts(self) -> list[nn.Module]:
+        """The modules that only `losses` uses."""
+        return self.backbone.auxiliary_parts()
+
     # Weights
+
+    def follow_keys(self, keys: Collection[str]) -> None:
+        """Become the variant that a file with these keys is of."""
+        self.backbone.follow_keys(keys)
 
     def key_maps(self) -> list:
         """Published checkpoints this network reads (models.keymaps.KeyMap), besides its own."""
@@ -220,17 +230,19 @@ def split_rates(
     """Parameter groups of all that is trained.
 
     Each of `parts` learns at lr times its factor, all others at lr * factor. Of a parameter that
-    stands in several parts the last one counts.
+    stands in several parts the last one counts. Weight decay leaves alone what the backbone says.
     """
     rates = {id(p): lr * share for parameters, share in parts for p in parameters}
-    groups: dict[float, list[nn.Parameter]] = {}
+    undecayed = {id(p) for p in model.backbone.undecayed()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for p in model.parameters():
         if p.requires_grad:
             rate = rates.get(id(p), lr * factor)
-            groups.setdefault(rate, []).append(p)
+            decay = 0.0 if id(p) in undecayed else weight_decay
+            groups.setdefault((rate, decay), []).append(p)
     return [
-        {"params": params, "lr": rate, "weight_decay": weight_decay}
-        for rate, params in groups.items()
+        {"params": params, "lr": rate, "weight_decay": decay}
+        for (rate, decay), params in groups.items()
     ]
 
 

@@ -107,6 +107,51 @@ PYRAMID_WIDTH = Group(
     jobs=NETWORK,
 )
 
+# SegFormer's training, as VSS-MRCFA has it; VSS-MRCFA's own row says the rest.
+MIT = {
+    "optimizer": "adamw",
+    "lr_start": 6e-5,
+    "head_lr": 10.0,
+    "lr_strategy": "poly",
+    "lr_power": 1.0,
+    "lr_warmup": 1500,
+    "weight_decay": 0.01,
+    "batch_size": 8,
+    "num_epochs": 200,
+    # lma's window: at 1/32 as wide in pixels as 21 cells at 1/8
+    "corr_size": 7,
+}
+
+HEAD = Group(
+    "backbone (mit_*)",
+    (
+        Option(
+            "--head-channels",
+            "width of SegFormer's head (default: 256 for mit_b0 and mit_b1, else 768; mrcfa: 256)",
+            type=positive,
+            default=None,
+        ),
+    ),
+    jobs=NETWORK,
+)
+
+
+# What VSS-MRCFA was published with on some sizes.
+OF_MRCFA = {0: {"keep_ratio": 0.8}, 1: {"affinity_convs": 2}}
+
+
+def mit(size: int) -> Backbone:
+    """The row of one size of Mix Transformer."""
+    return Backbone(
+        f"mit_b{size}",
+        f"SegFormer-B{size} (Xie et al., NeurIPS 2021)",
+        f"models.backbones.segformer:MiTB{size}",
+        groups=(HEAD,),
+        defaults=MIT | OF_MRCFA.get(size, {}),
+        stage_strides=(4, 8, 16, 32),
+    )
+
+
 ROWS = (
     Backbone(
         "erf",
@@ -206,4 +251,5 @@ ROWS = (
         defaults=ESP,
         stage_strides=(2, 4, 8, 16),
     ),
+    *map(mit, range(6)),
 )

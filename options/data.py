@@ -7,7 +7,7 @@ from argparse import Namespace
 from .jobs import DATA, FILES, RUNS, SCORING, TRAINING, validates
 from .option import FREE, Group, Option
 from .tables import DATASETS
-from .types import SIZE, path
+from .types import SIZE, path, positive
 
 # Those that are not made on the fly.
 WITH_FILES = tuple(name for name, row in DATASETS.items() if row.variable)
@@ -17,7 +17,8 @@ VARIABLES = ", ".join(DATASETS[name].variable for name in WITH_FILES)
 # Without --work-size the network sees frames as they are.
 def sizes_differ(args: Namespace) -> bool:
     """Whether working size and label size may be two sizes."""
-    return bool(args.work_size) and validates(args)
+    resized = args.work_size or args.work_box or args.stretch
+    return bool(resized) and validates(args)
 
 
 def refuse_unknown_split(args: Namespace) -> str | None:
@@ -68,6 +69,26 @@ DATA_OPTIONS = Group(
             acts_if=lambda args: args.exact_work_size,
             everyday=True,
             **SIZE,
+        ),
+        Option(
+            "--work-box",
+            "fit frames into this box without distortion, long side to long side; --work-size "
+            "counts more",
+            jobs=RUNS,
+            network=True,
+            acts_if=lambda args: not args.work_size,
+            **SIZE,
+        ),
+        Option(
+            "--stretch",
+            "then stretch their sides up to multiples of N, as VSS-MRCFA was scored (32); without "
+            "it frames are padded",
+            type=positive,
+            metavar="N",
+            jobs=RUNS,
+            network=True,
+            # A training crops or pads.
+            acts_if=validates,
         ),
         Option(
             "--interpolation",

@@ -72,6 +72,20 @@ ROWS = (
         variable="STREAMSEG_CAMVID",
     ),
     Dataset(
+        "vspw",
+        "VSPW at 480p: 124 classes, every frame of every video labelled",
+        "datasets.vspw",
+        ("train", "val", "test", "all"),  # where there are no lists, all videos are any split
+        defaults={
+            "work_box": (480, 853),
+            "interpolation": "cv2",
+            "random_scale": (0.5, 2.0),
+            "random_crop": (480, 480),
+            "crop_max_ratio": 0.75,
+        },
+        variable="STREAMSEG_VSPW",
+    ),
+    Dataset(
         "folder",
         "your own clips: CLIP/images and CLIP/labels",
         "datasets.folder",

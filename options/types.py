@@ -36,6 +36,14 @@ def natural(text: str) -> int:
     return whole(text, 0)
 
 
+def negative(text: str) -> int:
+    """An offset into the past: a whole number below 0."""
+    value = int(text)
+    if value >= 0:
+        raise ArgumentTypeError(f"expected a whole number below 0, got {text}")
+    return -whole(text.removeprefix("-"), 1)
+
+
 # Generators take more, but a number that fits everywhere spares surprises.
 def seed(text: str) -> int:
     """A whole number that random generators take."""

@@ -12,12 +12,13 @@ from models.backbones.espnetv2 import ESPNetv2S05, ESPNetv2S20
 from models.backbones.fcn import ResNet50V1c, ResNet101V1c
 from models.backbones.pspnet import PSPNet18, PSPNet50, PSPNet101
 from models.backbones.resnet import Bottleneck, dilated_layers
+from models.backbones.segformer import MiTB0
 from models.backbones.swiftnet import SwiftNet18
 from models.backbones.swiftnet_pyramid import SwiftNet18Pyramid
 
 SMALL = [ERFNet, PSPNet18, ResNet50V1c]  # one of each family
-# Their decoders read stages too: tests/test_swiftnet.py, tests/test_espnetv2.py
-SKIPS = [SwiftNet18, SwiftNet18Pyramid, ESPNetv2S05]
+# Their decoders read stages too: tests/test_swiftnet.py, test_espnetv2.py, test_segformer.py
+SKIPS = [SwiftNet18, SwiftNet18Pyramid, ESPNetv2S05, MiTB0]
 ALL = [*SMALL, *SKIPS, ESPNetv2S20, PSPNet50, PSPNet101, ResNet101V1c]
 HEADS = {
     ERFNet: "decoder",
@@ -30,6 +31,7 @@ HEADS = {
     SwiftNet18Pyramid: "logits",
     ESPNetv2S05: "bu_dec_l4",
     ESPNetv2S20: "bu_dec_l4",
+    MiTB0: "linear_pred",
 }
 
 
@@ -237,6 +239,7 @@ def test_networks_are_built_from_the_options_that_they_know():
         "align_corners": None,
         "logits_kernel": 1,
         "pyramid_width": None,
+        "head_channels": None,
     }
 
     def build(cls, **changed):

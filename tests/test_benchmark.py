@@ -228,6 +228,14 @@ def test_ways_that_round_are_held_to_what_their_types_allow(monkeypatch):
     assert torch.backends.cuda.matmul.fp32_precision != "tf32"
 
 
+def test_the_script_of_mrcfa_compares_what_it_says(tmp_path):
+    words = "--size 64x96 --classes 3 --rounds 1 --folder".split()
+    result = script("mrcfa").run([*words, str(tmp_path), "--json", str(tmp_path / "x.json")])
+    assert {"stream / single", "four frames / stream"} <= set(result["ratios"])
+    assert result["ratios"]["four frames / stream"] > 1
+    assert json.loads((tmp_path / "x.json").read_text())["goals"]["stream / single"] == 1.6
+
+
 def test_the_inference_script_compares_what_it_says(tmp_path):
     result = script("inference").run(
         ["--tiny", "--rounds", "1", "--json", str(tmp_path / "x.json"), "--skip", "onnx"]

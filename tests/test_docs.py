@@ -21,7 +21,7 @@ FOREIGN = {"--dist", "--files-from", "--help", "--help-all"}
 # Files that only a run, a user or a publisher has.
 ABSENT = re.compile(
     r"trained_models/(?:lmanet_\w+_best|erfnet_pretrained|tmanet_\w+|resnet\S+|swiftnet_\w+|"
-    r"swnet_\w+|espnetv2\S+)"
+    r"swnet_\w+|espnetv2\S+|mrcfa_\w+|mit_\w+)"
 )
 # What may be longer than a line: the commands that .ci/run takes from the README.
 LONG = "PIP_CONSTRAINT="

@@ -58,6 +58,7 @@ SPECIAL = {
     "tc_modes": ["nearest", "etc"],
     "neighbour_offsets": [-1, 4],
     "extra_data": [ExtraData("folder", "a b", 0.5, "map.txt"), ExtraData("camvid", "c", None)],
+    "offsets": (-4, -2),
 }
 TEACHER = ["--teacher-backbone", "psp18", "--teacher-weights", "w"]
 BESIDE = {
@@ -118,6 +119,8 @@ def words_for(option: Option) -> list[str]:
         needs["method"] = ("single",)
     if option.dest in ALWAYS_WITH_FLOW:
         needs["method"] = ("smooth",)
+    if needs["method"] == ("mrcfa",):
+        needs["backbone"] = ("mit_b0",)
     for dest, values in needs.items():
         if dest != option.dest:
             words += DECLARED[dest].words(values[0])

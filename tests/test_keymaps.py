@@ -7,21 +7,32 @@ import pytest
 from torch import nn
 
 from golden import case
-from models import lma, single, tma
-from models.backbones import erfnet, espnetv2, fcn, pspnet, swiftnet, swiftnet_pyramid
+from models import lma, mrcfa, single, tma
+from models.backbones import (
+    erfnet,
+    espnetv2,
+    fcn,
+    pspnet,
+    segformer_keys,
+    swiftnet,
+    swiftnet_pyramid,
+)
 from models.backbones.erfnet import ERFNet
 from models.backbones.espnetv2 import ESPNetv2S05
 from models.backbones.fcn import ResNet50V1c
 from models.backbones.pspnet import PSPNet18, PSPNet50, PSPNet101
+from models.backbones.segformer import MiTB0
 from models.backbones.swiftnet import SwiftNet18
 from models.backbones.swiftnet_pyramid import SwiftNet18Pyramid
 from models.keymaps import BACKBONE, KeyMap
 from models.single import SingleFrame
+from segformer_names import mmcv_names, smp_names, transformers_names
 
 # Each table stands beside its network.
+BACKBONES = (erfnet, espnetv2, fcn, pspnet, segformer_keys, swiftnet, swiftnet_pyramid)
 DEFINED = {
     name: value
-    for module in (erfnet, espnetv2, fcn, pspnet, swiftnet, swiftnet_pyramid, lma, tma, single)
+    for module in (*BACKBONES, lma, mrcfa, tma, single)
     for name, value in vars(module).items()
     if isinstance(value, KeyMap)
 }
@@ -65,7 +76,14 @@ def espnetv2_classifier() -> list[str]:
     return [key.removeprefix("base_net.") for key in keys if key.startswith("base_net.")]
 
 
+def joined_names(backbone: MiTB0) -> list[str]:
+    """The names of transformers, keys and values put together."""
+    keys = transformers_names(backbone, recent=False)
+    return list(segformer_keys.SEGFORMER_TRANSFORMERS.joined(keys))
+
+
 FC = ["fc.weight", "fc.bias"]
+CONV_SEG = ["decode_head.conv_seg.weight", "decode_head.conv_seg.bias"]
 NEVER_APPLIED = [f"level{level}_0.eesp.module_act.weight" for level in (2, 3, 4)]
 BUFFERS = ["backbone.img_mean", "backbone.img_std"]
 ENCODER_CLASSIFIER = ["encoder.output_conv.weight", "encoder.output_conv.bias"]
@@ -89,6 +107,17 @@ def tmanet(classes: int) -> nn.Module:
     from models.tma import TMANet
 
     return TMANet(ResNet50V1c(classes))
+
+
+def mrcfanet(classes: int) -> nn.Module:
+    from models.mrcfa import MRCFANet
+
+    return MRCFANet(MiTB0(classes))
+
+
+def mrcfa_keys() -> list[str]:
+    keys = case("mrcfa/state_dict_b0").info["state_dict"]
+    return [key for key in keys if "conv_seg" not in key]
 
 
 TABLES = {  # table: the network, the keys of such a file that are used, those that are not
@@ -150,6 +179,20 @@ TABLES = {  # table: the network, the keys of such a file that are used, those t
         ESPNetv2S05,
         lambda: [key for key in espnetv2_classifier() if key not in NEVER_APPLIED],
         [*NEVER_APPLIED, "level5_0.act.weight", "level5.3.bn.bias", "classifier.bias"],
+    ),
+    "MRCFA": (mrcfanet, mrcfa_keys, CONV_SEG),
+    "SEGFORMER": (MiTB0, lambda: list(mmcv_names(MiTB0(19))), CONV_SEG),
+    "MIX_TRANSFORMER": (
+        MiTB0,
+        lambda: [key for key in MiTB0(19).state_dict() if not key.startswith("linear_")],
+        ["head.weight", "head.bias"],
+    ),
+    "SEGFORMER_SMP": (MiTB0, lambda: list(smp_names(MiTB0(19))), []),
+    "SEGFORMER_TRANSFORMERS": (MiTB0, lambda: joined_names(MiTB0(19)), []),
+    "MIX_TRANSFORMER_TRANSFORMERS": (
+        MiTB0,
+        lambda: [key for key in joined_names(MiTB0(19)) if key.startswith("segformer.")],
+        ["classifier.weight", "classifier.bias"],
     ),
 }
 
@@ -214,6 +257,16 @@ def test_a_prefixed_table_says_the_same_below_its_prefix(name):
         (PSPNet50(3), ["SEMSEG_PSPNET", "RESNET_V2_PSPNET"]),
         (SwiftNet18(3), ["SWIFTNET18", "RESNET18_SWIFTNET"]),
         (SwiftNet18Pyramid(3), ["SWIFTNET18_PYRAMID", "RESNET18_PYRAMID"]),
+        (
+            MiTB0(3),
+            [
+                "SEGFORMER",
+                "SEGFORMER_TRANSFORMERS",
+                "SEGFORMER_SMP",
+                "MIX_TRANSFORMER",
+                "MIX_TRANSFORMER_TRANSFORMERS",
+            ],
+        ),
         (ResNet50V1c(3), ["RESNET_V1C", "RESNET_V1C_STEM", "RESNET_BODY"]),
     ],
 )

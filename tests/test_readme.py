@@ -9,7 +9,7 @@ import main
 from command import ROOT, perform
 from models import build_model
 from pages import PAGES, README, commands, name_of, words_of
-from trees import make_camvid, make_cityscapes, make_folder
+from trees import make_camvid, make_cityscapes, make_folder, make_vspw
 from utils import checkpoint
 from utils.output.video import VideoWriter
 
@@ -24,8 +24,12 @@ PUBLISHED = {
     "swnet_seq.pth": ("--method flow --backbone swiftnet18 --propagate gsv", 19),
     "espnetv2_s_2.0_city_1024x512.pth": ("--method single --backbone espnetv2_s20", 19),
     "pspnet101/model/train_epoch_200.pth": ("--method single --backbone psp101", 19),
+    **{f"mrcfa_b{size}.pth": (f"--method mrcfa --backbone mit_b{size}", 124) for size in (0, 1)},
+    "mit_b0.pth": ("--method single --backbone mit_b0", 124),
     "tmanet_camvid.pth": ("--method tma --backbone r50v1c --dataset camvid --void-class", 12),
 }
+# Backbones that take a minute, and one of their kind that does not.
+LARGE = {"mit_b2": "mit_b0", "mit_b5": "mit_b0"}
 # Words that make a command quick; later words win.
 QUICK = {
     "common": "--device cpu --num-workers 0 --threads 1".split(),
@@ -45,12 +49,19 @@ def quicken(words: list[str]) -> list[str]:
     if args.inference and args.flip:
         # Random weights are sure of nothing.
         words += ["--work-size", "64", "128", "--min-confidence", "0"]
+    if args.dataset == "vspw":
+        words += ["--work-size", "64", "96"]
+    if args.backbone in LARGE:
+        words += ["--backbone", LARGE[args.backbone]]
     if args.benchmark:
         words += ["--work-size", "32", "64", "--max-frames", "4"]
     if args.training:
         words += [*QUICK["training"], "--gpus", "1"]
         if args.random_crop:
-            words += ["--random-crop", "24", "32"]
+            # mrcfa wants five cells of 32 x 32
+            words += ["--random-crop", *(("64", "96") if args.method == "mrcfa" else ("24", "32"))]
+        if args.dataset == "vspw":
+            words += ["--train-split", "val", "--no-iouVal"]
     return words
 
 
@@ -61,6 +72,7 @@ def place(tmp_path_factory):
     make_camvid(place / "CAMVID")
     make_folder(place / "MY_CLIPS")
     make_cityscapes(place / "CITYSCAPES", numbers=range(15, 20))
+    make_vspw(place / "VSPW", frames=4)
     for name in ("recipes", "benchmarks"):
         (place / name).symlink_to(ROOT / name)
     (place / "trained_models" / "pspnet101" / "model").mkdir(parents=True)
@@ -114,7 +126,7 @@ def test_every_recipe_runs(recipe, place, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
     words = [f"@{recipe}", "--savedir", str(tmp_path)]
     args = main.parse_args(words)
-    if args.dataset in ("camvid", "cityscapes"):
+    if args.dataset in ("camvid", "cityscapes", "vspw"):
         words += ["--data-root", args.dataset.upper()]
     if args.dataset == "folder":
         words += ["--data-root", "MY_CLIPS"]
@@ -125,8 +137,10 @@ def test_every_recipe_runs(recipe, place, tmp_path, monkeypatch):
             ("tma", "r50v1c"): f"tmanet_{args.dataset}",
             ("flow", "swiftnet18"): "swnet_seq",
             ("single", "espnetv2_s20"): "espnetv2_s_2.0_city_1024x512",
+            ("mrcfa", "mit_b0"): "mrcfa_b0",
+            ("mrcfa", "mit_b1"): "mrcfa_b1",
         }
-        name = published[args.method, args.backbone]
+        name = published[args.method, LARGE.get(args.backbone, args.backbone)]
         words += ["--weights", f"trained_models/{name}.pth"]
     if args.inference:
         published = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-
 import numpy as np
 import pytest
 
@@ -13,7 +11,10 @@ from jobs.work_size import LARGEST, WorkSize
 
 
 def work_size(size=None, exact=False) -> WorkSize:
-    return WorkSize(Namespace(work_size=size, exact_work_size=exact, interpolation="cv2"))
+    words = "--inference --source x --method single --dataset synthetic --interpolation cv2".split()
+    args = main.parse_args([*words, "--savedir", "s"], {"work_size": size} if size else {})
+    args.exact_work_size = exact
+    return WorkSize(args)
 
 
 def test_a_size_that_is_asked_for_is_taken_as_it_is():

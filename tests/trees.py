@@ -38,6 +38,33 @@ def make_folder(root: Path, size: tuple[int, int] = (24, 32), frames: int = 4) -
     return root
 
 
+def make_vspw(
+    root: Path, size: tuple[int, int] = (64, 96), frames: int = 12, *, listed: bool = True
+) -> Path:
+    """Two training videos and one for validation, labels of 16 x 16 blocks that move.
+
+    listed: with lists, the last line of one without its end, and videos below `data`.
+    """
+    rng = np.random.default_rng(3)
+    splits = {"train": ("12_abc", "7_def"), "val": ("9_xyz",)}
+    for split, names in splits.items():
+        if listed:
+            end = "" if split == "train" else "\n"
+            root.mkdir(parents=True, exist_ok=True)
+            (root / f"{split}.txt").write_text("\n".join(names) + end)
+        for name in names:
+            blocks = rng.choice([0, 1, 7, 124, 255], (size[0] // 16, size[1] // 16))
+            raw = blocks.astype(np.uint8).repeat(16, 0).repeat(16, 1)
+            folder = root / "data" / name if listed else root / name
+            for index in range(frames):
+                label = np.roll(raw, 2 * index, 1)
+                noise = rng.integers(-20, 21, (*size, 3))
+                image = (label[..., None] + noise).clip(0, 255).astype(np.uint8)
+                write(folder / "origin" / f"{3 * index + 5:08d}.jpg", image)
+                write(folder / "mask" / f"{3 * index + 5:08d}.png", label)
+    return root
+
+
 def make_cityscapes(
     root: Path,
     size: tuple[int, int] = (64, 128),

@@ -12,6 +12,7 @@ normalises them by its own submodule `normalize`.
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -72,6 +73,9 @@ class Backbone(nn.Module):
     size_rule: SizeRule = SizeRule()
     align_corners: bool = False  # of the upsampling of logits
     stage_strides: tuple[int, ...] = ()  # of Features.stages
+    # Channels of Features.stages and of the embedding, where there are maps at 1/4 to 1/32
+    stage_channels: tuple[int, ...] = ()
+    embedding_channels: int | None = None
     # Whether losses bring the labels to the size of the logits, instead of the logits to that of
     # the labels. Published for ERFNet's shallow decoder.
     loss_at_logits: bool = False
@@ -123,6 +127,13 @@ class Backbone(nn.Module):
         All other modules belong to the decoder.
         """
         raise NotImplementedError
+
+    def undecayed(self) -> Iterable[nn.Parameter]:
+        """The parameters that weight decay leaves alone, as published."""
+        return ()
+
+    def follow_keys(self, keys: Collection[str]) -> None:
+        """Become the variant that a file with these keys is of, where there are several."""
 
     def key_maps(self) -> list:
         """Published checkpoints that this backbone reads (models.keymaps.KeyMap)."""

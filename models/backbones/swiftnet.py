@@ -161,6 +161,8 @@ class SwiftNet(Backbone):
 
     channels = WIDTH
     stage_strides = STAGE_STRIDES
+    stage_channels = (WIDTH,) * len(STAGE_STRIDES)
+    embedding_channels = WIDTH
     logits: nn.Module
 
     def __init__(self, num_classes: int, logits_kernel: int):
@@ -197,6 +199,7 @@ class SwiftNet18(SwiftNet):
     """Single scale. `stages` are the outputs of layer1 to layer4, `last` is that of layer4."""
 
     channels = WIDTHS[-1]
+    stage_channels = WIDTHS
     stride = 32
 
     def __init__(self, num_classes: int, *, logits_kernel: int = 1):

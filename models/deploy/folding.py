@@ -20,7 +20,6 @@ from ..method import Method
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-PROBE = 32  # side of the frames that are watched
 
 
 class Watch(TorchFunctionMode):
@@ -103,7 +102,7 @@ def probe(model: Method, frames: int) -> Iterator[Tensor]:
     """Small random frames (1, 3, h, w) of a size the network takes."""
     parameter = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
-    side = model.size_rule.fit(PROBE)
+    side = model.size_rule.fit(model.probe_side)
     for _ in range(frames):
         yield torch.rand(1, 3, side, side, generator=generator).to(parameter.device)
 

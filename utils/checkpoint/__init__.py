@@ -2,6 +2,7 @@
 
 from .contents import classes_of, network_of, palette_of, weights_of, work_size_of
 from .loading import Report, load_weights
+from .publishing import save_published
 from .reading import read, read_latest, resolve
 from .saving import previous, save
 
@@ -16,6 +17,7 @@ __all__ = [
     "read_latest",
     "resolve",
     "save",
+    "save_published",
     "weights_of",
     "work_size_of",
 ]

@@ -70,18 +70,26 @@ def load_weights(
     if isinstance(paths, (str, Path)):
         paths = [paths]
     paths = [resolve(path) for path in paths]
+    contents = [read(path) for path in paths]
+    weights = [weights_of(content, path) for content, path in zip(contents, paths, strict=True)]
+    own_keys = set(model.state_dict())
+    for entries in weights:
+        follow_keys(model, entries)
     separate = separate_entries(model)
     targets = model.state_dict() | separate
-    contents = [read(path) for path in paths]
     outputs = None
     if new_classes:
         # Those of the layers: an "ignore" output that is constant has no weights.
         outputs = model.backbone.num_outputs
     # All files are matched before the model changes: a file that is refused leaves it as it was.
-    matches = [
-        match_weights(model, targets, weights_of(content, path), path, outputs)
-        for content, path in zip(contents, paths, strict=True)
-    ]
+    try:
+        matches = [
+            match_weights(model, targets, entries, path, outputs)
+            for entries, path in zip(weights, paths, strict=True)
+        ]
+    except ValueError:
+        follow_keys(model, own_keys)
+        raise
     loaded = {name: tensor for match in matches for name, tensor in match.tensors.items()}
     loaded = {name: tensor for name, tensor in loaded.items() if name not in leave}
     new = tuple(name for name in targets if name not in loaded)
@@ -100,6 +108,12 @@ def load_weights(
         work_size=work_size_of(contents),
         choices=tuple(map(choice_of, contents)),
     )
+
+
+def follow_keys(model: nn.Module, keys: Collection[str]) -> None:
+    """Make the model the variant that such keys are of, where it has variants."""
+    if hasattr(model, "follow_keys"):
+        model.follow_keys(keys)
 
 
 def separate_entries(model: nn.Module, *, needed: bool = False) -> dict[str, Tensor]:

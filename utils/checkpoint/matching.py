@@ -1,9 +1,10 @@
 """Matches the entries of a file of weights with those of the model.
 
 A file is read by every key table that may apply; the table that matches most entries counts.
-A table has `name`, `rename(keys)` and `must_hold(key)`: `model.key_maps()` gives the tables of
-published files, `OwnNames` is that of our checkpoints. A file is refused unless it fits as a whole:
-no entry that the table does not know, no other shape, nothing missing that it should hold.
+A table has `name`, `joined(weights)`, `rename(keys)` and `must_hold(key)`: `model.key_maps()` gives
+the tables of published files, `OwnNames` is that of our checkpoints. A file is refused unless it
+fits as a whole: no entry that the table does not know, no other shape, nothing missing that it
+should hold.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ class OwnNames:
 
     def __init__(self, weights: dict[str, Tensor]):
         self.parts = {_part(key) for key in weights}
+
+    def joined(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Every entry of ours is one of the file."""
+        return weights
 
     def rename(self, keys: Iterable[str]) -> SimpleNamespace:
         """Every key stays as it is; the answer has the fields of a key table's."""
@@ -100,6 +105,7 @@ def match_by(
     that differ in that number alone are left out. None: such entries are of a wrong shape.
     """
     has_auxiliary = any(map(AUXILIARY.fullmatch, targets))
+    weights = table.joined(weights)
     renamed = table.rename(weights)
     match = Match(table.name, unused=list(renamed.unused), unexpected=list(renamed.unexpected))
     for name, key in renamed.ours.items():
