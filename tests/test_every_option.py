@@ -70,8 +70,9 @@ BESIDE = {
     "key_budget": ["--key-policy", "budget", "--key-budget", "5"],
     "key_longest": ["--key-policy", "motion"],
 }
-# Owned by methods, and no part of their weights: which frames are key frames, and their scale.
-SCHEDULE = {option.dest for option in KEYS.options} | {"eval_scale"}
+# Owned by methods, and no part of their weights: which frames are key frames, and their scale;
+# which frames are scored.
+SCHEDULE = {option.dest for option in KEYS.options} | {"eval_scale", "first_frames"}
 
 
 def sample(option: Option):

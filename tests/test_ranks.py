@@ -27,6 +27,7 @@ JOB = str(Path(__file__).with_name("ranks_job.py"))
         "--method single --backbone psp18 --loss-mean all",
         "--method lma --backbone erf --train-encoder --corr-size 5",
         "--method tma --backbone psp18",
+        "--method mrcfa --backbone mit_b0 --offsets -1",
     ],
 )
 def test_two_ranks_equal_one(tmp_path, line):
