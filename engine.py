@@ -142,6 +142,7 @@ def evaluate(
     policy: Policy | None = None,
     interval: int | None = None,
     score_at_work_size: bool = False,
+    first_scored: int = 0,
     progress: EvaluationProgress | None = None,
     consume: Callable[[LabelledFrame], None] = ignore,
 ) -> dict:
@@ -150,6 +151,7 @@ def evaluate(
     stepping: the clips are single frames of whole videos, in order, and are labelled by `step`.
     interval: of a fixed policy; every frame is labelled at all distances up to it, too.
     score_at_work_size: labels come at their own size and are brought to the frames' for scoring.
+    first_scored: index in its video of the first frame that is scored; those before are labelled.
     progress: `clips` begin at progress.done, and it is told where the evaluation could go on.
     The result is over all ranks.
     """
@@ -172,7 +174,8 @@ def evaluate(
         frames, flows = on_device(clip, device)
         labelling = label(stepper, phases, frames, flows)
         scored = scored_frame(model, clip, labelling, score_at_work_size)
-        count(metrics, scored, clip.name[0])
+        if scored.index >= first_scored:
+            count(metrics, scored, clip.name[0])
         consume(labelled_frame(clip.name[0], frames, flows, scored, stepper.decision))
     end_video(metrics)
     return computed(metrics)

@@ -56,6 +56,11 @@ def is_steady(data) -> bool:
     return data.step and min(rates) >= SLOWEST
 
 
+def first_scored(args) -> int:
+    """The index in its video of the first frame that is scored."""
+    return -min(args.offsets) if args.first_frames == "skip" else 0
+
+
 def degraded_of(data) -> Callable[[int, int], bool] | None:
     """Which frames are known to be degraded: (video, index) -> bool; None where that is unknown."""
     if not all(getattr(video, "degrade", False) for video in data.videos):
@@ -79,6 +84,9 @@ def score(
     """The results of this rank's share of the data, added up over ranks."""
     require_videos(args, data)
     done = progress.done if progress else 0
+    first = first_scored(args)
+    if first:
+        console.note(f"the first {first} frames of every video are labelled and not scored")
     # Whole videos, or every ranks-th clip: no frame is scored twice.
     loader = evaluation_loader(data, args.num_workers, rank(), world_size(), done, stop)
     shown = console.progress(loader, done + len(loader), "scoring", done)
@@ -93,6 +101,7 @@ def score(
         policy=policy_of(args),
         interval=scored_interval(args),
         score_at_work_size=args.use_orig_res,
+        first_scored=first,
         progress=progress,
         consume=consume,
     )

@@ -20,6 +20,7 @@ from datasets import build_dataset
 from engine import LossModule, mean_over_ranks
 from evaluations import evaluated
 from models import build_model
+from models.backbones.mit import DropPath
 from utils.run.dist import barrier, join, leave, rank, world_size, wrap
 from utils.run.loading import evaluation_loader
 
@@ -56,6 +57,8 @@ def make_model(args):
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout2d):
             module.p = 0.0
+        elif isinstance(module, DropPath):
+            module.rate = 0.0
     model.class_weights = torch.linspace(0.5, 2, model.num_outputs)
     return model
 

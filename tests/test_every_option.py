@@ -94,8 +94,9 @@ BESIDE = {
 }
 # ETC owns them too, and needs no flow once it is trained.
 ALWAYS_WITH_FLOW = {option.dest for option in FLOW.options}
-# Owned by methods, and no part of their weights: which frames are key frames, and their scale.
-SCHEDULE = {option.dest for option in KEYS.options} | {"eval_scale"}
+# Owned by methods, and no part of their weights: which frames are key frames, and their scale;
+# which frames are scored.
+SCHEDULE = {option.dest for option in KEYS.options} | {"eval_scale", "first_frames"}
 
 
 def sample(option: Option):

@@ -26,6 +26,7 @@ LINES = (
     "--method lma --backbone erf --train-encoder --corr-size 5",
     "--method tma --backbone psp18",
     "--method etc --backbone erf --train-encoder",
+    "--method mrcfa --backbone mit_b0 --offsets -1",
 )
 
 

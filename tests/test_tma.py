@@ -289,3 +289,19 @@ def test_it_trains_and_is_scored_by_the_command_line(tmp_path):
     assert results["options"]["method"] == "tma" and "VC8" in results["metrics"]
     recipe = (tmp_path / "scored" / "args.txt").read_text()
     assert "--method tma" in recipe and "--stm-queue-size 2" in recipe and "channels" not in recipe
+
+
+def test_first_frames_may_be_labelled_and_not_scored(tmp_path):
+    words = "--synthetic-size 32 64 --synthetic-videos 1 2 1 --synthetic-length 5 --pictures 0"
+    base = f"--dataset synthetic {words} --device cpu --threads 1 --num-workers 0".split()
+    args = main.parse_args(["--training", "--method", "tma", *base, "--savedir", "unused"])
+    torch.save(build_model(args, 11).state_dict(), tmp_path / "w.pth")
+    run = ["--eval-mode", "--method", "tma", *base, "--weights", tmp_path / "w.pth"]
+    found = {}
+    for how in ("repeat", "skip"):
+        perform(*run, "--first-frames", how, "--save-labels", "--savedir", tmp_path / how)
+        found[how] = json.loads((tmp_path / how / "results.json").read_text())
+        assert len(list((tmp_path / how / "labels").rglob("*.png"))) == 10
+    # of two videos of five frames, with two frames in memory
+    assert found["repeat"]["frames"] == 10 and found["skip"]["frames"] == 6
+    assert found["repeat"]["metrics"]["mIoU"] != found["skip"]["metrics"]["mIoU"]

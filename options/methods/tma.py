@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from ..backbones import SGD
-from ..jobs import NETWORK
+from ..jobs import NETWORK, SCORING, validates
 from ..memory import QUEUE, drawn_memory, window_offsets
 from ..option import Group, Option
 from ..rows import Method
@@ -39,6 +39,22 @@ CHANNELS = Group(
     jobs=NETWORK,
 )
 
+FIRST = Group(
+    "scoring (tma)",
+    (
+        Option(
+            "--first-frames",
+            "frames that have too few before them: repeat (the first frame stands for those that "
+            "are missing), skip (they are labelled so, but not scored)",
+            choices=("repeat", "skip"),
+            default="repeat",
+            acts_if=validates,
+            network=False,
+        ),
+    ),
+    jobs=SCORING,
+)
+
 # Augmentation of the published configurations.
 SIZES = {"random_scale": (0.5, 2.0), "crop_max_ratio": 0.75, "interpolation": "cv2"}
 
@@ -46,7 +62,7 @@ ROW = Method(
     "tma",
     "TMANet, temporal memory attention (Wang et al., ICIP 2021)",
     "models.tma:TMANet",
-    groups=(QUEUE, CHANNELS),
+    groups=(QUEUE, CHANNELS, FIRST),
     # All is trained at one rate, and every pixel divides the loss, ignored ones too (published).
     defaults={
         **SGD,
