@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -170,8 +171,9 @@ class MRCFANet(WindowMethod):
         return Encoded(features, fused, resize(fused, features.stages[1].shape[-2:]))
 
     def memory_entry(self, encoded):
-        stages = encoded.features.stages[1:]
-        keys = self.affinity.keys(self.affinity.reduce(stages))
+        stages = exact(encoded.features.stages[1:])
+        with without_autocast(encoded.fused):
+            keys = self.affinity.keys(self.affinity.reduce(stages))
         return Reference(keys, self.sr1_feat(encoded.halved))
 
     def predict(self, encoded, entries):
@@ -183,14 +185,12 @@ class MRCFANet(WindowMethod):
     def read(self, encoded: Encoded, references: Sequence[Reference]) -> Tensor:
         """What a frame finds in R references -> (B, R, E, h, w) at 1/8."""
         values = torch.stack([reference.values for reference in references], 1)
-        keys = [reference.keys for reference in references]
-        # Products are unscaled, so rounding them shows: float32 at least.
-        with torch.autocast(values.device.type, enabled=False):
-            wide = torch.promote_types(values.dtype, torch.float32)
-            target = [stage.to(wide) for stage in encoded.features.stages[1:]]
-            affinity = self.affinity(target, [[key.to(wide) for key in own] for own in keys])
+        keys = [exact(reference.keys) for reference in references]
+        with without_autocast(values):
+            affinity = self.affinity(exact(encoded.features.stages[1:]), keys)
             weights = affinity.maps.softmax(2)  # (B, R, S, h, w)
-            kept = gather(values.to(wide).flatten(3).transpose(2, 3), affinity.kept)
+            (wide,) = exact([values])
+            kept = gather(wide.flatten(3).transpose(2, 3), affinity.kept)  # (B, R, S, E)
             read = kept.transpose(2, 3) @ weights.flatten(3)  # (B, R, E, h w)
         return read.unflatten(3, weights.shape[-2:]).to(values.dtype)
 
@@ -251,6 +251,17 @@ class MRCFANet(WindowMethod):
     def fp32_modules(self) -> list[nn.Module]:
         """What half precision leaves in float32: keys and queries, whose products are unscaled."""
         return [layer for layer in self.affinity.modules() if isinstance(layer, nn.Linear)]
+
+
+# Products of keys are unscaled, so rounding them shows.
+def exact(maps: Sequence[Tensor]) -> list[Tensor]:
+    """The same in float32 at least."""
+    return [x.to(torch.promote_types(x.dtype, torch.float32)) for x in maps]
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """Where what is computed on x's device is not rounded."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def resize(x: Tensor, size: torch.Size) -> Tensor:

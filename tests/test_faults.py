@@ -765,7 +765,7 @@ TABLE = [
         "frames of fewer than five cells for mrcfa",
         "take frames of at least 5 cells of 32x32 pixels",
         "2",
-        "nothing",
+        "the record of the run",
         "vspw: frames_of_too_few_cells_are_refused_in_one_line; mrcfa: "
         "sizes_as_measured_on_the_original",
     ),

@@ -108,7 +108,10 @@ def test_affinities_are_float32_whatever_else_is_rounded():
     seen = []
     model.affinity.register_forward_hook(lambda _, inputs, found: seen.append((inputs, found)))
     with torch.autocast("cpu", torch.bfloat16):
+        rounded = model.memory_entry(model.encode(clip[:, 0]))
         model(clip)
+    assert [key.dtype for key in rounded.keys] == [torch.float32] * 3
+    assert rounded.values.dtype == torch.bfloat16
     ((target, keys), found) = seen[0]
     assert {x.dtype for x in (*target, *keys[0], found.maps)} == {torch.float32}
     assert for_inference(model, dtype=torch.bfloat16)(clip).isfinite().all()
