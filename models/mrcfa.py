@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -170,8 +171,9 @@ class MRCFANet(WindowMethod):
         return Encoded(features, fused, resize(fused, features.stages[1].shape[-2:]))
 
     def memory_entry(self, encoded):
-        stages = encoded.features.stages[1:]
-        keys = self.affinity.keys(self.affinity.reduce(stages))
+        stages = exact(encoded.features.stages[1:])
+        with without_autocast(encoded.fused):
+            keys = self.affinity.keys(self.affinity.reduce(stages))
         return Reference(keys, self.sr1_feat(encoded.halved))
 
     def predict(self, encoded, entries):
@@ -183,16 +185,22 @@ class MRCFANet(WindowMethod):
     def read(self, encoded: Encoded, references: Sequence[Reference]) -> Tensor:
         """What a frame finds in R references -> (B, R, E, h, w) at 1/8."""
         values = torch.stack([reference.values for reference in references], 1)
-        keys = [reference.keys for reference in references]
-        # Products are unscaled, so rounding them shows: float32 at least.
-        with torch.autocast(values.device.type, enabled=False):
-            wide = torch.promote_types(values.dtype, torch.float32)
-            target = [stage.to(wide) for stage in encoded.features.stages[1:]]
-            affinity = self.affinity(target, [[key.to(wide) for key in own] for own in keys])
-            weights = affinity.maps.softmax(2)  # (B, R, S, h, w)
-            kept = gather(values.to(wide).flatten(3).transpose(2, 3), affinity.kept)
+        weights, tokens = self.attend(encoded, references)
+        with without_autocast(values):
+            (wide,) = exact([values])
+            kept = gather(wide.flatten(3).transpose(2, 3), tokens)  # (B, R, S, E)
             read = kept.transpose(2, 3) @ weights.flatten(3)  # (B, R, E, h w)
         return read.unflatten(3, weights.shape[-2:]).to(values.dtype)
+
+    def attend(self, encoded: Encoded, references: Sequence[Reference]) -> tuple[Tensor, Tensor]:
+        """Weights (B, R, S, h, w) of the S tokens that are kept, and which (B, R, S) these are.
+
+        The weights of a reference's tokens add up to 1 at each place.
+        """
+        keys = [exact(reference.keys) for reference in references]
+        with without_autocast(encoded.fused):
+            affinity = self.affinity(exact(encoded.features.stages[1:]), keys)
+            return affinity.maps.softmax(2), affinity.kept
 
     def decode_reads(self, encoded: Encoded, reads: Tensor) -> Tensor:
         """reads (B, R, E, h, w) -> logits (B, K, H/4, W/4)."""
@@ -248,9 +256,34 @@ class MRCFANet(WindowMethod):
     def key_maps(self):
         return [MRCFA, SINGLE_FRAME, *self.backbone.key_maps()]
 
+    @torch.no_grad()
+    def attention(self, frame: Tensor, state, yx: tuple[int, int]) -> Tensor:
+        """Where pixel yx of frame (1, 3, H, W) attends in the frames that `step(frame, state)`
+        reads -> (T, gh, gw); all of it adds up to 1."""
+        references = self.select_entries(state)
+        if not references:
+            return frame.new_zeros(0, 1, 1)
+        weights, kept = self.attend(self.encode(frame), references)
+        stride = self.backbone.stage_strides[1]
+        of_pixel = weights[0, :, :, yx[0] // stride, yx[1] // stride]  # (T, S)
+        grid = references[0].values.shape[-2:]
+        cells = of_pixel.new_zeros(len(references), grid.numel())
+        return cells.scatter(1, kept[0], of_pixel / len(references)).unflatten(1, grid)
+
     def fp32_modules(self) -> list[nn.Module]:
         """What half precision leaves in float32: keys and queries, whose products are unscaled."""
         return [layer for layer in self.affinity.modules() if isinstance(layer, nn.Linear)]
+
+
+# Products of keys are unscaled, so rounding them shows.
+def exact(maps: Sequence[Tensor]) -> list[Tensor]:
+    """The same in float32 at least."""
+    return [x.to(torch.promote_types(x.dtype, torch.float32)) for x in maps]
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """Where what is computed on x's device is not rounded."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def resize(x: Tensor, size: torch.Size) -> Tensor:

@@ -228,6 +228,17 @@ def test_ways_that_round_are_held_to_what_their_types_allow(monkeypatch):
     assert torch.backends.cuda.matmul.fp32_precision != "tf32"
 
 
+def test_the_script_of_global_attention_measures_memory_apart(tmp_path):
+    words = "--sizes 64x128 --frames 2 --json".split()
+    result = script("global_attention").run([*words, str(tmp_path / "x.json")])
+    assert set(result["rows"]) == {"64x128 ours", "64x128 explicit"}
+    assert all(row["seconds"] >= 0 for row in result["rows"].values())
+    module = script("global_attention")
+    q, k, v = torch.randn(1, 64, 3, 4), torch.randn(1, 64, 3, 4), torch.randn(1, 256, 3, 4)
+    ours, textbook = (module.WAYS[way](q, [k], [v]) for way in ("ours", "explicit"))
+    torch.testing.assert_close(ours, textbook, rtol=1e-4, atol=1e-4)
+
+
 def test_the_script_of_mrcfa_compares_what_it_says(tmp_path):
     words = "--size 64x96 --classes 3 --rounds 1 --folder".split()
     result = script("mrcfa").run([*words, str(tmp_path), "--json", str(tmp_path / "x.json")])

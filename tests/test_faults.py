@@ -767,6 +767,29 @@ TABLE = [
         "the training",
         "class_map: a_training_by_a_map_says_what_it_leaves_out_and_its_weights_are_scored",
     ),
+    # VSPW and VSS-MRCFA
+    Row(
+        "a video of a VSPW list, a list, or a label that is not there",
+        "does not exist, but the split lists it",
+        "2",
+        "nothing",
+        "vspw: what_is_missing_is_named, a_folder_without_videos_says_what_was_expected",
+    ),
+    Row(
+        "a label image that is missing when an evaluation ends, or one too many",
+        "lacks N of M label images",
+        "2",
+        "the results",
+        "vspw: a_label_image_that_is_missing_is_named",
+    ),
+    Row(
+        "frames of fewer than five cells for mrcfa",
+        "take frames of at least 5 cells of 32x32 pixels",
+        "2",
+        "the record of the run",
+        "vspw: frames_of_too_few_cells_are_refused_in_one_line; mrcfa: "
+        "sizes_as_measured_on_the_original",
+    ),
 ]
 
 

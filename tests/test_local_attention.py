@@ -3,6 +3,8 @@
 The tiled form computes what the definition says, keeps little, and refuses what it cannot read.
 """
 
+from importlib import import_module
+
 import pytest
 import torch
 from torch.autograd import gradcheck
@@ -236,6 +238,18 @@ def test_an_attention_map_holds_the_weights_of_its_pixel(size):
             if 0 <= dy < size and 0 <= dx < size:
                 expected = weights[:, dy, dx]
             torch.testing.assert_close(found[:, row, column], expected)
+
+
+@pytest.mark.parametrize("constant", [None, torch.tensor(0.3)])
+def test_large_values_are_read_in_parts(monkeypatch, constant):
+    q = torch.randn(2, 4, 3, 5)
+    k = [torch.randn(2, 4, 3, 5) for _ in range(3)]
+    v = [torch.randn(2, 19, 3, 5) for _ in range(3)]
+    expected = global_attention(q, k, v, constant)
+    module = import_module("models.ops.global_attention")
+    monkeypatch.setattr(module, "LARGE", 0)
+    assert module.values_at_once(4, 19, 45) == 8
+    torch.testing.assert_close(global_attention(q, k, v, constant), expected)
 
 
 def test_a_global_attention_map_reads_what_global_attention_reads():

@@ -108,7 +108,10 @@ def test_affinities_are_float32_whatever_else_is_rounded():
     seen = []
     model.affinity.register_forward_hook(lambda _, inputs, found: seen.append((inputs, found)))
     with torch.autocast("cpu", torch.bfloat16):
+        rounded = model.memory_entry(model.encode(clip[:, 0]))
         model(clip)
+    assert [key.dtype for key in rounded.keys] == [torch.float32] * 3
+    assert rounded.values.dtype == torch.bfloat16
     ((target, keys), found) = seen[0]
     assert {x.dtype for x in (*target, *keys[0], found.maps)} == {torch.float32}
     assert for_inference(model, dtype=torch.bfloat16)(clip).isfinite().all()
@@ -121,6 +124,22 @@ def test_a_benchmark_counts_the_published_parameters(tmp_path):
     words += " --work-size 64 96 --max-frames 12"
     perform(*words.split(), "--savedir", tmp_path)
     assert json.loads((tmp_path / "benchmark.json").read_text())["parameters"] == 5_186_388
+
+
+@torch.no_grad()
+def test_where_a_pixel_attends_is_what_is_read_for_it():
+    model = built(*SHORT)
+    frames = video(model, 4, 5, SMALL, batch=1)
+    state = model.start()
+    assert model.attention(frames[:, 0], state, (0, 0)).shape[0] == 0
+    for frame in frames[:, :3].unbind(1):
+        state = model.observe(frame, state)
+    weights = model.attention(frames[:, 3], state, (42, 17))
+    assert weights.shape == (3, 2, 3) and weights.sum() == pytest.approx(1, abs=1e-5)
+    values = torch.stack([entry.values[0] for entry in state.entries])  # (T, E, gh, gw)
+    read = model.read(model.encode(frames[:, 3]), state.entries)[0].mean(0)
+    expected = torch.einsum("tyx,teyx->e", weights, values)
+    torch.testing.assert_close(read[:, 42 // 8, 17 // 8], expected, rtol=1e-4, atol=1e-5)
 
 
 # Tokens
