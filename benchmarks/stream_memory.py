@@ -35,7 +35,7 @@ from datasets import synthetic
 from datasets.labels import default_palette
 from datasets.source import Source, open_source
 from datasets.source.read_ahead import ReadAhead
-from engine import Stepper, stream
+from engine import Stepper, StreamedFrame, stream
 from models import build_model
 from utils.output.inference import InferenceOutput
 from utils.output.report import environment
@@ -88,7 +88,9 @@ def write_video(path: Path, frames: int, size: tuple[int, int]) -> None:
             writer.write(coarse.repeat(8, 0).repeat(8, 1))
 
 
-def follow(labelled: Iterable[tuple], every: int) -> tuple[dict[int, float], dict[int, float]]:
+def follow(
+    labelled: Iterable[StreamedFrame], every: int
+) -> tuple[dict[int, float], dict[int, float]]:
     """Marks of a video that engine.stream labels, by the number of frames done.
 
     -> resident memory in MiB, and median milliseconds of a frame since the mark before.
@@ -96,8 +98,8 @@ def follow(labelled: Iterable[tuple], every: int) -> tuple[dict[int, float], dic
     memory = {}
     times = {}
     spent = []
-    for i, (_, _, seconds) in enumerate(labelled, 1):
-        spent.append(1000 * seconds)
+    for i, one in enumerate(labelled, 1):
+        spent.append(1000 * one.seconds)
         if i % every == 0:
             memory[i] = resident()
             times[i] = statistics.median(spent)
@@ -143,11 +145,11 @@ def overlay(folder: Path, fps: float) -> InferenceOutput:
     return InferenceOutput(folder, "video", ["overlay"], fps=fps, palette=palette, alpha=0.5)
 
 
-def written(labelled: Iterable[tuple], output: InferenceOutput) -> Iterator[tuple]:
+def written(labelled: Iterable[StreamedFrame], output: InferenceOutput) -> Iterator[StreamedFrame]:
     """engine.stream's frames, each once it is written."""
-    for frame, prediction, seconds in labelled:
-        output.write(frame.image, frame.name, prediction.numpy())
-        yield frame, prediction, seconds
+    for one in labelled:
+        output.write(one.frame.image, one.frame.name, one.prediction.numpy())
+        yield one
 
 
 def growth(marks: dict[int, float]) -> float:

@@ -31,9 +31,7 @@ class Shipped(NamedTuple):
 
 SHIPPED = {
     "street": Shipped(
-        "street_espnetv2.pth",
-        "ESPNetv2, CamVid's 11 classes, smoothed over time",
-        RESEARCH_TERMS,
+        "street_espnetv2.pth", "ESPNetv2, CamVid's 11 classes, smoothed over time", RESEARCH_TERMS
     ),
     "street-swiftnet18": Shipped(
         "street_swiftnet18.pth",

@@ -67,7 +67,7 @@ def test_words_become_a_data_set_a_folder_a_weight_and_a_map():
     [
         ("folder", "expected NAME:ROOT[:WEIGHT[:MAP]], got 'folder'"),
         ("folder:", "expected NAME:ROOT[:WEIGHT[:MAP]], got 'folder:'"),
-        ("nothing:/a", "NAME one of cityscapes, camvid, folder, got 'nothing'"),
+        ("nothing:/a", "NAME one of cityscapes, camvid, vspw, folder, got 'nothing'"),
         ("folder:/a:heavy", "a positive number as WEIGHT of NAME:ROOT[:WEIGHT[:MAP]], got 'heavy'"),
         ("folder:/a:0", "a positive number as WEIGHT"),
         ("folder:/a:1:b:c", "expected NAME:ROOT[:WEIGHT[:MAP]]"),

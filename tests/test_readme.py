@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torchvision
 
 import main
 from command import ROOT, perform
@@ -81,6 +82,8 @@ def place(tmp_path_factory):
     for name, (words, classes) in PUBLISHED.items():
         args = main.parse_args(["--training", *words.split(), "--savedir", "unused"])
         checkpoint.save(place / "trained_models" / name, build_model(args, classes).state_dict())
+    backbone = torchvision.models.resnet18().state_dict()
+    checkpoint.save(place / "trained_models" / "resnet18-f37072fd.pth", backbone)
     name = "espnetv2_s_2.0_city_1024x512.pth"
     (place / name).symlink_to(place / "trained_models" / name)
     (place / "W.pth").symlink_to(ROOT / "trained_models" / "lmanet_erf_synthetic.pth")
