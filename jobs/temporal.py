@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from engine import frame_tensor
 from models.ops.warp import resize_flow
 from models.optical_flow import DIS
 from utils.metrics.temporal import Temporal
 
+CPU = torch.device("cpu")  # where DIS runs
 PRESET = "medium"  # the finest: it decides a number, and is computed once a pair
 EXACT = "exact, of the data set"
 COMPUTED = f"DIS ({PRESET})"
@@ -50,13 +52,8 @@ class DataFlows:
             pair = ((index - 1, index), (index, index - 1))
             flows = [torch.from_numpy(video.flow(*places))[None] for places in pair]
         else:
-            frames = [as_tensor(video.frame(place)) for place in (index - 1, index)]
+            frames = [frame_tensor(video.frame(place), CPU) for place in (index - 1, index)]
             flows = [self.provider(*frames), self.provider(*reversed(frames))]
         cells = tuple(flows[0].shape[-2:])
         forward, backward = (resize_flow(flow, size, cells)[0] for flow in flows)
         return forward, backward
-
-
-def as_tensor(image) -> Tensor:
-    """image (H, W, 3) uint8 -> (1, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(image).permute(2, 0, 1)[None].float().div_(255)

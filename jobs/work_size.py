@@ -52,6 +52,8 @@ class WorkSize:
         size = self.of(image.shape[:2])
         if size != image.shape[:2]:
             image = resample(image, size, self.interpolation)
+        if not self.steps.transforms:
+            return image
         return self.steps(RawClip([image], [None], None), Random(0)).frames[0]
 
     def note(self, size: Size) -> str | None:

@@ -24,12 +24,12 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbones.backbone import Features, SizeRule
 from .keymaps import KeyMap
 from .method import WindowMethod, split_rates
+from .ops.resize import resize_bilinear
 from .parts.affinity import REDUCTIONS, CrossFrameAffinity, gather
 from .single import SINGLE_FRAME
 
@@ -168,7 +168,7 @@ class MRCFANet(WindowMethod):
     def encode(self, frame):
         features = self.backbone.encode(frame)
         fused = self.backbone.embed(features)
-        return Encoded(features, fused, resize(fused, features.stages[1].shape[-2:]))
+        return Encoded(features, fused, resize_bilinear(fused, features.stages[1].shape[-2:]))
 
     def memory_entry(self, encoded):
         stages = exact(encoded.features.stages[1:])
@@ -206,7 +206,7 @@ class MRCFANet(WindowMethod):
         """reads (B, R, E, h, w) -> logits (B, K, H/4, W/4)."""
         decoder = self.get_submodule(self.last_decoder)
         logits = decoder(reads.mean(1) + encoded.halved)
-        return resize(logits, encoded.fused.shape[-2:])
+        return resize_bilinear(logits, encoded.fused.shape[-2:])
 
     # Training
 
@@ -239,7 +239,7 @@ class MRCFANet(WindowMethod):
         logits = []
         for number, read in enumerate(reads.unbind(1), 1):
             decoder = self.get_submodule(f"deco{number}")
-            logits.append(resize(decoder(read), size))
+            logits.append(resize_bilinear(decoder(read), size))
         return [*logits, self.decode_reads(last, reads)]
 
     def parameter_groups(self, lr, weight_decay):
@@ -284,11 +284,6 @@ def exact(maps: Sequence[Tensor]) -> list[Tensor]:
 def without_autocast(x: Tensor) -> AbstractContextManager:
     """Where what is computed on x's device is not rounded."""
     return torch.autocast(x.device.type, enabled=False)
-
-
-def resize(x: Tensor, size: torch.Size) -> Tensor:
-    """x (B, C, h, w) -> (B, C, *size), bilinear."""
-    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
 
 
 def split_clips(encoded: Encoded, batch: int, length: int) -> list[Encoded]:

@@ -65,7 +65,8 @@ NETWORK_OPTIONS = Group(
         ),
         Option(
             "--new-classes",
-            "start from weights for other classes: the classifier layers are re-initialised",
+            "start from weights for other classes: outputs are new, but for classes that the "
+            "weights know by name or by --class-map",
             type=bool,
             jobs=TRAINING,
             resume=FREE,

@@ -17,11 +17,11 @@ from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from itertools import islice
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..keymaps import BACKBONE, KeyMap
+from ..ops.resize import resize_bilinear
 from .backbone import Backbone, Features, SizeRule, imagenet_normalize
 from .blocks import ConvBNReLU
 from .mit import BLOCK_EPS, Block, PatchEmbedding, initialize
@@ -88,7 +88,7 @@ class Fusion(nn.Module):
             weight = (share @ projection.weight).to(x.dtype)
             bias = (share @ projection.bias).to(x.dtype)
             projected = F.linear(x.permute(0, 2, 3, 1), weight, bias)  # (B, h, w, E)
-            total = total + resize(projected.permute(0, 3, 1, 2), size)
+            total = total + resize_bilinear(projected.permute(0, 3, 1, 2), size)
         return F.relu(self._modules[self.norm_name](total))
 
 
@@ -97,13 +97,6 @@ def follow_state_dict(fusion: Fusion, state_dict: dict, prefix: str, *_) -> None
     for name in ("bn", "gn"):
         if f"{prefix}{name}.weight" in state_dict:
             fusion.use_norm(name)
-
-
-def resize(x: Tensor, size: torch.Size) -> Tensor:
-    """x (B, C, h, w) -> (B, C, *size), bilinear."""
-    if x.shape[-2:] == size:
-        return x
-    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
 
 
 class SegFormer(Backbone):

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..keymaps import BACKBONE, BN, FC, LAYERS, KeyMap
+from ..ops.resize import resize_bilinear
 from .backbone import Backbone, Features, Normalize
 from .resnet import WIDTHS, BasicBlock, initialize, run_layers
 
@@ -52,11 +53,6 @@ RESNET18_SWIFTNET = KeyMap(
     ((rf"conv1\.weight|bn1\.{BN}", r"\g<0>"), (LAYERS, r"\g<0>"), (FC, None)),
     covers=r"(?:conv1|bn1|layer[1-4])\..+",
 )
-
-
-def resize(x: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """x (B, C, h, w) -> (B, C, *size), bilinear."""
-    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
 
 
 class BNReLUConv(nn.Module):
@@ -111,7 +107,7 @@ class SpatialPyramidPooling(nn.Module):
             columns = max(1, round(rows * width / height))
             cells = F.adaptive_avg_pool2d(x, (rows, columns))
             narrow = self.get_submodule(f"spp{level}")(cells)  # (B, 42, rows, columns)
-            maps.append(resize(narrow, (height, width)))
+            maps.append(resize_bilinear(narrow, (height, width)))
         return self.spp_fuse(torch.cat(maps, dim=1))
 
 
@@ -125,7 +121,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         skip = self.bottleneck(skip)
-        return self.blend_conv(resize(x, skip.shape[-2:]) + skip)
+        return self.blend_conv(resize_bilinear(x, skip.shape[-2:]) + skip)
 
 
 def swiftnet_logits(num_outputs: int, kernel_size: int) -> BNReLUConv:

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..keymaps import BACKBONE, BN, FC, KeyMap
+from ..ops.resize import resize_bilinear
 from .backbone import Features, SizeRule
 from .resnet import WIDTHS, initialize, shortcut
 from .swiftnet import (
@@ -30,7 +31,6 @@ from .swiftnet import (
     WIDTH,
     BNReLUConv,
     SwiftNet,
-    resize,
     swiftnet_logits,
 )
 
@@ -96,7 +96,7 @@ class Blend(nn.Module):
         self.blend_conv = BNReLUConv(WIDTH, WIDTH, 3)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return self.blend_conv(resize(x, skip.shape[-2:]) + skip)
+        return self.blend_conv(resize_bilinear(x, skip.shape[-2:]) + skip)
 
 
 class SwiftNet18Pyramid(SwiftNet):
