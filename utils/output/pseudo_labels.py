@@ -32,8 +32,10 @@ class PixelCounts:
         share = {name: 100 * n / max(self.pixels, 1) for name, n in vars(self).items()}
         text = (
             f"{share['labelled']:.1f} % of the pixels are labelled, {share['unsure']:.1f} % left "
-            f"out for low confidence, {share['forbidden']:.1f} % forbidden by coarse labels"
+            "out for low confidence"
         )
+        if self.forbidden:
+            text += f", {share['forbidden']:.1f} % forbidden by coarse labels"
         if self.without_coarse:
             text += f"; {self.without_coarse} of {self.frames} frames have no coarse label"
         return text
