@@ -7,6 +7,7 @@ dashboard), which the job chooses.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from utils.keyframes import Decision, Policy
 from utils.labelling import Labelling, clip_flows, label_clip, label_frame
+from utils.live import Arrivals, Live
 from utils.metrics.scoring import EvaluationMetric, ScoredFrame, merged_over_ranks
 from utils.padding import pad_batch
 from utils.phases import Phases
@@ -141,6 +143,7 @@ def evaluate(
     flow: Flow | None = None,
     policy: Policy | None = None,
     interval: int | None = None,
+    arrivals: Arrivals | None = None,
     score_at_work_size: bool = False,
     first_scored: int = 0,
     progress: EvaluationProgress | None = None,
@@ -150,6 +153,7 @@ def evaluate(
 
     stepping: the clips are single frames of whole videos, in order, and are labelled by `step`.
     interval: of a fixed policy; every frame is labelled at all distances up to it, too.
+    arrivals: where a live viewer of the videos is simulated; with stepping alone.
     score_at_work_size: labels come at their own size and are brought to the frames' for scoring.
     first_scored: index in its video of the first frame that is scored; those before are labelled.
     progress: `clips` begin at progress.done, and it is told where the evaluation could go on.
@@ -158,6 +162,7 @@ def evaluate(
     model.eval()
     stepper = Stepper(model, views, autocast, flow=flow, policy=policy)
     phases = None if interval is None else Phases(stepper, interval)
+    live = None if arrivals is None else Live(stepper, functools.partial(predict, model), arrivals)
     label = label_frame if stepping else label_clip
     start = resumed(metrics, progress)
     current = None
@@ -167,6 +172,8 @@ def evaluate(
         if begins:
             end_video(metrics)
             stepper.reset()
+            if live:
+                live.begin(video)
             current = video
         # In the middle of a video the state of the network is not stored: it is no place to go on.
         if progress and (begins or not stepping):
@@ -174,6 +181,8 @@ def evaluate(
         frames, flows = on_device(clip, device)
         labelling = label(stepper, phases, frames, flows)
         scored = scored_frame(model, clip, labelling, score_at_work_size)
+        if live:
+            scored = scored._replace(live=live(frames[:, -1], scored.prediction))
         if scored.index >= first_scored:
             count(metrics, scored, clip.name[0])
         consume(labelled_frame(clip.name[0], frames, flows, scored, stepper.decision))
@@ -193,12 +202,8 @@ def scored_frame(model: nn.Module, clip, labelling: Labelling, at_work_size: boo
     if at_work_size:
         labels = resize_labels(full_labels, clip.frames.shape[-2:])
     size = tuple(labels.shape[-2:])
-    align_corners = model.backbone.align_corners
-    scores = resize_scores(labelling.scores, size, align_corners)
-    others = {
-        distance: best_class(resize_scores(other, size, align_corners))
-        for distance, other in labelling.others.items()
-    }
+    scores = resize_scores(labelling.scores, size, model.backbone.align_corners)
+    others = {distance: predict(model, other, size) for distance, other in labelling.others.items()}
     return ScoredFrame(
         scores,
         best_class(scores),
@@ -210,6 +215,11 @@ def scored_frame(model: nn.Module, clip, labelling: Labelling, at_work_size: boo
         others,
         labelling.costs,
     )
+
+
+def predict(model: nn.Module, scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """scores (1, K, h, w) -> the best class of each pixel, (1, *size) int64."""
+    return best_class(resize_scores(scores, size, model.backbone.align_corners))
 
 
 def labelled_frame(

@@ -21,7 +21,8 @@ from .classes import tell_left_out
 from .common import consumers, listen, make_model, note_gaps, prepare, scoring_data, start
 from .key_pictures import KeyPictures
 from .keys import has_keys
-from .scoring import score
+from .live import arrivals_of
+from .scoring import measures_latency, score, tell_unmeasured
 from .work_size import size_warnings
 
 RATE = 10.0  # frames a second of a video whose data set has no rate
@@ -35,6 +36,10 @@ def run(args) -> None:
     model = make_model(args, labels, device, console, complete=True)
     data = scoring_data(args, args.val_split, model)
     note_gaps(args, data, console)
+    tell_unmeasured(args, data, console)
+    arrivals = None
+    if measures_latency(args, data):
+        arrivals = arrivals_of(args, data, model)
     tell_left_out(args, data, console)
     height, width = first_size(data)
     for warning in size_warnings(args, height, width):
@@ -70,6 +75,7 @@ def run(args) -> None:
             consume=consume,
             device=device,
             autocast=nullcontext(),
+            arrivals=arrivals,
             progress=progress,
             stop=stop,
         )

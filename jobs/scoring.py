@@ -9,6 +9,7 @@ import torch
 
 from engine import evaluate
 from utils.console import Console
+from utils.live import Arrivals
 from utils.metrics.scoring import EvaluationMetric, standard_metrics
 from utils.run.dist import rank, world_size
 from utils.run.evaluation_state import EvaluationProgress
@@ -17,12 +18,13 @@ from utils.run.stopping import StopRequest
 from utils.views import Views
 
 from .keys import has_keys, interval_of, policy_of, require_videos
+from .live import latency_metric
 from .temporal import temporal_metrics
 
 SLOWEST = 5.0  # frames a second; below, frames are pictures of different things: no video metrics
 
 
-def metrics_for(args, model, data, views: Views) -> list[EvaluationMetric]:
+def metrics_for(args, model, data, views: Views, device: torch.device) -> list[EvaluationMetric]:
     """What is measured on this data set."""
     # Clean and degraded frames are told apart where the data knows which is which.
     steady = is_steady(data)
@@ -31,7 +33,7 @@ def metrics_for(args, model, data, views: Views) -> list[EvaluationMetric]:
     return standard_metrics(
         data.num_classes,
         consistency=steady and (args.training or "vc" in args.metrics),
-        further=temporal_metrics(args, data) if scores_time and "tc" in args.metrics else (),
+        further=further_metrics(args, data, device) if scores_time else (),
         # Averaged probabilities are no logits: they have no loss.
         cross_entropy=model.cross_entropy if views.single_pass else None,
         original_size=args.use_orig_res,
@@ -41,12 +43,37 @@ def metrics_for(args, model, data, views: Views) -> list[EvaluationMetric]:
     )
 
 
+def further_metrics(args, data, device: torch.device) -> list[EvaluationMetric]:
+    """Those over time that have to be asked for."""
+    further: list[EvaluationMetric] = []
+    if "tc" in args.metrics:
+        further += temporal_metrics(args, data)
+    if measures_latency(args, data):
+        further.append(latency_metric(args, data, device))
+    return further
+
+
+def measures_latency(args, data) -> bool:
+    """Whether a live viewer is simulated, in an evaluation."""
+    return "latency" in args.metrics and is_steady(data)
+
+
 def scored_interval(args) -> int | None:
     """Up to which distance from a key frame every frame is labelled; None: as scheduled alone."""
     # Validations of a training look at the schedule itself: they are many.
     if args.training or interval_of(args) is None or not args.key_distances:
         return None
     return interval_of(args)
+
+
+def tell_unmeasured(args, data, console: Console) -> None:
+    """Say what was asked for and cannot be measured on this data set."""
+    asked = [name for name in args.metrics if name in ("tc", "latency")]
+    if asked and not is_steady(data):
+        console.note(
+            f"not measured: {', '.join(asked)}; these need videos of at least {SLOWEST:g} frames a "
+            f"second in which every frame has a label, which --dataset {args.dataset} does not have"
+        )
 
 
 def is_steady(data) -> bool:
@@ -78,10 +105,14 @@ def score(
     consume: Callable,
     device: torch.device,
     autocast: AbstractContextManager,
+    arrivals: Arrivals | None = None,
     progress: EvaluationProgress | None = None,
     stop: StopRequest | None = None,
 ) -> dict:
-    """The results of this rank's share of the data, added up over ranks."""
+    """The results of this rank's share of the data, added up over ranks.
+
+    arrivals: of a live viewer, where it is asked for.
+    """
     require_videos(args, data)
     done = progress.done if progress else 0
     first = first_scored(args)
@@ -93,13 +124,14 @@ def score(
     return evaluate(
         model,
         shown,
-        metrics_for(args, model, data, views),
+        metrics_for(args, model, data, views, device),
         device=device,
         views=views,
         autocast=autocast,
         stepping=data.step,
         policy=policy_of(args),
         interval=scored_interval(args),
+        arrivals=arrivals,
         score_at_work_size=args.use_orig_res,
         first_scored=first,
         progress=progress,

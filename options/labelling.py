@@ -7,7 +7,7 @@ from argparse import Namespace
 
 from .jobs import EVALUATION, LABELLING, RUNS, validates
 from .option import FREE, Group, Option
-from .types import SIZE, frame_rate, natural, path, positive, scale, share
+from .types import SIZE, frame_rate, milliseconds, natural, path, positive, scale, share
 
 
 def without_passwords(sources: list[str]) -> list[str]:
@@ -75,15 +75,22 @@ VIEWS = Group(
     jobs=RUNS,
     refusals=(refuse_stride_alone,),
 )
+
+
+def simulates_viewer(args: Namespace) -> bool:
+    return "latency" in args.metrics
+
+
 # mIoU is always measured; the others only where frames follow each other.
 METRICS = Group(
     "evaluation: what is measured",
     (
         Option(
             "--metrics",
-            "miou; vc (video consistency) and tc (temporal consistency along optical flow) where "
-            "every frame of a video has a label",
-            choices=("miou", "vc", "tc"),
+            "miou; and where every frame of a video has a label vc (video consistency), tc "
+            "(temporal consistency along optical flow) and latency (mIoU of what a live viewer "
+            "sees)",
+            choices=("miou", "vc", "tc", "latency"),
             nargs="+",
             default=["miou", "vc"],
             everyday=True,
@@ -96,6 +103,18 @@ METRICS = Group(
             nargs="+",
             default=["strict"],
             acts_if=lambda args: "tc" in args.metrics,
+        ),
+        Option(
+            "--latency-ms",
+            "what a frame takes, for latency; else it is measured",
+            type=milliseconds,
+            acts_if=simulates_viewer,
+        ),
+        Option(
+            "--arrival-rate",
+            "frames a second at which frames arrive, for latency (default: those of the video)",
+            type=frame_rate,
+            acts_if=simulates_viewer,
         ),
     ),
     jobs=EVALUATION,

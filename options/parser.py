@@ -32,6 +32,12 @@ class Parser(argparse.ArgumentParser):
         except ValueError as error:
             self.error(str(error))
 
+    def _get_values(self, action, arg_strings):
+        # Lists of choices may be joined by commas, too.
+        if action.nargs == "+" and action.choices:
+            arg_strings = [part for word in arg_strings for part in word.split(",")]
+        return super()._get_values(action, arg_strings)
+
     def error(self, message: str):
         """One line and exit code 2; argparse's own usage would be a screenful."""
         self.exit(2, f"{self.prog}: error: {message}{self.near_names(message)} {ADVICE}\n")

@@ -88,6 +88,14 @@ def window(text: str) -> int:
     return value
 
 
+def milliseconds(text: str) -> float:
+    """A time of 0 or more."""
+    value = float(text)
+    if not 0 <= value < 1e6:
+        raise ArgumentTypeError(f"expected milliseconds from 0 to below 1e6, got {text}")
+    return value
+
+
 def share(text: str) -> float:
     """A number from 0 to 1."""
     value = float(text)

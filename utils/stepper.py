@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import deque
 from collections.abc import Callable
@@ -46,7 +47,22 @@ class Stepper:
         self.flow = flow
         self.policy = policy
         self.clock = clock
+        self.waits = False  # whether `seconds` is wanted where no policy asks for it
         self.reset()
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the frames so far change nothing for the next one."""
+        return self.states is None or all(state is None for state in self.states)
+
+    def fork(self) -> Stepper:
+        """Another stepper that goes on from here."""
+        other = copy.copy(self)
+        # States are values; the lists that hold them are not.
+        other.states = copy.copy(self.states)
+        other.previous = copy.copy(self.previous)
+        other.costs = copy.copy(self.costs)
+        return other
 
     def reset(self) -> None:
         """Begin a new video."""
@@ -179,7 +195,7 @@ class Stepper:
     def count(self, scores: Tensor, key: bool, started: float) -> None:
         """What the frame took, for policies and reports."""
         # Whoever reads a clock has to wait for the device.
-        if self.age is not None and scores.device.type == "cuda":
+        if (self.waits or self.age is not None) and scores.device.type == "cuda":
             torch.cuda.synchronize(scores.device)
         self.seconds = self.clock() - started
         self.cost += self.seconds

@@ -89,4 +89,13 @@ DEFINITIONS = {
         "0). Published values used FlowNet2: their arithmetic is reproduced here, not the "
         "values."
     ),
+    "latency_aware": (
+        "mIoU of what a live viewer sees: frames arrive at the rate of the video, a network that "
+        "is free takes the newest, and the labels of each frame are scored against the newest "
+        "prediction that is finished when it arrives (streaming accuracy, ECCV 2020). "
+        "latency_ms: mean of a frame, given or measured on the machine that latency_from names, "
+        "from a frame on the device to its scores; taken: share of the frames that the network "
+        "took; frames_behind: mean age of a scored prediction; unanswered: frames that came "
+        "before the first prediction was finished, which are not scored."
+    ),
 }

@@ -11,6 +11,14 @@ from torch import Tensor
 from .definitions import DEFINITIONS
 
 
+class LiveFrame(NamedTuple):
+    """What a live viewer has on the screen when a frame arrives."""
+
+    prediction: Tensor | None  # (1, H, W) int64; None: nothing is finished yet
+    age: int | None  # how many frames ago the labelled one arrived
+    seconds: tuple[float, ...]  # of each frame that was taken meanwhile
+
+
 class ScoredFrame(NamedTuple):
     """One labelled frame as metrics see it."""
 
@@ -25,6 +33,7 @@ class ScoredFrame(NamedTuple):
     distance: int | None = None
     at_distance: Mapping[int, Tensor] = MappingProxyType({})
     costs: tuple[tuple[bool, float], ...] = ()
+    live: LiveFrame | None = None  # where a viewer is simulated
 
 
 class EvaluationMetric:
