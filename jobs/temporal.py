@@ -1,4 +1,4 @@
-"""Optical flow for the TC metric: the data set's own where it is exact, else DIS."""
+"""Motion for the TC metric: the data set's own where it is exact, else DIS."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from engine import frame_tensor
 from models.ops.warp import resize_flow
 from models.optical_flow import DIS
-from utils.metrics.temporal import Temporal
+from utils.metrics.temporal import Motion, Temporal
 
 CPU = torch.device("cpu")  # where DIS runs
 PRESET = "medium"  # the finest: it decides a number, and is computed once a pair
@@ -17,13 +17,13 @@ COMPUTED = f"DIS ({PRESET})"
 
 
 def temporal_metrics(args, data) -> list[Temporal]:
-    """One metric a mode that is asked for; they share the flow."""
-    flows = DataFlows(data)
-    return [Temporal(data.num_classes, mode, flows, flows.source) for mode in args.tc_modes]
+    """One metric a mode that is asked for; they share the motion."""
+    motion = DataMotion(data)
+    return [Temporal(data.num_classes, mode, motion, motion.source) for mode in args.tc_modes]
 
 
-class DataFlows:
-    """The flow between neighbouring frames of a data set, both ways; the last pair is kept."""
+class DataMotion:
+    """Motion between neighbouring frames of a data set; that of the last pair is kept."""
 
     def __init__(self, data):
         self.videos = data.videos
@@ -31,29 +31,38 @@ class DataFlows:
         self.exact = len(longest) > 1 and longest.flow(1, 0) is not None
         self.provider = None if self.exact else DIS(PRESET)
         self.key: tuple | None = None
-        self.found: tuple[Tensor, Tensor] | None = None
+        self.found: Motion | None = None
 
     @property
     def source(self) -> str:
         """Where it comes from, in words."""
         return EXACT if self.exact else COMPUTED
 
-    def __call__(self, video: int, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """(utils.metrics.temporal.PairFlows)"""
+    def __call__(self, video: int, index: int, size: tuple[int, int]) -> Motion:
+        """(utils.metrics.temporal.PairMotion)"""
         key = video, index, size
         if key != self.key:
             self.key = key
             self.found = self.between(self.videos[video], index, size)
         return self.found
 
-    def between(self, video, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """From frame index - 1 into `index`, and back, on the grid of `size`."""
-        if self.exact:
-            pair = ((index - 1, index), (index, index - 1))
-            flows = [torch.from_numpy(video.flow(*places))[None] for places in pair]
-        else:
-            frames = [frame_tensor(video.frame(place), CPU) for place in (index - 1, index)]
-            flows = [self.provider(*frames), self.provider(*reversed(frames))]
-        cells = tuple(flows[0].shape[-2:])
-        forward, backward = (resize_flow(flow, size, cells)[0] for flow in flows)
-        return forward, backward
+    def between(self, video, index: int, size: tuple[int, int]) -> Motion:
+        """From frame index - 1 into `index`, on the grid of `size`."""
+        both = self.exact_flows(video, index) if self.exact else self.computed_flows(video, index)
+        cells = tuple(both[0].shape[-2:])
+        forward, backward = (resize_flow(flow, size, cells)[0] for flow in both)
+        # What is hidden is known exactly on the frames' own grid alone.
+        if cells == size and hasattr(video, "occlusion"):
+            hidden = torch.from_numpy(video.occlusion(index - 1, index))
+            return Motion(forward, occluded=hidden)
+        return Motion(forward, backward)
+
+    def exact_flows(self, video, index: int) -> list[Tensor]:
+        """(1, 2, H, W) into frame `index` and back, as the data set knows them."""
+        pair = ((index - 1, index), (index, index - 1))
+        return [torch.from_numpy(video.flow(*places))[None] for places in pair]
+
+    def computed_flows(self, video, index: int) -> list[Tensor]:
+        """The same, computed from the frames."""
+        frames = [frame_tensor(video.frame(place), CPU) for place in (index - 1, index)]
+        return [self.provider(*frames), self.provider(*reversed(frames))]

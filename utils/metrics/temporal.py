@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from .evaluation_metric import EvaluationMetric, ScoredFrame
 from .temporal_consistency import TemporalConsistency
 
-# (video, index, (H, W)) -> flow of the frame before `index` into it, and back; (2, H, W) each
-PairFlows = Callable[[int, int, tuple[int, int]], tuple[Tensor, Tensor]]
+
+class Motion(NamedTuple):
+    """Optical flow of a frame into the next one, and what tells occlusion."""
+
+    flow: Tensor  # (2, H, W)
+    backward: Tensor | None = None  # (2, H, W) of the next frame into this one
+    occluded: Tensor | None = None  # (H, W) bool, where it is known exactly
+
+
+# (video, index, (H, W)) -> motion of the frame before `index` into it
+PairMotion = Callable[[int, int, tuple[int, int]], Motion]
 
 
 class Temporal(EvaluationMetric):
     """Temporal consistency over densely labelled videos."""
 
-    def __init__(self, num_classes: int, mode: str, flows: PairFlows, source: str):
+    def __init__(self, num_classes: int, mode: str, motion: PairMotion, source: str):
         """source: where the flow comes from, in words; it is part of the result."""
         self.metric = TemporalConsistency(num_classes, mode)
-        self.flows = flows
+        self.motion = motion
         self.source = source
         self.before: ScoredFrame | None = None
 
@@ -33,10 +42,12 @@ class Temporal(EvaluationMetric):
     def add(self, before: Tensor, frame: ScoredFrame) -> None:
         """Count a pair of predictions, the first of them (H, W)."""
         prediction = frame.prediction[0]
-        forward, backward = self.flows(frame.video, frame.index, tuple(prediction.shape))
+        found = self.motion(frame.video, frame.index, tuple(prediction.shape))
+        mask = {}
         # The other modes have no mask.
-        masked = self.metric.mode == "strict"
-        self.metric.update(before, prediction, forward, backward_flow=backward if masked else None)
+        if self.metric.mode == "strict":
+            mask = {"backward_flow": found.backward, "occluded": found.occluded}
+        self.metric.update(before, prediction, found.flow, **mask)
 
     def end_video(self) -> None:
         self.before = None
