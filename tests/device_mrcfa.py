@@ -62,7 +62,7 @@ def test_affinities_stay_in_float32_under_autocast(dtype):
     with torch.autocast(DEVICE.type, dtype):
         logits = model(torch.rand(1, 4, 3, *SIZE, device=DEVICE))
     assert_exact(seen)
-    assert logits.dtype == dtype and logits.isfinite().all()
+    assert logits.isfinite().all()
 
 
 @halves()
