@@ -53,6 +53,6 @@ def test_the_motion_loss_and_the_distillation_are_those_of_the_cpu(backbone):
 
 def test_flow_that_clips_do_not_bring_is_computed_on_the_device():
     clip, labels, _ = batch()
-    words = "--method etc --backbone psp18 --flow dis"
+    words = "--method etc --backbone mit_b0 --flow dis"
     terms = assert_like_the_cpu(lambda: network(words), (clip, labels))
     assert set(terms) == {"ce", "motion"}
