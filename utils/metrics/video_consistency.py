@@ -15,7 +15,7 @@ from .label_warp import IGNORE
 
 
 class _OpenVideo:
-    """The video that VideoConsistency is looking at, of which two frames are kept.
+    """The video that VideoConsistency is looking at, of which the last frame is kept.
 
     For every pixel it counts over how many frames, up to the last one, the label has been the same
     (`held`) and the prediction good (`good`): the label, or, unless it must be correct, the same.
