@@ -10,7 +10,7 @@ before softmax, *labels* are class ids, a *read* is what memory returns, *state*
 frame needs.
 
 A method is a network that labels the last frame of a clip and may look at the frames before it. It
-does so in two ways that give the same numbers in eval mode (the Law, tests/test_law.py):
+does so in two ways that give the same numbers in eval mode (the Law, tests/laws.py):
 
     forward(clip) -> logits                           all frames at once
     start() -> state;  step(frame, state) -> logits, state      frame by frame, nothing kept on self

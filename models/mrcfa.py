@@ -271,8 +271,8 @@ class MRCFANet(WindowMethod):
         return cells.scatter(1, kept[0], of_pixel / len(references)).unflatten(1, grid)
 
     def fp32_modules(self) -> list[nn.Module]:
-        """What half precision leaves in float32: keys and queries, whose products are unscaled."""
-        return [layer for layer in self.affinity.modules() if isinstance(layer, nn.Linear)]
+        """What half precision leaves in float32: all that products are made of, or made into."""
+        return list(self.affinity.modules())
 
 
 # Products of keys are unscaled, so rounding them shows.

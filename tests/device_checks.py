@@ -28,12 +28,12 @@ PAIRS = [
     "--method lma --backbone psp18 --corr-size 5",
     "--method lma --backbone erf --no-local-correlation",
     "--method tma --backbone psp18",
+    "--method single --backbone mit_b0",
+    "--method mrcfa --backbone mit_b0 --offsets -3 -2 -1",
+    "--method mrcfa --backbone mit_b0 --offsets -2 -1 --affinity-convs 2 --ref-size 1_16",
 ]
-
-
-@pytest.fixture(autouse=True)
-def exact_products():
-    allow_tf32(False)
+# On a GPU float32 would be rounded else.
+allow_tf32(False)
 
 
 def network(words: str):

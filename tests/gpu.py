@@ -51,12 +51,12 @@ def parts(device: str, folder: Path, dry: bool) -> list[Part]:
     size = ["--work-size", "64", "128"] if dry else ["--work-size", "512", "1024"]
     sanitizer = ["compute-sanitizer", "--error-exitcode", "1", "--tool"]
     small = [*PYTEST, *KERNELS, "-k", "on_a_gpu_t"]
-    # A dry run compares the CPU with itself: one method shows that the checks run.
-    networks = [*PYTEST, "tests/device_checks.py", *(["-k", "single"] if dry else [])]
     return [
         Part("machine", [sys.executable, "-c", MACHINE], 60),
         Part("kernels", [*PYTEST, *KERNELS, "-k", "on_a_gpu"], 150, gpu_only=True),
-        Part("networks", networks, 240, environment={"STREAMSEG_TEST_DEVICE": device}),
+        device_checks("networks", "tests/device_checks.py", 240, device, dry),
+        device_checks("mrcfa", "tests/device_mrcfa.py", 180, device, dry),
+        device_checks("etc", "tests/device_etc.py", 180, device, dry),
         *(training(precision, device, folder, dry) for precision in precisions(device)),
         speed_table("local_attention", device, folder, dry),
         speed_table("inference", device, folder, dry),
@@ -70,6 +70,20 @@ def parts(device: str, folder: Path, dry: bool) -> list[Part]:
         Part("memcheck", [*sanitizer, "memcheck", *small], 120, True, needs="compute-sanitizer"),
         Part("racecheck", [*sanitizer, "racecheck", *small], 120, True, needs="compute-sanitizer"),
     ]
+
+
+# A dry run compares the CPU with itself: a few show that the checks run.
+FEW = {
+    "tests/device_checks.py": "single and erf",
+    "tests/device_mrcfa.py": "autocast",
+    "tests/device_etc.py": "computed",
+}
+
+
+def device_checks(name: str, file: str, seconds: float, device: str, dry: bool) -> Part:
+    """Tests that compare the device with the CPU."""
+    command = [*PYTEST, file, *(["-k", FEW[file]] if dry else [])]
+    return Part(name, command, seconds, environment={"STREAMSEG_TEST_DEVICE": device})
 
 
 MACHINE = """

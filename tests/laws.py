@@ -17,12 +17,15 @@ def video(
 
 @torch.no_grad()
 def assert_stream_equals_clip(
-    model, tolerance: float = 1e-5, size: tuple[int, int] = (37, 53)
+    model,
+    tolerance: float = 1e-5,
+    size: tuple[int, int] = (37, 53),
+    device: torch.device | str = "cpu",
 ) -> None:
     """Two interleaved videos of batch 2, twice the oldest offset and three frames more."""
     model.eval()
     length = 2 * -min(model.offsets, default=0) + 3
-    videos = [video(model, length, seed, size) for seed in (1, 2)]
+    videos = [video(model, length, seed, size).to(device) for seed in (1, 2)]
     states = [model.start(), model.start()]
     for t in range(length):
         for v, frames in enumerate(videos):

@@ -174,7 +174,7 @@ def test_multi_frame_distillation_is_nothing_for_a_student_that_is_its_teacher()
 # As a method
 
 
-@pytest.mark.parametrize("backbone", ["erf", "psp18", "swiftnet18", "espnetv2_s05"])
+@pytest.mark.parametrize("backbone", ["erf", "psp18", "swiftnet18", "espnetv2_s05", "mit_b0"])
 def test_it_labels_as_single_does_frame_by_frame(backbone):
     words = ["--inference", "--source", "x", "--backbone", backbone, "--savedir", "unused"]
     models = []

@@ -20,12 +20,14 @@ def dry_run(tmp_path, *parts) -> tuple[int, dict]:
 
 
 def test_its_parts_run_on_a_cpu_and_what_needs_a_gpu_is_left_out(tmp_path):
-    parts = ("machine", "networks", "kernels", "memcheck")
+    parts = ("machine", "networks", "mrcfa", "etc", "kernels", "memcheck")
     code, found = dry_run(tmp_path, *parts, "training fp32")
     assert code == 0, found
     assert {name: found[name]["state"] for name in found} == {
         "machine": "passed",
         "networks": "passed",
+        "mrcfa": "passed",
+        "etc": "passed",
         "training fp32": "passed",
         "kernels": "left out",
         "memcheck": "left out",

@@ -11,11 +11,13 @@ import torch.nn.functional as F
 
 import main
 from command import assert_one_line, call, perform
+from datasets import build_dataset
 from laws import assert_stream_equals_clip, video
 from models import build_model
 from models.deploy import for_inference
 from models.parts.affinity import CrossFrameAffinity
 from segformer_names import random_state
+from trees import make_cityscapes
 from utils.checkpoint import load_weights, save_published
 
 SMALL = (64, 96)  # six cells of 32 x 32
@@ -115,7 +117,7 @@ def test_affinities_are_float32_whatever_else_is_rounded():
     ((target, keys), found) = seen[0]
     assert {x.dtype for x in (*target, *keys[0], found.maps)} == {torch.float32}
     assert for_inference(model, dtype=torch.bfloat16)(clip).isfinite().all()
-    assert model.affinity.q1.weight.dtype == torch.float32
+    assert {p.dtype for p in model.affinity.parameters()} == {torch.float32}
     assert model.backbone.block1[0].attn.q.weight.dtype == torch.bfloat16
 
 
@@ -292,6 +294,23 @@ def test_frames_without_labels_do_not_count_in_the_divisor():
     losses = model.losses(clip, alone)
     torch.testing.assert_close(losses["frames"], 0.5 * expected)
     torch.testing.assert_close(losses["ce"], model.losses(clip, labels)["ce"])
+
+
+def test_clips_of_cityscapes_reach_to_either_side_and_have_one_label(tmp_path):
+    """Where a snippet ends before nine frames, only the other side is left."""
+    make_cityscapes(tmp_path / "whole", (16, 32), splits=("train",), cities=("aachen",))
+    early = {"numbers": range(20), "splits": ("train",), "cities": ("aachen",)}
+    make_cityscapes(tmp_path / "early", (16, 32), **early)
+    base = "--training --method mrcfa --backbone mit_b0 --dataset cityscapes --savedir unused"
+    for name, sides in (("whole", {(-9, -6, -3), (9, 6, 3)}), ("early", {(-9, -6, -3)})):
+        args = main.parse_args([*base.split(), "--data-root", str(tmp_path / name)])
+        with torch.device("meta"):
+            draw = build_model(args, 19).training_offsets
+        data = build_dataset(args, "train", draw=draw)
+        drawn = {data.offsets(random.Random(n), 19, len(data.videos[0])) for n in range(20)}
+        assert drawn == sides
+        labels = data[0].labels
+        assert (labels[:3] == 255).all() and (labels[3] != 255).any()
 
 
 # Files

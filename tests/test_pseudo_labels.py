@@ -123,10 +123,11 @@ def test_a_list_of_classes_is_read_as_it_was_written(tmp_path):
 
 
 def test_sources_that_are_images_of_clips_have_the_names_of_the_clips(tmp_path):
-    for clip in ("a", "b"):
-        (tmp_path / clip / "images").mkdir(parents=True)
-    specs = [str(tmp_path / clip / "images") for clip in ("a", "b")]
-    assert unique_names(specs) == ["a", "b"]
+    # As --dataset folder has them, and as VSPW
+    places = [tmp_path / "a" / "images", tmp_path / "b" / "origin"]
+    for place in places:
+        place.mkdir(parents=True)
+    assert unique_names(list(map(str, places))) == ["a", "b"]
     assert unique_names(["x/train", "y/a.mp4", "z/train"], ["train"]) == ["train_2", "a", "train_3"]
 
 

@@ -324,6 +324,20 @@ def test_what_is_trained_gets_gradients(method):
     assert [name for name in learnt if model.get_parameter(name).grad is None] == []
 
 
+def test_etc_is_trained_on_it():
+    model = built("--method", "etc").train()
+    clip = torch.rand(2, 2, 3, *SMALL)
+    labels = torch.randint(0, 5, (2, 2, *SMALL))
+    terms = model.losses(clip, labels, torch.zeros(2, 1, 2, *SMALL))
+    assert set(terms) == {"ce", "motion"} and terms["motion"] > 0
+    (gradient,) = torch.autograd.grad(
+        terms["motion"], [model.backbone.block1[0].attn.q.weight], retain_graph=True
+    )
+    assert gradient.abs().max() > 0
+    sum(terms.values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
 def test_memory_reads_the_coarsest_map():
     model = built("--method", "lma")
     assert model.memory.size == 7, "about as wide as 21 cells at 1/8"

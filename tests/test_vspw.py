@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import main
@@ -203,6 +204,31 @@ def test_a_tiny_vspw_trains_and_evaluates(tree, trained, tmp_path):
     assert image.mode == "P" and image.size == (96, 64)
     assert image.getpalette()[:6] == [120, 120, 120, 180, 120, 120]
     assert np.asarray(image).max() < 124
+
+
+def test_a_network_that_always_says_wall_is_flagged_although_the_official_vc_is_fooled(
+    trained, tmp_path
+):
+    content = torch.load(trained / "model_best.pth.tar", weights_only=True)
+    state = content["state_dict"]
+    for classifier in ("backbone.linear_pred", "deco4.1"):
+        state[f"{classifier}.weight"].zero_()
+        state[f"{classifier}.bias"].copy_(torch.eye(124)[0])
+    torch.save(content, tmp_path / "wall.pth.tar")
+    # The official script looks at videos of 17 frames and more.
+    root = make_vspw(tmp_path / "long", frames=18)
+    words = ["--eval-mode", "--data-root", root, *QUICK, "--pictures", "0"]
+    perform(*words, "--weights", tmp_path / "wall.pth.tar", "--savedir", tmp_path / "out")
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    scores = results["metrics"]
+    for length in (8, 16):
+        assert scores[f"VC{length}_vspw"][f"VC{length}"] == 1, "100 % by the official rule"
+        assert scores[f"VC{length}"][f"VC{length}"] < 0.9
+    assert scores["mIoU_present"] < 0.5
+    flagged = {warning.rpartition(" ")[2] for warning in results["warnings"]}
+    assert flagged == {"VC8", "VC16", "VC8_vspw", "VC16_vspw"}
+    assert all("constant in 1 of 1 videos" in warning for warning in results["warnings"])
+    assert (tmp_path / "out" / "results.txt").read_text().count("degenerate") >= 4
 
 
 def test_a_label_image_that_is_missing_is_named(tmp_path):

@@ -24,7 +24,8 @@ VIDEOS = tuple(
 # what comes before :// in the address of a stream
 STREAMS = ("rtsp", "rtmp", "http", "https")
 STDIN = "-"
-CLIP_IMAGES = "images"  # the folder of frames in a clip of --dataset folder
+# The folder of frames in a clip of --dataset folder, and in a video of VSPW
+CLIP_IMAGES = ("images", "origin")
 MAX_NAME = 100  # characters: file systems allow 255 bytes, and our outputs add endings
 FORMS = (
     "a source is a video or image file, a folder of images, a quoted glob ('frames/*.png'), "
@@ -245,8 +246,8 @@ def _path_name(spec: str) -> str:
     if not os.path.exists(path):
         path = _without_wildcards(path)
     if os.path.isdir(path):
-        # The frames of a clip as --dataset folder has them: the clip has the name.
-        if path.name == CLIP_IMAGES and path.parent.name:
+        # The frames of a clip: the clip has the name.
+        if path.name in CLIP_IMAGES and path.parent.name:
             return path.parent.name
         return path.name
     return path.stem

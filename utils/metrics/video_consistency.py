@@ -1,5 +1,7 @@
-"""Video consistency (VC): does the prediction stay the same where the ground truth does? No motion
-is looked at."""
+"""Video consistency (VC): does the prediction stay the same where the ground truth does?
+
+No motion is looked at.
+"""
 
 from __future__ import annotations
 
@@ -13,46 +15,59 @@ from .label_warp import IGNORE
 
 
 class _OpenVideo:
-    """The video that VideoConsistency is looking at: per pixel, how long label and prediction have
-    been good."""
+    """The video that VideoConsistency is looking at, of which the last frame is kept.
+
+    For every pixel it counts over how many frames, up to the last one, the label has been the same
+    (`held`) and the prediction good (`good`): the label, or, unless it must be correct, the same.
+    """
 
     def __init__(self, length: int, correct: bool):
         self.length = length
         self.correct = correct
         self.frames = 0
         self.scores: list[float] = []
-        self.changed = self.wrong = (
-            False  # did the prediction ever change, was a known pixel ever wrong
-        )
+        self.changed = False  # whether the prediction ever did
+        self.wrong = False  # whether a pixel with a known label ever was
 
     def push(self, label: Tensor, prediction: Tensor) -> None:
-        """Both (H, W). A window ends at this frame: G and P are the pixels whose runs of good
-        frames span it."""
+        """Add a frame, both (H, W); a window ends at it."""
         if not self.frames:
-            self.label = label
-            self.prediction = prediction
-            self.held = self.good = torch.zeros(label.shape, dtype=torch.int32, device=label.device)
+            self.begin(label, prediction)
         same_shape(label, self.label, "the frames of a video")
-        self.held = torch.where(label == self.label, self.held, 0) + 1
-        steady = prediction == self.prediction
-        right = prediction == label
-        if self.correct:
-            self.held = torch.where(label == IGNORE, 0, self.held)
-            self.good = torch.where(right, self.good + 1, 0)
-        else:
-            self.good = torch.where(steady, self.good, 0) + 1
-        self.changed |= not bool(steady.all())
-        self.wrong |= not bool((right | (label == IGNORE)).all())
-        # the caller may reuse its buffers
+        self.count(label, prediction)
+        # The caller may reuse its buffers.
         self.label = label.clone()
         self.prediction = prediction.clone()
         self.frames += 1
         if self.frames >= self.length:
-            constant = self.held >= self.length
-            both, total = (
-                torch.stack([constant & (self.good >= self.length), constant]).sum((1, 2)).tolist()
-            )
-            self.scores.append(both / total if total else math.nan)
+            self.scores.append(self.window())
+
+    def begin(self, label: Tensor, prediction: Tensor) -> None:
+        self.label = label
+        self.prediction = prediction
+        self.held = torch.zeros(label.shape, dtype=torch.int32, device=label.device)
+        self.good = self.held
+
+    def count(self, label: Tensor, prediction: Tensor) -> None:
+        unknown = label == IGNORE
+        steady = prediction == self.prediction
+        right = prediction == label
+        self.held = torch.where(label == self.label, self.held, 0) + 1
+        if self.correct:
+            self.held = torch.where(unknown, 0, self.held)
+            self.good = torch.where(right, self.good + 1, 0)
+        else:
+            self.good = torch.where(steady, self.good, 0) + 1
+        self.changed |= not bool(steady.all())
+        self.wrong |= not bool((right | unknown).all())
+
+    def window(self) -> float:
+        """|G and P| / |G| of the last frames: pixels whose counts span the window."""
+        constant = self.held >= self.length
+        both = constant & (self.good >= self.length)
+        # One transfer from a GPU, not two
+        found, total = torch.stack([both, constant]).sum((1, 2)).tolist()
+        return found / total if total else math.nan
 
 
 class VideoConsistency:
@@ -72,9 +87,8 @@ class VideoConsistency:
         one_of(self.MODES, mode)
         self.length = length
         self.mode = mode
-        self.scores: list[
-            list[float]
-        ] = []  # per video, one per window; nan where no pixel has a constant label
+        # Per video, one per window; nan where no pixel has a constant label
+        self.scores: list[list[float]] = []
         self.skipped = 0  # videos too short for a window
         self.constant = 0
         self._video: _OpenVideo | None = None
@@ -95,8 +109,10 @@ class VideoConsistency:
         self.end_video()
 
     def update_frame(self, label, prediction) -> None:
-        """Add the next frame of the video at hand, (H, W) integers; then `end_video`. Memory does
-        not grow with T."""
+        """Add the next frame of the video at hand, (H, W) integers; then `end_video`.
+
+        Memory does not grow with the length of the video.
+        """
         label = label_map(label, "label", 2)
         prediction = label_map(prediction, "prediction", 2)
         same_shape(label, prediction, "label and prediction")
@@ -139,9 +155,11 @@ class VideoConsistency:
             raise RuntimeError(f"{self.name} is in the middle of a video: call end_video() first")
 
     def compute(self) -> dict:
-        """{"VC<n>": mean over all windows (nan if there is none), "video_mean", "windows",
-        "videos", "skipped_videos", "constant_videos"}; windows without a pixel of constant label do
-        not count."""
+        """{"VC<n>", "video_mean", "windows", "videos", "skipped_videos", "constant_videos"}.
+
+        VC<n> is the mean over all windows, nan if there is none; windows without a pixel of
+        constant label do not count.
+        """
         self._refuse_open()
         videos = [[score for score in video if not math.isnan(score)] for video in self.scores]
         windows = [score for video in videos for score in video]
