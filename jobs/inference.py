@@ -26,6 +26,7 @@ from utils.stepper import Stepper
 
 from .classes import labels_to_show, shown_classes
 from .common import listen, make_model, prepare, start
+from .flow_cache import keep_flow, provider_of, tell_flow_cache
 from .given_flow import SourceFlow, flow_files, require_flow_root, uses_given_flow
 from .keys import has_keys, policy_of
 from .pseudo_labels import PseudoLabels, reserved_names, write_classes
@@ -64,6 +65,7 @@ def run(args) -> None:
     savedir.record(folder, args.job, recipe, model)
     write_classes(folder, args, labels)
     model = prepare(args, model)
+    keep_flow(args, provider_of(model))
     if rank() == 0:
         save_png(folder / "legend.png", legend_of(labels, shown))
     notes = []
@@ -90,6 +92,7 @@ def run(args) -> None:
                 failures.append(one_line(error))
     tell_of_others(notes, console)
     pseudo.tell(console)
+    tell_flow_cache(args, console)
     failures = sum(gather(failures), [])
     if failures:
         raise ValueError(f"{len(failures)} of {asked} sources failed: " + "; ".join(failures))
