@@ -91,6 +91,7 @@ BESIDE = {
     "teacher_backbone": ["--kd-weight", "1", "--teacher-weights", "w"],
     "teacher_weights": ["--kd-weight", "1", "--teacher-backbone", "psp18"],
     "key_longest": ["--key-policy", "motion"],
+    "compare_with": ["--output", "split-screen"],
     "flow_cache": ["--method", "smooth"],
     "flow_cache_format": ["--method", "flow", "--flow", "dis", "--flow-cache", "x"],
 }

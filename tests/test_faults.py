@@ -790,6 +790,22 @@ TABLE = [
         "vspw: frames_of_too_few_cells_are_refused_in_one_line; mrcfa: "
         "sizes_as_measured_on_the_original",
     ),
+    Row(
+        "--compare-with a folder without an inference, without labels of a source, or of fewer "
+        "frames",
+        "holds no inference; has no labels of NAME; has the labels of N frames, and M come",
+        "2",
+        "nothing; with fewer frames the record of the run",
+        "split_screen: what_cannot_be_compared_is_told_before_a_frame_is_labelled",
+    ),
+    Row(
+        "--compare-with label PNGs of another size, torn or missing",
+        "is HxW, the frame HxW; cannot be read; has no FRAME.png",
+        "2",
+        "the video until then",
+        "split_screen: a_label_of_another_size_and_a_missing_one_are_named, "
+        "a_file_that_is_no_picture_is_named",
+    ),
     # Flow on disk
     Row(
         "--flow-cache with a file that is torn, empty, of another size or not finite",
