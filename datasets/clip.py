@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -69,8 +69,10 @@ class RawClip(NamedTuple):
 
 
 Transform = Callable[[RawClip, random.Random], RawClip]
-# (video, index, (H, W)) -> (2, H, W) float32: the flow of a frame into the one before it
-FlowSource = Callable[[Video, int, tuple[int, int]], np.ndarray]
+# (video, index, before, frames) -> (2, H, W) float32: the flow of frame `index` into another of its
+# video, mostly the one before it, where the source knows it; None: NaN. frames: those of the clip
+# by index; of a stepped one this alone.
+FlowSource = Callable[[Video, int, int, Mapping[int, np.ndarray]], np.ndarray | None]
 
 
 class ClipDataset(torch.utils.data.Dataset):
@@ -203,11 +205,11 @@ class ClipDataset(torch.utils.data.Dataset):
         labels = [video.label(i) if i in labelled else None for i in indices]
         flows = None
         if self.with_flows:
-            flows = self.read_flows(video, indices, frames[-1].shape[:2])
+            flows = self.read_flows(video, indices, dict(zip(indices, frames, strict=True)))
         return RawClip(frames, labels, flows)
 
     def read_flows(
-        self, video: Video, indices: Sequence[int], size: tuple[int, int]
+        self, video: Video, indices: Sequence[int], frames: Mapping[int, np.ndarray]
     ) -> list[np.ndarray] | None:
         """The flows between neighbours, or of a stepped frame into the one before it.
 
@@ -218,23 +220,20 @@ class ClipDataset(torch.utils.data.Dataset):
         pairs = list(zip(indices[1:], indices[:-1], strict=True))
         if not pairs:
             return None
-        return [self.read_flow(video, i, before, size) for i, before in pairs]
+        return [self.read_flow(video, i, before, frames) for i, before in pairs]
 
-    def read_flow(self, video: Video, index: int, before: int, size: tuple[int, int]) -> np.ndarray:
-        """(2, *size) of a frame into another; NaN where nothing tells it."""
+    def read_flow(
+        self, video: Video, index: int, before: int, frames: Mapping[int, np.ndarray]
+    ) -> np.ndarray:
+        """(2, H, W) of a frame into another; NaN where nothing tells it."""
+        size = frames[index].shape[:2]
         # Nothing comes before a first frame; at its ends a video repeats a frame.
         if before < 0 or before == index:
             return np.zeros((2, *size), np.float32)
         if self.flow_source is None:
             flow = video.flow(index, before)
-        elif before == index - 1:
-            flow = self.flow_source(video, index, size)
         else:
-            raise ValueError(
-                f"files hold the flow into the frame before, but a clip of {video.name} goes from "
-                f"frame {video.frame_name(index)} to {video.frame_name(before)}: give no offsets "
-                "beyond one frame"
-            )
+            flow = self.flow_source(video, index, before, frames)
         # A transform may know it: the synthetic past does.
         return np.full((2, *size), np.nan, np.float32) if flow is None else flow
 

@@ -21,6 +21,7 @@ from utils.run.setup import PRECISIONS, begin, multiplies_bf16
 from utils.run.stopping import StopRequest
 
 from .classes import merging_of, trained_classes
+from .flow_cache import require_flow_cache
 from .given_flow import flow_files, require_flows, uses_given_flow
 from .new_classes import entries_to_leave, start_known_classes
 
@@ -40,6 +41,7 @@ def require(args) -> None:
         )
     if args.job in NEED_WEIGHTS and not args.weights:
         raise ValueError(f"{NEED_WEIGHTS[args.job]} needs --weights: the checkpoint to run")
+    require_flow_cache(args)
     # A resumed training has its weights in its own checkpoint; the files may be gone.
     if not (args.training and args.resume):
         args.weights = [str(resolve(path)) for path in args.weights]

@@ -19,6 +19,7 @@ from utils.run.setup import views_of
 
 from .classes import tell_left_out
 from .common import consumers, listen, make_model, note_gaps, prepare, scoring_data, start
+from .flow_cache import keep_flow, provider_of, tell_flow_cache
 from .key_pictures import KeyPictures
 from .keys import has_keys
 from .live import arrivals_of
@@ -51,6 +52,7 @@ def run(args) -> None:
     savedir.remove_results(folder)
     # Last of all: a prepared network takes no weights any more.
     model = prepare(args, model)
+    keep_flow(args, provider_of(model))
     views = views_of(args, model)
     output = evaluation_output(args, folder, labels, data, progress.done)
     sequences = KeyPictures(
@@ -83,6 +85,7 @@ def run(args) -> None:
     # Other ranks have written theirs: their results were merged.
     if rank() == 0:
         report(args, folder, labels, results, console)
+        tell_flow_cache(args, console)
         if args.save_labels:
             tell_labels(folder / "labels", data, console)
     barrier()

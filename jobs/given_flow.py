@@ -9,6 +9,8 @@ number of the frame in a video (000042). A first frame needs no file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -58,8 +60,17 @@ class FlowFiles:
     def __init__(self, folder: FlowFolder):
         self.folder = folder
 
-    def __call__(self, video, index: int, size: tuple[int, int]) -> np.ndarray:
-        """The flow of a frame of a data set (datasets.clip.FlowSource) -> (2, *size) float32."""
+    def __call__(
+        self, video, index: int, before: int, frames: Mapping[int, np.ndarray]
+    ) -> np.ndarray:
+        """The flow of a frame of a data set (datasets.clip.FlowSource) -> (2, H, W) float32."""
+        if before != index - 1:
+            raise ValueError(
+                f"files hold the flow into the frame before, but a clip of {video.name} goes from "
+                f"frame {video.frame_name(index)} to {video.frame_name(before)}: give no offsets "
+                "beyond one frame"
+            )
+        size = frames[index].shape[:2]
         return self.named(video.name, video.frame_name(index), size).numpy()
 
     def named(self, video: str, frame: str, size: tuple[int, int]) -> Tensor:

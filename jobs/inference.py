@@ -26,9 +26,11 @@ from utils.stepper import Stepper
 
 from .classes import labels_to_show, shown_classes
 from .common import listen, make_model, prepare, start
+from .flow_cache import keep_flow, provider_of, tell_flow_cache
 from .given_flow import SourceFlow, flow_files, require_flow_root, uses_given_flow
 from .keys import has_keys, policy_of
 from .pseudo_labels import PseudoLabels, reserved_names, write_classes
+from .split_screen import comparison_of
 from .work_size import WorkSize, size_warnings
 
 # Kinds of sources whose frames have no times.
@@ -51,19 +53,21 @@ def run(args) -> None:
     asked = len(sources) + len(failures)
     if rank():
         failures = []  # all ranks found the same; one tells them
+    # Named before they are shared among ranks: two sources of one name must not meet in a file.
+    names = unique_names(sources, reserved_names(args))
+    named = dict(zip(names, sources, strict=True))
+    comparison = comparison_of(args, names)
     model = make_model(args, labels, device, console, complete=True).eval()
     require_flow_root(args, model)
     if args.explore and not hasattr(model, "attention"):
         raise ValueError(f"--explore: --method {args.method} has no attention to look at")
     savedir.acquire(folder, args)
     recipe = options.recipe(args)
-    # Named before they are shared among ranks: two sources of one name must not meet in a file.
-    names = unique_names(sources, reserved_names(args))
-    named = dict(zip(names, sources, strict=True))
     finished = FinishedSources(folder, recipe, list(named), resume=args.resume)
     savedir.record(folder, args.job, recipe, model)
     write_classes(folder, args, labels)
     model = prepare(args, model)
+    keep_flow(args, provider_of(model))
     if rank() == 0:
         save_png(folder / "legend.png", legend_of(labels, shown))
     notes = []
@@ -81,6 +85,7 @@ def run(args) -> None:
                 console=console,
                 stop=stop,
                 dashboard=dashboard,
+                comparison=comparison,
             )
             try:
                 notes += labelling.label(spec, name)
@@ -90,6 +95,7 @@ def run(args) -> None:
                 failures.append(one_line(error))
     tell_of_others(notes, console)
     pseudo.tell(console)
+    tell_flow_cache(args, console)
     failures = sum(gather(failures), [])
     if failures:
         raise ValueError(f"{len(failures)} of {asked} sources failed: " + "; ".join(failures))
@@ -122,7 +128,9 @@ def tell_of_others(notes: list[str], console) -> None:
 class SourceLabelling:
     """One source from its first frame to its last, or to a signal; what was labelled is kept."""
 
-    def __init__(self, args, model, labels, pseudo, *, device, console, stop, dashboard):
+    def __init__(
+        self, args, model, labels, pseudo, *, device, console, stop, dashboard, comparison=None
+    ):
         self.args = args
         self.model = model
         self.labels = labels
@@ -131,6 +139,7 @@ class SourceLabelling:
         self.console = console
         self.stop = stop
         self.dashboard = dashboard
+        self.comparison = comparison
         self.keys = has_keys(args)
         self.notes: list[str] = []
 
@@ -162,6 +171,10 @@ class SourceLabelling:
         count = 0
         seconds = 0.0
         work_size = WorkSize(args)
+        shown = shown_classes(args, self.labels)
+        split = None
+        if self.comparison:
+            split = self.comparison.of(source, name, self.labels.palette, shown)
         with (
             ReadAhead(source, latest=source.live, resize=work_size) as frames,
             InferenceOutput(
@@ -174,7 +187,8 @@ class SourceLabelling:
                 still=source.kind == "image" and source.length == 1,
                 key_record=self.keys and args.key_record,
                 key_strip=self.keys and args.key_strip,
-                shown=shown_classes(args, self.labels),
+                shown=shown,
+                split=split,
             ) as output,
         ):
             # A signal ends a wait for a camera or a pipe that sends nothing.
@@ -233,7 +247,7 @@ class SourceLabelling:
 
     def tell_rate(self, source, name: str) -> None:
         """Say where a video is written at a rate that nothing has stated."""
-        videos = {"overlay", "side-by-side"} & set(self.args.output)
+        videos = {"overlay", "side-by-side", "split-screen"} & set(self.args.output)
         untimed = source.kind in UNTIMED and source.length != 1
         if videos and untimed and source.assumed_rate:
             self.tell(

@@ -10,6 +10,8 @@ from models.ops.warp import resize_flow
 from models.optical_flow import DIS
 from utils.metrics.temporal import Motion, Temporal
 
+from .flow_cache import keep_flow
+
 CPU = torch.device("cpu")  # where DIS runs
 PRESET = "medium"  # the finest: it decides a number, and is computed once a pair
 EXACT = "exact, of the data set"
@@ -19,6 +21,7 @@ COMPUTED = f"DIS ({PRESET})"
 def temporal_metrics(args, data) -> list[Temporal]:
     """One metric a mode that is asked for; they share the motion."""
     motion = DataMotion(data)
+    keep_flow(args, motion.provider)
     return [Temporal(data.num_classes, mode, motion, motion.source) for mode in args.tc_modes]
 
 

@@ -28,6 +28,7 @@ from utils.training.training_state import TrainingState
 
 from .classes import tell_left_out
 from .common import consumers, listen, make_model, note_gaps, scoring_data, start
+from .flow_cache import WholeFrames, keep_flow, provider_of, tell_flow_cache, whole_frames
 from .given_flow import flow_files, uses_given_flow
 from .keys import require_videos
 from .scoring import score
@@ -56,6 +57,10 @@ def run(args) -> None:
         device=device,
     )
     recorder = begin_record(args, state, batches.steps, console=console, stop=stop)
+    # Only now a resumed training has its weights.
+    keep_flow(args, provider_of(model))
+    if isinstance(data.flow_source, WholeFrames):
+        data.flow_source.settle(model)
     if args.class_weights == "balanced" and rank() == 0:
         counted_labels.store(Path(args.savedir), described_labels(data), counts.pixels)
     trainer = Trainer(args, state, recorder, console, device)
@@ -74,6 +79,7 @@ def run(args) -> None:
                 scores[name] = trainer.score(split, consume)
             recorder.end_epoch(scores)
             dashboard.epoch(epoch + 1, losses, scores)
+    tell_flow_cache(args, console)
     tell_end(args, state, console)
 
 
@@ -197,14 +203,15 @@ def training_data(args, model):
     """The clips to train on, as the method draws them."""
     learns_given = model.wants_flows and args.flow == "given"
     given = learns_given or uses_given_flow(args, model)
+    source = flow_files(args) if given else whole_frames(args, model)
     data = build_dataset(
         args,
         args.train_split,
         augment=True,
         draw=model.training_offsets,
-        with_flows=model.wants_flows or given,
+        with_flows=model.wants_flows or given or source is not None,
         unknown_flows=not (model.needs_known_flows or given),
-        flow_source=flow_files(args) if given else None,
+        flow_source=source,
     )
     require_same_on_all_ranks("training data", [data.summary()])
     return data

@@ -105,6 +105,7 @@ class FlowPropagation(Method):
         self.flow_weight = flow_weight
         self.rates = rates
         self.wants_flows = flow_weight > 0
+        self.takes_flows = False
         # Teacher and segmenter: never trained, whatever the options of the backbone say.
         self.always_eval.append(backbone)
 
@@ -217,7 +218,7 @@ class FlowPropagation(Method):
         for place, frame in enumerate(others, start=1 - len(others)):
             grid = carried[0].shape[-2:]
             flow = None if flows is None else flows[:, place - 1]
-            if flow is None or self.optical_flow is not None:
+            if flow is None or not (self.takes_flows or self.optical_flow is None):
                 flow = flow_between(self.optical_flow, frame, previous)
             cells = resize_flow(flow, grid, frame.shape[-2:])
             if flows is not None:

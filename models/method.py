@@ -53,6 +53,8 @@ class Method(nn.Module):
     wants_flows = False
     # whether it cannot do without: else it computes what clips do not bring
     needs_known_flows = True
+    # whether `losses` takes the flow that clips bring instead of its own; None: it has none
+    takes_flows: bool | None = None
     # side of frames that are small, but take every path of `step`
     probe_side = 32
 

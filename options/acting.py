@@ -26,6 +26,7 @@ from .help import HELP_WORDS, print_help
 from .labelling import INFERENCE, METRICS, RESULTS, VIEWS
 from .mixing import MIXING
 from .network import NETWORK_OPTIONS
+from .optical_flow import FLOW_CACHE
 from .option import SAME, Group, Option
 from .parser import Parser, make_parser
 from .pseudo_labels import PSEUDO_LABELS
@@ -46,7 +47,7 @@ SHALLOW = "lma-shallow"
 def all_groups() -> tuple[Group, ...]:
     """Every group, complete: what belongs to everybody, then what belongs to rows."""
     common = (jobs.GROUP, RUN, DASHBOARD, NETWORK_OPTIONS, DATA_OPTIONS, CLASSES)
-    labelling = (VIEWS, METRICS, RESULTS, INFERENCE, PSEUDO_LABELS)
+    labelling = (VIEWS, METRICS, FLOW_CACHE, RESULTS, INFERENCE, PSEUDO_LABELS)
     training = (MIXING, OPTIMIZATION, LOSSES, TRAINED, RECORD, AUGMENTATION)
     late = (*labelling, *training)
     return (

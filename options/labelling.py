@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from argparse import Namespace
 
+from . import jobs
 from .jobs import EVALUATION, LABELLING, RUNS, validates
 from .option import FREE, Group, Option
 from .types import SIZE, frame_rate, milliseconds, natural, path, positive, scale, share
@@ -13,6 +14,11 @@ from .types import SIZE, frame_rate, milliseconds, natural, path, positive, scal
 def without_passwords(sources: list[str]) -> list[str]:
     """The sources as they may be written down: addresses without user and password."""
     return [re.sub(r"(?<=://)[^/?#]*@", "", source) for source in sources]
+
+
+def compares(args: Namespace) -> bool:
+    """Whether a video of two runs is made."""
+    return "split-screen" in args.output
 
 
 def refuse_stride_alone(args: Namespace) -> str | None:
@@ -41,9 +47,18 @@ def refuse_wide_benchmark(args: Namespace) -> str | None:
 
 
 def refuse_benchmark_of_files(args: Namespace) -> str | None:
-    untimed = [kind for kind in args.output if kind in ("confidence", "dataset")]
+    untimed = [kind for kind in args.output if kind in ("confidence", "dataset", "split-screen")]
     if args.benchmark and untimed:
         return f"--benchmark does not time --output {' '.join(untimed)}: --inference writes that"
+    return None
+
+
+def refuse_comparing_with_nothing(args: Namespace) -> str | None:
+    if args.inference and compares(args) and not args.compare_with:
+        return (
+            "--output split-screen needs --compare-with: the --savedir of another --inference of "
+            "the same source, with --output labels"
+        )
     return None
 
 
@@ -159,11 +174,21 @@ INFERENCE = Group(
         Option(
             "--output",
             "what inference writes. confidence: grey PNGs, 255 times the probability of the "
-            "predicted class; dataset: frames and labels for --dataset folder",
-            choices=("overlay", "labels", "side-by-side", "confidence", "dataset"),
+            "predicted class; dataset: frames and labels for --dataset folder; split-screen: this "
+            "run beside that of --compare-with",
+            choices=("overlay", "labels", "side-by-side", "split-screen", "confidence", "dataset"),
             nargs="+",
             default=["overlay"],
             everyday=True,
+        ),
+        Option(
+            "--compare-with",
+            "for --output split-screen: the --savedir of another --inference of the same source, "
+            "which wrote --output labels",
+            type=path,
+            metavar="SAVEDIR",
+            jobs=jobs.INFERENCE,
+            acts_if=compares,
         ),
         Option(
             "--fps",
@@ -182,5 +207,6 @@ INFERENCE = Group(
         refuse_shared_pipe,
         refuse_wide_benchmark,
         refuse_benchmark_of_files,
+        refuse_comparing_with_nothing,
     ),
 )

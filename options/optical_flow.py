@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from .jobs import NETWORK
-from .option import FREE, Group, Option
+from .jobs import INFERENCE, NETWORK, SCORING
+from .option import FREE, SAME, Group, Option
 from .types import path, positive
 
 FLOWS = ("light", "flownets", "raft_small", "raft_large", "dis", "given")
@@ -20,6 +20,13 @@ DEFAULT = "dis"  # it alone needs neither weights nor files
 def is_used(args: Namespace) -> bool:
     """ETC needs flow to learn; what has learnt labels each frame alone."""
     return args.training or args.method != "etc"
+
+
+def is_computed(args: Namespace) -> bool:
+    """Whether the run computes flow: for its method, or for TC where no data set knows it."""
+    for_method = args.flow not in (None, "given") and is_used(args)
+    for_score = args.job == "evaluation" and "tc" in args.metrics and args.dataset != "synthetic"
+    return for_method or for_score
 
 
 def flow_name(args: Namespace) -> str:
@@ -77,4 +84,31 @@ FLOW = Group(
         ),
     ),
     jobs=NETWORK,
+)
+
+# Of every method: TC needs flow too.
+FLOW_CACHE = Group(
+    "optical flow on disk",
+    (
+        Option(
+            "--flow-cache",
+            "folder that keeps computed flow for later runs, by method, size and what both frames "
+            "show. In training it is the flow of whole frames, augmented with them; flow of a "
+            "network that is being trained is never kept",
+            type=path,
+            metavar="DIR",
+            resume=FREE,
+            per_machine=True,
+            acts_if=is_computed,
+        ),
+        Option(
+            "--flow-cache-format",
+            "npy: half precision, 4 bytes a pixel; flo: exact, 8 bytes (Middlebury)",
+            choices=("npy", "flo"),
+            default="npy",
+            resume=SAME,
+            acts_if=lambda args: bool(args.flow_cache) and is_computed(args),
+        ),
+    ),
+    jobs=SCORING + INFERENCE,
 )

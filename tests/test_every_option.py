@@ -94,6 +94,9 @@ BESIDE = {
     "teacher_backbone": ["--kd-weight", "1", "--teacher-weights", "w"],
     "teacher_weights": ["--kd-weight", "1", "--teacher-backbone", "psp18"],
     "key_longest": ["--key-policy", "motion"],
+    "compare_with": ["--output", "split-screen"],
+    "flow_cache": ["--method", "smooth"],
+    "flow_cache_format": ["--method", "flow", "--flow", "dis", "--flow-cache", "x"],
 }
 # ETC owns them too, and needs no flow once it is trained.
 ALWAYS_WITH_FLOW = {option.dest for option in FLOW.options}

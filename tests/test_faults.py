@@ -790,6 +790,51 @@ TABLE = [
         "vspw: frames_of_too_few_cells_are_refused_in_one_line; mrcfa: "
         "sizes_as_measured_on_the_original",
     ),
+    Row(
+        "--compare-with a folder without an inference, without labels of a source, or of fewer "
+        "frames",
+        "holds no inference; has no labels of NAME; has the labels of N frames, and M come",
+        "2",
+        "nothing; with fewer frames the record of the run",
+        "split_screen: what_cannot_be_compared_is_told_before_a_frame_is_labelled",
+    ),
+    Row(
+        "--compare-with label PNGs of another size, torn or missing",
+        "is HxW, the frame HxW; cannot be read; has no FRAME.png",
+        "2",
+        "the video until then",
+        "split_screen: a_label_of_another_size_and_a_missing_one_are_named, "
+        "a_file_that_is_no_picture_is_named",
+    ),
+    # Flow on disk
+    Row(
+        "--flow-cache with a file that is torn, empty, of another size or not finite",
+        "it is computed anew, as others like it",
+        "0",
+        "the file, whole again",
+        "flow_cache: a_bad_file_is_computed_anew_and_told_once",
+    ),
+    Row(
+        "--flow-cache in a folder that takes no file",
+        "cannot be written; the run goes on without",
+        "0",
+        "what was there",
+        "flow_cache: a_folder_that_takes_no_file_ends_no_run",
+    ),
+    Row(
+        "--flow-cache that is a file",
+        "is a file: give a folder",
+        "2",
+        "nothing",
+        "flow_cache: a_file_in_place_of_the_folder_is_refused_before_anything_is_written",
+    ),
+    Row(
+        "--flow-cache beside a flow network that is trained",
+        "is trained in this run, and its flow changes with every step",
+        "2",
+        "nothing",
+        "flow_cache: flow_of_a_network_that_is_trained_is_refused",
+    ),
 ]
 
 

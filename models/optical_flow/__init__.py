@@ -6,6 +6,7 @@ from argparse import Namespace
 
 from torch import Tensor
 
+from .cache import FlowCache
 from .dis import DIS
 from .flownets import FlowNetS
 from .light import LightFlow
@@ -16,6 +17,7 @@ from .small import SmallFlow
 __all__ = [
     "DIS",
     "RAFT",
+    "FlowCache",
     "FlowNetS",
     "FlowProvider",
     "LightFlow",

@@ -40,6 +40,9 @@ class DIS(FlowProvider):
             raise ValueError(f"DIS has the presets {', '.join(PRESETS)}, not {preset}")
         self.preset = preset
 
+    def identity(self) -> str:
+        return f"DIS-{self.preset}"
+
     @torch.no_grad()
     def forward(self, frame: Tensor, previous: Tensor) -> Tensor:
         require_pair(frame, previous)

@@ -8,7 +8,10 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -109,6 +112,32 @@ def checked(flow: np.ndarray, path: str | Path) -> np.ndarray:
     return flow
 
 
+def write_flow(path: str | Path, flow: np.ndarray | Tensor) -> None:
+    """Write flow (2, H, W) as its ending says, .npy in half precision; whole or not at all."""
+    path = Path(path)
+    if path.suffix == ".npy":
+        write_npy(path, flow)
+    else:
+        write_flo(path, flow)
+
+
+def rounded(flow: np.ndarray, ending: str) -> np.ndarray:
+    """What is read of flow once it was written with this ending, float32."""
+    values = flow.astype(np.float32)
+    if ending == ".npy":
+        # Too large for half precision becomes infinite.
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float16).astype(np.float32)
+    return values
+
+
+def write_npy(path: str | Path, flow: np.ndarray | Tensor) -> None:
+    """Write flow (2, H, W) in half precision, whole or not at all."""
+    file = io.BytesIO()
+    np.save(file, np.asarray(flow, dtype="<f2"))
+    write_whole(Path(path), file.getvalue())
+
+
 def write_flo(path: str | Path, flow: np.ndarray | Tensor) -> None:
     """Write flow (2, H, W) as a .flo file, whole or not at all."""
     values = np.asarray(flow, dtype="<f4")
@@ -116,7 +145,17 @@ def write_flo(path: str | Path, flow: np.ndarray | Tensor) -> None:
         raise ValueError(f"a .flo file holds flow (2, H, W), got {values.shape}")
     height, width = values.shape[1:]
     header = TAG.astype("<f4").tobytes() + np.array([width, height], "<i4").tobytes()
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(header + values.transpose(1, 2, 0).tobytes())
-    temporary.replace(path)
+    write_whole(Path(path), header + values.transpose(1, 2, 0).tobytes())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """The file in one step: others see it whole or not at all."""
+    # A name of its own: two processes may write the same file at the same time.
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise

@@ -9,8 +9,13 @@ are taken.
 
 from __future__ import annotations
 
+import hashlib
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+WEIGHTS_DIGITS = 12  # hexadecimal ones that tell sets of weights apart
 
 
 class FlowProvider(nn.Module):
@@ -20,10 +25,35 @@ class FlowProvider(nn.Module):
     needs_weights = True
     # whether a CUDA graph can hold it: nothing of it runs on the CPU
     capturable = False
+    # cache.FlowCache: flow that it has on disk is not computed; None: all is computed
+    cache = None
+
+    def __call__(self, frame: Tensor, previous: Tensor) -> Tensor:
+        compute = super().__call__
+        if self.cache is None:
+            return compute(frame, previous)
+        return self.cache(self, compute, frame, previous)
 
     def forward(self, frame: Tensor, previous: Tensor) -> Tensor:
         """Frames (B, 3, H, W), RGB in [0, 1] -> flow (B, 2, h, w) in pixels of the frame."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) of the flow of frames of this size."""
+        return size
+
+    def identity(self) -> str:
+        """What decides its flow beside the frames, as a name of a folder."""
+        return f"{type(self).__name__}-{self.weights_fingerprint()}"
+
+    def weights_fingerprint(self) -> str:
+        """Of all weights and buffers: two sets that differ have two."""
+        found = hashlib.sha256()
+        for name, value in self.state_dict().items():
+            found.update(name.encode())
+            # reshape: numbers of batches have no dimension, and no bytes to look at
+            found.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        return found.hexdigest()[:WEIGHTS_DIGITS]
 
     def key_maps(self) -> list:
         """Published checkpoints that this network reads (models.keymaps.KeyMap)."""

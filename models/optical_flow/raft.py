@@ -103,6 +103,9 @@ class RAFT(FlowProvider):
         self.network.corr_block.corr_pyramid = []
         return resize_flow(crop(flow, start, large), size, cells_of=large)
 
+    def identity(self) -> str:
+        return f"RAFT-{self.iterations}-{self.weights_fingerprint()}"
+
     def key_maps(self) -> list:
         return [TORCHVISION, PRINCETON]
 

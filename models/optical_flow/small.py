@@ -51,6 +51,17 @@ class SmallFlow(FlowProvider):
         super().__init__()
         self.shrink = SmallPicture()
 
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        return self.shrink.size(size)
+
+    def identity(self) -> str:
+        name = super().identity()
+        # Unlike RAFT they compute in half precision where the method does.
+        kind = next(self.parameters()).device.type
+        if torch.is_autocast_enabled(kind):
+            name += f"-{torch.get_autocast_dtype(kind)}".replace("torch.", "")
+        return name
+
     def estimate(self, small: Tensor, previous: Tensor) -> Tensor:
         """Small frames (B, 3, h, w) -> (B, 2, h', w') in quarters of a cell, of any size."""
         raise NotImplementedError(f"{type(self).__name__} has no estimate")

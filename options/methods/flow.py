@@ -48,6 +48,15 @@ def refuse_training_nothing(args: Namespace) -> str | None:
     return None
 
 
+def refuse_keeping_what_learns(args: Namespace) -> str | None:
+    if args.training and args.flow_cache and args.flow in TRAINED_FLOWS:
+        return (
+            f"--flow-cache: --flow {args.flow} is trained in this run, and its flow changes with "
+            "every step: drop --flow-cache, or choose --flow dis or raft_small"
+        )
+    return None
+
+
 PROPAGATION = Group(
     "propagation between key frames (flow)",
     (
@@ -76,7 +85,7 @@ PROPAGATION = Group(
         ),
     ),
     jobs=NETWORK,
-    refusals=(refuse_training_nothing,),
+    refusals=(refuse_training_nothing, refuse_keeping_what_learns),
 )
 
 LEARNING = Group(

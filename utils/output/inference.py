@@ -1,5 +1,5 @@
-"""The files of one source that inference labels: overlay and side-by-side video, PNGs of labels and
-confidence, a clip of a data set, and the record of its key frames."""
+"""The files of one source that inference labels: overlay, side-by-side and split-screen video, PNGs
+of labels and confidence, a clip of a data set, and the record of its key frames."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .key_record import KeyRecord
 from .key_strip import KeyStrip
 from .label_images import LabelWriter
 from .pictures import colourise, only, overlay, save_png, side_by_side
+from .split_screen import SplitScreen
 from .video import VideoWriter
 
 
@@ -55,11 +56,11 @@ def writer(path: Path, fps: float, still: bool) -> VideoWriter | PictureWriter:
 
 
 class InferenceOutput:
-    """NAME_overlay.mp4, NAME_side_by_side.mp4, NAME_labels/FRAME.png, NAME_confidence/FRAME.png,
-    dataset/NAME/images/FRAME.png and labels/FRAME.png, as `kinds` asks.
+    """NAME_overlay.mp4, NAME_side_by_side.mp4, NAME_split_screen.mp4, NAME_labels/FRAME.png,
+    NAME_confidence/FRAME.png, dataset/NAME/images/FRAME.png and labels/FRAME.png, as `kinds` asks.
 
-    Of a single picture NAME_overlay.png and NAME_side_by_side.png. For methods with key frames
-    NAME_keyframes.csv too.
+    Of a single picture NAME_overlay.png and so on. For methods with key frames NAME_keyframes.csv
+    too.
     """
 
     def __init__(
@@ -75,10 +76,12 @@ class InferenceOutput:
         key_record: bool = False,
         key_strip: bool = False,
         shown: Sequence[int] | None = None,
+        split: SplitScreen | None = None,
     ):
         """kinds: some of overlay, side-by-side, labels, confidence, dataset. alpha: strength of the
         overlay. still: the source is a single picture. key_strip: below the overlay. shown: the
-        classes that pictures show; None: all. Label PNGs have all."""
+        classes that pictures show; None: all. Label PNGs have all. split: draws the comparison
+        with another run."""
         self.shown = shown
         self.palette = palette
         self.alpha = alpha
@@ -89,6 +92,10 @@ class InferenceOutput:
             self.overlays = writer(folder / f"{name}_overlay", fps, still)
         if "side-by-side" in kinds:
             self.pairs = writer(folder / f"{name}_side_by_side", fps, still)
+        self.split = split
+        self.comparisons = None
+        if split:
+            self.comparisons = writer(folder / f"{name}_split_screen", fps, still)
         if "labels" in kinds:
             self.labels = LabelWriter(folder / f"{name}_labels", palette=palette)
         self.confidences = folder / f"{name}_confidence" if "confidence" in kinds else None
@@ -123,6 +130,8 @@ class InferenceOutput:
             self.record.write(name, time, decision, seconds)
         if self.pairs:
             self.pairs.write(side_by_side(image, colourise(visible, self.palette)), time)
+        if self.comparisons:
+            self.comparisons.write(self.split.draw(image, name, prediction, time), time)
         if self.labels:
             self.labels.write(name, prediction)
         if self.confidences:
@@ -131,7 +140,7 @@ class InferenceOutput:
             self.clip.write(image, name, prediction)
 
     def close(self) -> None:
-        """Finish both videos and the record, each even if another cannot be."""
+        """Finish all videos and the record, each even if another cannot be."""
         with ExitStack() as stack:
             if self.record:
                 stack.callback(self.record.close)
@@ -147,7 +156,8 @@ class InferenceOutput:
         return notes
 
     def _videos(self) -> list[VideoWriter | PictureWriter]:
-        return [video for video in (self.overlays, self.pairs) if video is not None]
+        videos = (self.overlays, self.pairs, self.comparisons)
+        return [video for video in videos if video is not None]
 
     def __enter__(self):
         return self

@@ -48,6 +48,8 @@ OF_SOURCE = (
     "{}_overlay_[0-9]*.mp4",
     "{}_side_by_side.*",
     "{}_side_by_side_[0-9]*.mp4",
+    "{}_split_screen.*",
+    "{}_split_screen_[0-9]*.mp4",
     "{}_labels",
     "{}_confidence",
     "{}_keyframes.*",
