@@ -30,6 +30,7 @@ from .flow_cache import keep_flow, provider_of, tell_flow_cache
 from .given_flow import SourceFlow, flow_files, require_flow_root, uses_given_flow
 from .keys import has_keys, policy_of
 from .pseudo_labels import PseudoLabels, reserved_names, write_classes
+from .source_consistency import SourceConsistency
 from .split_screen import comparison_of
 from .work_size import WorkSize, size_warnings
 
@@ -175,6 +176,9 @@ class SourceLabelling:
         split = None
         if self.comparison:
             split = self.comparison.of(source, name, self.labels.palette, shown)
+        consistency = None
+        if "tc" in args.metrics:
+            consistency = SourceConsistency(args, len(self.labels.names))
         with (
             ReadAhead(source, latest=source.live, resize=work_size) as frames,
             InferenceOutput(
@@ -209,6 +213,8 @@ class SourceLabelling:
                     self.tell_size(work_size, frame.image.shape[:2])
                 count += 1
                 seconds += result.seconds
+                if consistency:
+                    consistency.add(frame.image, result.prediction)
                 self.write(output, result, name, stepper.decision if self.keys else None)
                 self.tell(output.take_notes())
                 self.tell(source.notes)
@@ -219,6 +225,9 @@ class SourceLabelling:
                 f"{1000 * frames.mean_latency:.0f} ms on average, "
                 f"{1000 * frames.max_latency:.0f} ms at most"
             )
+        if consistency:
+            path = Path(args.savedir) / f"{name}_consistency.json"
+            self.console.note(f"{name}: {consistency.write(path)}")
         return count, seconds
 
     def write(self, output: InferenceOutput, result, name: str, decision) -> None:

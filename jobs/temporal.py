@@ -7,7 +7,7 @@ from torch import Tensor
 
 from engine import frame_tensor
 from models.ops.warp import resize_flow
-from models.optical_flow import DIS
+from models.optical_flow import DIS, FlowProvider
 from utils.metrics.temporal import Motion, Temporal
 
 from .flow_cache import keep_flow
@@ -51,21 +51,31 @@ class DataMotion:
 
     def between(self, video, index: int, size: tuple[int, int]) -> Motion:
         """From frame index - 1 into `index`, on the grid of `size`."""
-        both = self.exact_flows(video, index) if self.exact else self.computed_flows(video, index)
-        cells = tuple(both[0].shape[-2:])
-        forward, backward = (resize_flow(flow, size, cells)[0] for flow in both)
-        # What is hidden is known exactly on the frames' own grid alone.
-        if cells == size and hasattr(video, "occlusion"):
-            hidden = torch.from_numpy(video.occlusion(index - 1, index))
-            return Motion(forward, occluded=hidden)
-        return Motion(forward, backward)
-
-    def exact_flows(self, video, index: int) -> list[Tensor]:
-        """(1, 2, H, W) into frame `index` and back, as the data set knows them."""
-        pair = ((index - 1, index), (index, index - 1))
-        return [torch.from_numpy(video.flow(*places))[None] for places in pair]
-
-    def computed_flows(self, video, index: int) -> list[Tensor]:
-        """The same, computed from the frames."""
+        if self.exact:
+            return exact_motion(video, index, size)
         frames = [frame_tensor(video.frame(place), CPU) for place in (index - 1, index)]
-        return [self.provider(*frames), self.provider(*reversed(frames))]
+        return motion_between(self.provider, *frames, size)
+
+
+def exact_motion(video, index: int, size: tuple[int, int]) -> Motion:
+    """What a video knows of the motion from frame index - 1 into `index`."""
+    pair = ((index - 1, index), (index, index - 1))
+    forward, backward = (torch.from_numpy(video.flow(*places))[None] for places in pair)
+    cells = tuple(forward.shape[-2:])
+    # What is hidden is known exactly on the frames' own grid alone.
+    if cells == size and hasattr(video, "occlusion"):
+        return Motion(forward[0], occluded=torch.from_numpy(video.occlusion(index - 1, index)))
+    return resized(forward, backward, size)
+
+
+def motion_between(
+    provider: FlowProvider, before: Tensor, frame: Tensor, size: tuple[int, int]
+) -> Motion:
+    """Computed from the frames (1, 3, H, W), both ways."""
+    return resized(provider(before, frame), provider(frame, before), size)
+
+
+def resized(forward: Tensor, backward: Tensor, size: tuple[int, int]) -> Motion:
+    """Flows (1, 2, H, W) in pixels of their own grid -> on the grid of `size`."""
+    cells = tuple(forward.shape[-2:])
+    return Motion(resize_flow(forward, size, cells)[0], resize_flow(backward, size, cells)[0])

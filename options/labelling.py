@@ -7,6 +7,7 @@ from argparse import Namespace
 
 from . import jobs
 from .jobs import EVALUATION, LABELLING, RUNS, validates
+from .jobs import INFERENCE as INFERENCE_JOB
 from .option import FREE, Group, Option
 from .types import SIZE, frame_rate, milliseconds, natural, path, positive, scale, share
 
@@ -92,6 +93,16 @@ VIEWS = Group(
 )
 
 
+DEFAULT_METRICS = ("miou", "vc")
+
+
+def refuse_metrics_of_labels(args: Namespace) -> str | None:
+    asked = [name for name in args.metrics if name != "tc"]
+    if args.inference and asked and args.metrics != list(DEFAULT_METRICS):
+        return f"--metrics {asked[0]} needs labels, which a --source has not: drop it"
+    return None
+
+
 def simulates_viewer(args: Namespace) -> bool:
     return "latency" in args.metrics
 
@@ -104,11 +115,12 @@ METRICS = Group(
             "--metrics",
             "miou; and where every frame of a video has a label vc (video consistency), tc "
             "(temporal consistency along optical flow) and latency (mIoU of what a live viewer "
-            "sees)",
+            "sees). Of a --source: tc",
             choices=("miou", "vc", "tc", "latency"),
             nargs="+",
-            default=["miou", "vc"],
+            default=list(DEFAULT_METRICS),
             everyday=True,
+            jobs=EVALUATION + INFERENCE_JOB,
         ),
         Option(
             "--tc-modes",
@@ -118,6 +130,7 @@ METRICS = Group(
             nargs="+",
             default=["strict"],
             acts_if=lambda args: "tc" in args.metrics,
+            jobs=EVALUATION + INFERENCE_JOB,
         ),
         Option(
             "--latency-ms",
@@ -133,6 +146,7 @@ METRICS = Group(
         ),
     ),
     jobs=EVALUATION,
+    refusals=(refuse_metrics_of_labels,),
 )
 # What is written changes no number: it may be asked for anew when an evaluation is resumed.
 RESULTS = Group(

@@ -11,7 +11,7 @@ import torch
 
 from command import TINY, assert_one_line, call, perform
 from jobs.flow_cache import WholeFrames
-from jobs.temporal import DataFlows
+from jobs.temporal import DataMotion
 from models.optical_flow import DIS, RAFT, FlowCache, FlowProvider, LightFlow
 from models.optical_flow.cache import fingerprint
 from models.optical_flow.given import read_flow
@@ -359,7 +359,7 @@ def test_exact_flow_of_a_data_set_is_not_kept(tmp_path):
     from jobs.temporal import temporal_metrics
 
     data = ClipDataset(synthetic.videos("val", 1, 3, SIZE), synthetic.LABELS, None, step=True)
-    assert DataFlows(data).provider is None
+    assert DataMotion(data).provider is None
     args = Namespace(tc_modes=["strict"], flow_cache=tmp_path, flow_cache_format="npy")
     (metric,) = temporal_metrics(args, data)
     metric.flows(0, 1, SIZE)

@@ -53,6 +53,7 @@ OF_SOURCE = (
     "{}_labels",
     "{}_confidence",
     "{}_keyframes.*",
+    "{}_consistency.json",
     f"{DATASET}/{{}}",
 )
 # What tells about any run, and is no input of one.

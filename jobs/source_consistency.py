@@ -1,0 +1,92 @@
+"""--inference --metrics tc: temporal consistency of the labels of a source, which has no others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from engine import frame_tensor
+from models.optical_flow import DIS
+from utils.files import write_text
+from utils.metrics.definitions import DEFINITIONS
+from utils.metrics.evaluation_metric import ScoredFrame
+from utils.metrics.temporal import Motion, Temporal
+from utils.output.report import degenerate, environment, plain
+
+from .flow_cache import keep_flow
+from .temporal import COMPUTED, CPU, PRESET, motion_between
+
+
+class SourceMotion:
+    """Motion from the last frame but one of a source into its last."""
+
+    def __init__(self, args):
+        self.provider = DIS(PRESET)
+        keep_flow(args, self.provider)
+        self.frames: list[torch.Tensor] = []
+        self.found: Motion | None = None
+
+    def push(self, image: np.ndarray) -> None:
+        """The next frame (H, W, 3) uint8 RGB."""
+        self.frames = [*self.frames[-1:], frame_tensor(image, CPU)]
+        self.found = None
+
+    def __call__(self, video: int, index: int, size: tuple[int, int]) -> Motion:
+        """(utils.metrics.temporal.PairMotion)"""
+        # Shared by all modes
+        if self.found is None:
+            self.found = motion_between(self.provider, *self.frames, size)
+        return self.found
+
+
+class SourceConsistency:
+    """TC of one source, frame by frame; memory does not grow."""
+
+    def __init__(self, args, num_classes: int):
+        self.motion = SourceMotion(args)
+        self.metrics = [
+            Temporal(num_classes, mode, self.motion, COMPUTED) for mode in args.tc_modes
+        ]
+        self.frames = 0
+        self.size: tuple[int, ...] = ()
+
+    def add(self, image: np.ndarray, prediction: torch.Tensor) -> None:
+        """The next frame (H, W, 3), and its labels (H, W)."""
+        if tuple(prediction.shape) != self.size:
+            self.size = tuple(prediction.shape)
+            for metric in self.metrics:
+                metric.end_video()
+        self.motion.push(image)
+        labels = prediction.long()[None]
+        scored = ScoredFrame(None, labels, labels, labels, video=0, index=self.frames)
+        for metric in self.metrics:
+            metric.update(scored)
+        self.frames += 1
+
+    def write(self, path: Path) -> str:
+        """Write the result -> what it says, in one line."""
+        results = {}
+        for metric in self.metrics:
+            results |= metric.compute()
+        warnings = degenerate(results)
+        content = {
+            "metrics": results,
+            "frames": self.frames,
+            "definitions": {name: DEFINITIONS[name] for name in results},
+            "warnings": warnings,
+            "environment": environment(),
+        }
+        write_text(path, json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
+        return "; ".join([*(in_words(name, result) for name, result in results.items()), *warnings])
+
+
+def in_words(name: str, result: dict) -> str:
+    if not result["pairs"]:
+        return f"{name}: no two frames of one size follow each other"
+    return (
+        f"{name} {100 * result['TC']:.2f} % over {result['pairs']} pairs of frames "
+        f"({100 * result['no_warp']:.2f} % without following motion)"
+    )
