@@ -161,7 +161,12 @@ def scoring_data(args, split: str, model):
     if given:
         require_flows(args, data)
     require_same_on_all_ranks(f"data to score ({split})", [data.summary()])
-    return data.stepping() if data.dense else data
+    return data.stepping() if data.dense or is_scored_over_time(args) else data
+
+
+def is_scored_over_time(args) -> bool:
+    """Whether clips with few labels are labelled frame by frame: TC needs no labels."""
+    return bool(args.clip_list) and args.job == "evaluation" and "tc" in args.metrics
 
 
 def note_gaps(args, data, console: Console) -> None:
