@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .clip_list import listed_videos
 from .files import FileVideo
 from .labels import LabelSet, Sound, id_table
 from .root import data_root
@@ -82,7 +83,11 @@ LabelFiles = dict[str, tuple[Path, np.ndarray]]
 
 def videos_of(args, split: str) -> list[FileVideo]:
     """The videos of a split, as parsed options describe them."""
-    return videos(data_root(args), split)
+    found = videos(data_root(args), split)
+    # Lists say what is scored; a training and a check of the data read all.
+    if args.clip_list and args.job in ("evaluation", "file list"):
+        return listed_videos(found, args.clip_list, split)
+    return found
 
 
 def labels_of(args) -> LabelSet:

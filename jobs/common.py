@@ -12,6 +12,7 @@ from datasets.labels import other_classes
 from models import build_model
 from models.deploy import for_inference
 from models.deploy.layout import channels_last
+from models.parts.frozen import Frozen
 from options.shipped import DEFAULT, SHIPPED
 from utils.checkpoint import load_weights, network_of, resolve
 from utils.console import Console
@@ -100,6 +101,8 @@ def make_model(args, labels, device: torch.device, console: Console, *, complete
     model = build_model(args, len(merging.table if merging else labels.names))
     model.merging = merging
     resumes = args.training and args.resume  # its checkpoint holds the weights
+    if resumes:
+        load_separate(args, model)
     if args.weights and not resumes:
         report = load_weights(
             model,
@@ -124,6 +127,19 @@ def make_model(args, labels, device: torch.device, console: Console, *, complete
     # Files may differ from machine to machine: better told now than by a loss that is odd.
     require_same_on_all_ranks("weights", [fingerprint(model)])
     return channels_last(model.to(device))
+
+
+def load_separate(args, model) -> None:
+    """Fill what a checkpoint leaves out, on a resume. ValueError where its file is not named."""
+    parts = [part for part in model.modules() if isinstance(part, Frozen) and part.needs_weights]
+    if not parts:
+        return
+    if not args.weights:
+        raise ValueError(
+            "--resume: the checkpoint holds no weights of the optical flow network: give its file "
+            "to --weights again"
+        )
+    load_weights(model, [resolve(path) for path in args.weights])
 
 
 def load_teacher(args, model, labels, console: Console) -> None:
@@ -161,7 +177,12 @@ def scoring_data(args, split: str, model):
     if given:
         require_flows(args, data)
     require_same_on_all_ranks(f"data to score ({split})", [data.summary()])
-    return data.stepping() if data.dense else data
+    return data.stepping() if data.dense or is_scored_over_time(args) else data
+
+
+def is_scored_over_time(args) -> bool:
+    """Whether clips with few labels are labelled frame by frame: TC needs no labels."""
+    return bool(args.clip_list) and args.job == "evaluation" and "tc" in args.metrics
 
 
 def note_gaps(args, data, console: Console) -> None:

@@ -55,5 +55,7 @@ def list_files(args) -> None:
     """What scoring --val-split reads, one path a line: for `rsync --files-from` and its like."""
     model = build_model(args, len(label_set(args).names))
     data = build_dataset(args, args.val_split, augment=False, startup=model.startup)
-    for path in needed_files(data.videos, model.startup, data.dense):
+    # Lists are for TC, which sees every frame.
+    every_frame = data.dense or bool(args.clip_list)
+    for path in needed_files(data.videos, model.startup, every_frame):
         print(path.relative_to(data_root(args)))

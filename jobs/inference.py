@@ -214,7 +214,7 @@ class SourceLabelling:
                 count += 1
                 seconds += result.seconds
                 if consistency:
-                    consistency.add(frame.image, result.prediction)
+                    consistency.add(frame.image, result.prediction, frame.name)
                 self.write(output, result, name, stepper.decision if self.keys else None)
                 self.tell(output.take_notes())
                 self.tell(source.notes)

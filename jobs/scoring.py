@@ -30,12 +30,14 @@ def metrics_for(args, model, data, views: Views, device: torch.device) -> list[E
     steady = is_steady(data)
     # A training is watched by what costs little.
     scores_time = steady and not args.training
+    # Frames without a label have no loss either.
+    has_loss = views.single_pass and (data.dense or not data.step)
     return standard_metrics(
         data.num_classes,
-        consistency=steady and (args.training or "vc" in args.metrics),
+        consistency=steady and data.dense and (args.training or "vc" in args.metrics),
         further=further_metrics(args, data, device) if scores_time else (),
         # Averaged probabilities are no logits: they have no loss.
-        cross_entropy=model.cross_entropy if views.single_pass else None,
+        cross_entropy=model.cross_entropy if has_loss else None,
         original_size=args.use_orig_res,
         degraded=degraded_of(data),
         key_frames=has_keys(args),

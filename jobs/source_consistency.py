@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,27 @@ class SourceMotion:
         return self.found
 
 
+class FrameNumbers:
+    """The numbers in the names of frames; the first two say how far apart neighbours are."""
+
+    def __init__(self):
+        self.last: int | None = None
+        self.step: int | None = None
+
+    def gap_before(self, name: str) -> bool:
+        """Whether frames are missing between the last one and this one."""
+        # stuttgart_00_000000_000001_leftImg8bit: digits within a word are no number.
+        found = re.findall(r"(?<![A-Za-z0-9])[0-9]+(?![A-Za-z0-9])", name)
+        number = int(found[-1]) if found else None
+        last = self.last
+        self.last = number
+        if number is None or last is None:
+            return False
+        if self.step is None:
+            self.step = number - last
+        return number - last != self.step
+
+
 class SourceConsistency:
     """TC of one source, frame by frame; memory does not grow."""
 
@@ -52,10 +74,11 @@ class SourceConsistency:
         ]
         self.frames = 0
         self.size: tuple[int, ...] = ()
+        self.numbers = FrameNumbers()
 
-    def add(self, image: np.ndarray, prediction: torch.Tensor) -> None:
-        """The next frame (H, W, 3), and its labels (H, W)."""
-        if tuple(prediction.shape) != self.size:
+    def add(self, image: np.ndarray, prediction: torch.Tensor, name: str) -> None:
+        """The next frame (H, W, 3), its labels (H, W), and what it is called."""
+        if tuple(prediction.shape) != self.size or self.numbers.gap_before(name):
             self.size = tuple(prediction.shape)
             for metric in self.metrics:
                 metric.end_video()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .jobs import DATA
+from .jobs import DATA, EVALUATION, FILES
 from .option import Group, Option
 from .rows import Dataset
 from .types import SIZE, positive
@@ -19,6 +19,20 @@ CAMVID = Group(
         ),
     ),
     jobs=DATA,
+)
+
+CITYSCAPES = Group(
+    "data (cityscapes)",
+    (
+        Option(
+            "--clip-list",
+            "score these clips alone: etc-tc (the 108 of the val split on which ETC published TC), "
+            "or a file of labelled frames, one a line. With --metrics tc all frames of the clips "
+            "are labelled",
+            metavar="NAME",
+        ),
+    ),
+    jobs=EVALUATION + FILES,
 )
 
 # Without files: the same seed and options give the same videos everywhere.
@@ -52,6 +66,7 @@ ROWS = (
         "Cityscapes with its video snippets: 19 classes, labelIds or labelTrainIds",
         "datasets.cityscapes",
         ("train", "val", "test"),
+        groups=(CITYSCAPES,),
         variable="STREAMSEG_CITYSCAPES",
     ),
     Dataset(

@@ -25,7 +25,8 @@ def is_used(args: Namespace) -> bool:
 def is_computed(args: Namespace) -> bool:
     """Whether the run computes flow: for its method, or for TC where no data set knows it."""
     for_method = args.flow not in (None, "given") and is_used(args)
-    for_score = args.job == "evaluation" and "tc" in args.metrics and args.dataset != "synthetic"
+    exact = args.job == "evaluation" and args.dataset == "synthetic"
+    for_score = not args.training and "tc" in args.metrics and not exact
     return for_method or for_score
 
 

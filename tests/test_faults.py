@@ -806,6 +806,13 @@ TABLE = [
         "split_screen: a_label_of_another_size_and_a_missing_one_are_named, "
         "a_file_that_is_no_picture_is_named",
     ),
+    Row(
+        "--clip-list that is missing, empty or of clips that are not in the split",
+        "no such file; names no frame; N of its M clips are not in the SPLIT split",
+        "2",
+        "nothing",
+        "clip_list: a_list_that_is_missing_empty_or_of_other_clips_is_named",
+    ),
     # Flow on disk
     Row(
         "--flow-cache with a file that is torn, empty, of another size or not finite",

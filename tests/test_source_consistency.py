@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from command import assert_one_line, call, perform
 from datasets import synthetic
 from engine import frame_tensor
+from jobs.source_consistency import FrameNumbers
 from models.optical_flow import DIS
 from utils.metrics import TemporalConsistency
 
@@ -69,6 +71,25 @@ def test_a_wall_of_one_colour_is_flagged(tmp_path):
     constant = found["metrics"]["TC"]["constant_pairs"]
     assert bool(constant) == bool(found["warnings"])
     assert ("degenerate" in done.stdout + done.stderr) == bool(constant)
+
+
+def test_frames_on_both_sides_of_missing_numbers_are_no_pair(frames, tmp_path):
+    folder = tmp_path / "stuttgart_00"
+    folder.mkdir()
+    for old, new in enumerate((1, 2, 3, 7, 8)):
+        name = f"stuttgart_00_000000_{new:06d}_leftImg8bit.png"
+        shutil.copy(frames / f"{old:03d}.png", folder / name)
+    perform(*words(folder), "--savedir", tmp_path / "run")
+    assert results(tmp_path / "run", "stuttgart_00")["metrics"]["TC"]["pairs"] == 3
+
+
+def test_numbers_may_rise_by_any_step():
+    def gaps(*names):
+        numbers = FrameNumbers()
+        return [numbers.gap_before(name) for name in names]
+
+    assert gaps("a_005", "a_010", "a_015", "a_025") == [False, False, False, True]
+    assert gaps("left", "right8bit", "up") == [False] * 3
 
 
 def test_one_picture_has_none_and_says_so(frames, tmp_path):
