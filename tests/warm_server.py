@@ -32,6 +32,11 @@ PRELOADED = (
 LONGEST = 1 << 17  # bytes of a request
 
 
+def preload() -> None:
+    for name in PRELOADED:
+        import_module(name)
+
+
 def serve(control: socket.socket) -> dict | None:
     """Answer requests -> None when nobody asks any more; in each new process, what it is to do."""
     while True:
@@ -118,8 +123,7 @@ def leave(code: int | str | None) -> None:
 
 
 if __name__ == "__main__":
-    for name in PRELOADED:
-        import_module(name)
+    preload()
     gc.freeze()  # what is imported is looked at no more: looking would copy it
     todo = serve(socket.socket(fileno=int(sys.argv[1])))
     if todo:
