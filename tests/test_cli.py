@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import main
-from command import ROOT, SINGLE, TINY, TRAIN, call, perform, run, start, succeed
+from command import ROOT, SINGLE, TINY, TRAIN, call, perform, run, start, succeed, succeed_as_ranks
 from datasets import build_dataset
 from trees import make_camvid, make_folder
 from utils import checkpoint, log
@@ -447,7 +447,7 @@ def test_batch_norm_without_a_batch_is_explained(tmp_path):
 
 
 def test_two_ranks_share_sources(trained, tmp_path, frames):
-    succeed(
+    succeed_as_ranks(
         "--inference",
         *SINGLE,
         "--source",
@@ -457,8 +457,6 @@ def test_two_ranks_share_sources(trained, tmp_path, frames):
         trained / "model_best.pth",
         "--savedir",
         tmp_path,
-        "--gpus",
-        "2",
         "--device",
         "cpu",
         "--output",
