@@ -75,6 +75,24 @@ def test_it_can_be_waited_for_signalled_and_fed():
     process.kill()  # of one that has ended does nothing
 
 
+def test_ctrl_c_reaches_it():
+    code = "print('on')\ntry: input()\nexcept KeyboardInterrupt: print('stopped')"
+    process = warm.Process("-c", code, stdin=subprocess.PIPE)
+    assert process.stdout.readline() == "on\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == "stopped\n" and process.returncode == 0
+
+
+def test_ranks_meet_and_the_first_failure_is_told():
+    code = (
+        "import os, sys, torch.distributed as dist; dist.init_process_group('gloo')\n"
+        "print(dist.get_rank(), dist.get_world_size()); dist.destroy_process_group()\n"
+        "sys.exit(int(os.environ['RANK']) * 3)"
+    )
+    done = warm.run_ranks("-c", code)
+    assert done.stdout == "0 2\n1 2\n" and done.returncode == 3, done.stderr
+
+
 def test_a_process_that_cannot_begin_says_so(tmp_path):
     done = warm.run(ROOT / "main.py", "--help", cwd=tmp_path)
     assert done.returncode == 0 and "--training" in done.stdout
