@@ -6,10 +6,10 @@ import io
 import os
 import signal
 import subprocess
-import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import warm
 from utils import console
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,18 +22,13 @@ SINGLE = ["--method", "single", "--dataset", "synthetic"]
 TRAIN = ["--training", *TINY, "--batch-size", "2", "--num-epochs", "3", "--steps-loss", "4"]
 
 
-def start(*words, **options) -> subprocess.Popen:
+def start(*words, **options) -> warm.Process:
     """`python main.py WORDS` in a process group of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "main.py"), *map(str, words)],
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        **options,
-    )
+    return warm.Process(ROOT / "main.py", *words, env=environment(), **options)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
 def run(*words, timeout: float = 300, **options) -> subprocess.CompletedProcess:
@@ -66,9 +61,7 @@ def call(*words) -> subprocess.CompletedProcess:
 
 def perform(*words) -> subprocess.CompletedProcess:
     """`call` of what must succeed."""
-    done = call(*words)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done
+    return checked(call(*words))
 
 
 def assert_one_line(done: subprocess.CompletedProcess, message: str, *absent: Path) -> None:
@@ -84,6 +77,14 @@ def assert_one_line(done: subprocess.CompletedProcess, message: str, *absent: Pa
 
 
 def succeed(*words, **options) -> subprocess.CompletedProcess:
-    done = run(*words, **options)
+    return checked(run(*words, **options))
+
+
+def succeed_as_ranks(*words, **options) -> subprocess.CompletedProcess:
+    """Two ranks, both of which must succeed, without the launcher and its seconds."""
+    return checked(warm.run_ranks(ROOT / "main.py", *words, env=environment(), **options))
+
+
+def checked(done: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done

@@ -8,6 +8,41 @@ import torch
 from golden import SHARED
 from utils import console
 
+# Files of long tests, the longest first: a worker that begins one of them last works alone then.
+FIRST = (
+    "test_cli",
+    "test_lmanet_commands",
+    "test_faults_runs",
+    "test_local_attention_tensor",
+    "test_local_attention_kernel",
+    "test_ranks",
+    "test_gpu_script",
+    "test_local_attention_cpp",
+    "test_readme",
+    "test_new_method",
+    "test_faults_files",
+    "test_faults_kills",
+    "test_resume_jobs",
+    "test_resume",
+    "test_visualize",
+    "test_browser",
+    "test_video",
+    "test_check_data",
+    "test_stream_memory",
+    "test_lma",
+)
+
+
+def pytest_configure(config):
+    """Let the order below stand: xdist would begin with the files of the most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
+
 
 @pytest.fixture(autouse=True)
 def one_seed():

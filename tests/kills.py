@@ -23,6 +23,7 @@ from utils import checkpoint
 from utils.run.dist import die_with_parent
 from utils.training.training_state import CHECKPOINT
 from visdom_server import free_port
+from warm_server import preload
 
 
 class Forked:
@@ -40,6 +41,7 @@ class Forked:
         """first: what the process does before it begins."""
         self.out, self.err = (Path(folder) / f"{name}.{part}" for part in ("out", "err"))
         self.code: int | None = None
+        preload()  # else each fork would import it for itself
         self.pid = os.fork()
         if not self.pid:
             code = 70

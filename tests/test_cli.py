@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import main
-from command import ROOT, SINGLE, TINY, TRAIN, call, perform, run, start, succeed
+from command import ROOT, SINGLE, TINY, TRAIN, call, perform, run, start, succeed, succeed_as_ranks
 from datasets import build_dataset
 from trees import make_camvid, make_folder
 from utils import checkpoint, log
@@ -76,6 +76,8 @@ def test_balanced_class_weights_are_counted_before_workers_start(tmp_path):
         *TRAIN,
         "--num-epochs",
         "1",
+        "--synthetic-length",
+        "4",
         "--class-weights",
         "balanced",
         "--savedir",
@@ -86,7 +88,8 @@ def test_balanced_class_weights_are_counted_before_workers_start(tmp_path):
 
 
 def test_a_resume_finds_the_classes_counted(tmp_path):
-    words = [*TRAIN, "--class-weights", "balanced", "--savedir", tmp_path, "--num-epochs"]
+    words = [*TRAIN, "--class-weights", "balanced", "--synthetic-length", "4"]
+    words += ["--savedir", tmp_path, "--num-epochs"]
     perform(*words, "1")
     kept = tmp_path / "counted_labels.json"
     counted = json.loads(kept.read_text())
@@ -383,7 +386,8 @@ def test_weights_that_name_other_classes_are_refused(tmp_path):
     for weights in (SHIPPED, None):
         if weights is None:
             weights = tmp_path / "t" / "model_best.pth.tar"
-            perform(*TRAIN, "--num-epochs", "1", "--savedir", tmp_path / "t")
+            short = ["--num-epochs", "1", "--synthetic-length", "4"]
+            perform(*TRAIN, *short, "--savedir", tmp_path / "t")
         done = call(
             "--eval-mode",
             *SINGLE,
@@ -437,7 +441,8 @@ def test_training_on_new_classes_starts_from_the_rest_of_the_weights(tmp_path):
 
 
 def test_a_training_that_is_not_validated_says_so(tmp_path):
-    done = perform(*TRAIN, "--num-epochs", "1", "--no-iouVal", "--savedir", tmp_path)
+    short = ["--num-epochs", "1", "--synthetic-length", "4"]
+    done = perform(*TRAIN, *short, "--no-iouVal", "--savedir", tmp_path)
     assert "not validated" in done.stdout and (tmp_path / "model_best.pth").exists()
 
 
@@ -447,7 +452,7 @@ def test_batch_norm_without_a_batch_is_explained(tmp_path):
 
 
 def test_two_ranks_share_sources(trained, tmp_path, frames):
-    succeed(
+    succeed_as_ranks(
         "--inference",
         *SINGLE,
         "--source",
@@ -457,8 +462,6 @@ def test_two_ranks_share_sources(trained, tmp_path, frames):
         trained / "model_best.pth",
         "--savedir",
         tmp_path,
-        "--gpus",
-        "2",
         "--device",
         "cpu",
         "--output",

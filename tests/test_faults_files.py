@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 import main
-from command import SINGLE, TINY, assert_one_line, call, run
+from command import ROOT, SINGLE, TINY, assert_one_line, call
 from kills import Forked, assert_same_training
 from models import build_model
 from utils import checkpoint
@@ -95,7 +95,9 @@ def test_wrong_weights_are_refused_before_anything_is_written(world, tmp_path, m
 
 def test_the_exit_code_and_the_line_are_those_of_the_process(world, tmp_path):
     """All other rows call `main.main`."""
-    done = run(*EVALUATE, "--weights", world / "cut.pth", "--savedir", tmp_path / "save")
+    words = [*EVALUATE, "--weights", world / "cut.pth", "--savedir", tmp_path / "save"]
+    command = [sys.executable, ROOT / "main.py", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert_one_line(done, "cut.pth is damaged or no checkpoint", tmp_path / "save")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from command import SINGLE, TINY, call
+from command import SINGLE, TINY
 from frames import write_video
 from kills import Forked, Ranks, assert_same_training, at_disk_operation
 from utils.run import evaluation_state
@@ -70,9 +70,6 @@ def moments(seed: int, count: int = MOMENTS) -> list[float]:
 def trained(tmp_path_factory):
     """A training that nobody killed, and its seconds."""
     folder = tmp_path_factory.mktemp("trained")
-    call(
-        *TRAIN, "--num-epochs", "1", "--num-workers", "0", "--savedir", folder / "warm"
-    )  # forks have its imports
     return folder / "run", Forked(folder, *TRAIN, "--savedir", folder / "run").succeed()
 
 
@@ -109,7 +106,7 @@ def test_two_ranks_killed_at_20_moments_end_with_the_same_weights(tmp_path, trai
 
 
 def test_two_ranks_killed_together_end_with_the_same_weights(tmp_path, trained):
-    words = [*TRAIN, "--batch-size", "1", "--num-epochs", "1", "--num-workers", "0"]
+    words = [*TRAIN, *"--batch-size 1 --num-epochs 1 --num-workers 0 --synthetic-length 4".split()]
     seconds = Ranks(tmp_path, *words, "--savedir", tmp_path / "whole").succeed()
     kill_a_training((tmp_path / "whole", seconds), tmp_path, [0.6], Ranks, words)
 

@@ -1,6 +1,6 @@
 """The five commands of LMANet's README run as they stand, on a tiny tree of the Cityscapes layout.
 
-Words that make them small are added: frames of 64x128, one epoch, and at most two processes.
+Words that make them small are added: frames of 64x128 and one epoch. Six GPUs are two ranks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import main
-from command import succeed
+from command import succeed, succeed_as_ranks
 from models import build_model
 from trees import make_cityscapes
 from utils import checkpoint, log
@@ -46,7 +46,11 @@ COMMANDS = {
     ),
 }
 SMALL = "--device cpu --threads 1 --num-workers 1 --num-epochs 1 --no-iouTrain".split()
-SIZES = {"erf": ["--work-size", "64", "128"], "psp101": ["--work-size", "65", "129", "--gpus", "2"]}
+SIZES = {"erf": ["--work-size", "64", "128"], "psp101": ["--work-size", "65", "129"]}
+WEIGHTS = {
+    "training_lma_erf": "trained_models/erfnet_pretrained.pth",
+    "training_lma_psp101": "trained_models/pspnet101/model/train_epoch_200.pth",
+}
 
 
 def published(backbone: str, method: str = "lma") -> dict[str, torch.Tensor]:
@@ -80,9 +84,12 @@ def published(backbone: str, method: str = "lma") -> dict[str, torch.Tensor]:
 def place(tmp_path_factory):
     """A folder with Cityscapes and the published files in it."""
     place = tmp_path_factory.mktemp("lmanet")
-    cities = tuple(f"city{chr(97 + i)}" for i in range(10))
-    make_cityscapes(place / "cityscapes", numbers=range(15, 20), splits=("train",), cities=cities)
-    make_cityscapes(place / "cityscapes", numbers=range(15, 20), splits=("val",))
+    # One clip to each city of the training part: one step, of two ranks with 1 or 5 clips each.
+    for backbone, clips in (("psp101", 2), ("erf", 10)):
+        root = place / f"cityscapes_{backbone}"
+        cities = tuple(f"city{chr(97 + i)}" for i in range(clips))
+        make_cityscapes(root, numbers=range(15, 20), splits=("train",), cities=cities)
+        make_cityscapes(root, numbers=range(15, 20), splits=("val",))
     weights = place / "trained_models"
     (weights / "pspnet101" / "model").mkdir(parents=True)
     torch.save(published("erf"), weights / "lmanet_erf_best.pth")
@@ -96,12 +103,15 @@ def place(tmp_path_factory):
 
 
 def run(place, monkeypatch, name: str):
-    monkeypatch.setenv("STREAMSEG_CITYSCAPES", str(place / "cityscapes"))
     words = shlex.split(COMMANDS[name])
     backbone = words[words.index("--backbone") + 1]
-    return succeed(
-        *words, *(SMALL if "--training" in words else SMALL[:6]), *SIZES[backbone], cwd=place
-    )
+    monkeypatch.setenv("STREAMSEG_CITYSCAPES", str(place / f"cityscapes_{backbone}"))
+    words += SIZES[backbone]
+    if "--training" not in words:
+        return succeed(*words, *SMALL[:6], cwd=place)
+    if backbone == "erf":
+        return succeed(*words, *SMALL, cwd=place)
+    return succeed_as_ranks(*words, *SMALL, "--gpus", "2", cwd=place)
 
 
 def test_defaults_are_those_of_the_original():
@@ -143,7 +153,8 @@ def test_training_starts_from_the_single_frame_network_and_trains_the_memory_alo
         if (folder / "model_best.pth").exists()
         else checkpoint.read(folder / "checkpoint.pth.tar")["state_dict"]
     )
-    start = published("erf" if "erf" in name else "psp101", "single")
+    start = torch.load(place / WEIGHTS[name], weights_only=True)
+    start = start.get("state_dict", start)
     same = [
         key
         for key, value in start.items()

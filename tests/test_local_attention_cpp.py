@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
-import sys
 import warnings
 from contextlib import contextmanager
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import warm
 from kernels import (
     HERE,
     Build,
@@ -271,6 +272,23 @@ def fresh(monkeypatch, tmp_path):
         yield tmp_path / "streamseg"
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with the library that the usual compiler makes."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch, forgotten():
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        read_something()
+    return folder / "streamseg"
+
+
+@pytest.fixture
+def built(fresh, made):
+    """`fresh`, but that library is kept there: what follows it is another compiler's."""
+    shutil.copytree(made, fresh)
+    return fresh
+
+
 def read_something() -> torch.Tensor:
     torch.manual_seed(0)
     query = torch.randn(1, 4, 5, 6)
@@ -293,7 +311,7 @@ NO_COMPILER = (
     ],
 )
 def test_without_a_compiler_that_works_reads_take_the_slower_way_and_say_why(
-    fresh, monkeypatch, compiler, reason
+    built, monkeypatch, compiler, reason
 ):
     expected = read_something()
     monkeypatch.setenv("CXX", compiler)
@@ -327,7 +345,7 @@ def script(path, lines: str) -> str:
     return str(path)
 
 
-def test_a_compiler_may_say_what_it_likes(fresh, monkeypatch, tmp_path):
+def test_a_compiler_may_say_what_it_likes(built, monkeypatch, tmp_path):
     expected = read_something()
     monkeypatch.setenv("CXX", script(tmp_path / "compiler", "printf '\\366' >&2; exec g++ \"$@\""))
     with forgotten():
@@ -335,7 +353,7 @@ def test_a_compiler_may_say_what_it_likes(fresh, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("home", ["", "relative", "~"])
-def test_without_a_home_nothing_is_kept_and_nothing_is_missed(fresh, monkeypatch, home, tmp_path):
+def test_without_a_home_nothing_is_kept_and_nothing_is_missed(built, monkeypatch, home, tmp_path):
     expected = read_something()
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(build_library.os.path, "expanduser", lambda path: home)
@@ -358,7 +376,7 @@ def test_temporary_files_need_not_be_executable(fresh, monkeypatch):
     assert missing() is None
 
 
-def test_without_openmp_they_have_threads_of_their_own(fresh, monkeypatch, tmp_path):
+def test_without_openmp_they_have_threads_of_their_own(built, monkeypatch, tmp_path):
     expected = read_something()
     refuses = 'case "$*" in *-fopenmp*) echo no OpenMP >&2; exit 1; esac\nexec g++ "$@"'
     monkeypatch.setenv("CXX", script(tmp_path / "compiler", refuses))
@@ -366,7 +384,7 @@ def test_without_openmp_they_have_threads_of_their_own(fresh, monkeypatch, tmp_p
     try:
         torch.set_num_threads(3)
         with forgotten():
-            assert torch.equal(read_something(), expected) and len(list(fresh.iterdir())) == 2
+            assert torch.equal(read_something(), expected) and len(list(built.iterdir())) == 2
     finally:
         torch.set_num_threads(before)
 
@@ -381,16 +399,13 @@ def test_they_are_built_once_and_kept(fresh, monkeypatch):
             assert torch.equal(read_something(), expected)
 
 
-def processes(count: int) -> set[bytes]:
+def processes(count: int) -> set[str]:
     """What so many new processes read, at once."""
     code = (
         "import torch; from models.ops import local_attention as read; x = torch.ones(1, 4, 5, 6);"
         "print(read(x, [x], [x], 3, backend='cpp').sum().item())"
     )
-    command = [sys.executable, "-c", code]
-    running = [
-        subprocess.Popen(command, cwd=HERE.parent, stdout=subprocess.PIPE) for _ in range(count)
-    ]
+    running = [warm.Process("-c", code, cwd=HERE.parent) for _ in range(count)]
     printed = {process.communicate()[0] for process in running}
     assert [process.returncode for process in running] == [0] * count
     return printed

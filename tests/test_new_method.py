@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 
 import pytest
 import torch
 
+import warm
 from command import ROOT
 
 NETWORK = '''"""Toy: the frame's logits, smoothed by those of the frame before."""
@@ -82,9 +81,7 @@ def house(tmp_path_factory):
 
 
 def run(house, *words) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(house / "main.py"), *map(str, words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=house, env=environment, capture_output=True, text=True)
+    return warm.run(house / "main.py", *words, cwd=house)
 
 
 def succeed(house, *words) -> str:

@@ -26,8 +26,9 @@ def trained(server, tmp_path_factory):
     """A training that was watched, stopped and resumed."""
     folder = tmp_path_factory.mktemp("save") / "watched"
     watched = ["--backbone", "erf", "--visualize", "--port", server.port, "--savedir", folder]
-    succeed(*TRAIN, "--method", "lma", *watched, "--num-epochs", "2")
-    succeed(*TRAIN, "--method", "lma", *watched, "--resume")
+    words = [*TRAIN, "--synthetic-length", "4", "--method", "lma", *watched]
+    succeed(*words, "--num-epochs", "2")
+    succeed(*words, "--resume")
     return folder
 
 
@@ -64,6 +65,8 @@ def test_without_a_server_there_is_one_warning_and_a_replay_shows_it_later(serve
     port, folder = free_port(), tmp_path / "later"
     done = succeed(
         *TRAIN,
+        "--synthetic-length",
+        "4",
         "--method",
         "single",
         "--backbone",
