@@ -16,6 +16,7 @@ from utils.run import savedir
 from utils.run.dist import barrier, rank, world_size
 from utils.run.evaluation_state import EvaluationProgress
 from utils.run.setup import views_of
+from utils.views import Views
 
 from .classes import tell_left_out
 from .common import consumers, listen, make_model, note_gaps, prepare, scoring_data, start
@@ -36,15 +37,8 @@ def run(args) -> None:
     labels = label_set(args)
     model = make_model(args, labels, device, console, complete=True)
     data = scoring_data(args, args.val_split, model)
-    note_gaps(args, data, console)
-    tell_unmeasured(args, data, console)
-    arrivals = None
-    if measures_latency(args, data):
-        arrivals = arrivals_of(args, data, model)
-    tell_left_out(args, data, console)
-    height, width = first_size(data)
-    for warning in size_warnings(args, height, width):
-        console.warn(warning)
+    tell_data(args, data, console)
+    arrivals = arrivals_of(args, data, model) if measures_latency(args, data) else None
     savedir.acquire(folder, args)
     recipe = options.recipe(args)
     progress = EvaluationProgress(folder, recipe, args.weights, resume=args.resume)
@@ -55,16 +49,7 @@ def run(args) -> None:
     keep_flow(args, provider_of(model))
     views = views_of(args, model)
     output = evaluation_output(args, folder, labels, data, progress.done)
-    sequences = KeyPictures(
-        folder,
-        labels,
-        model,
-        views,
-        stepping=data.step,
-        frames=-(-len(data) // world_size()),
-        sequences=-(-args.key_pictures // world_size()) if has_keys(args) else 0,
-        start=progress.done,
-    )
+    sequences = key_pictures(args, folder, labels, data, model, views, progress.done)
     with progress, output, sequences, Dashboard.of(args, labels) as dashboard:
         watched = dashboard.watch("eval", len(data), progress.done)
         consume = consumers(stop, output, sequences, watched)
@@ -91,6 +76,31 @@ def run(args) -> None:
     barrier()
     # Only now: until the results are written, there is something to resume.
     progress.remove()
+
+
+def tell_data(args, data, console) -> None:
+    """What is not as one might expect."""
+    note_gaps(args, data, console)
+    tell_unmeasured(args, data, console)
+    tell_left_out(args, data, console)
+    height, width = first_size(data)
+    for warning in size_warnings(args, height, width):
+        console.warn(warning)
+
+
+def key_pictures(args, folder: Path, labels, data, model, views: Views, start: int) -> KeyPictures:
+    """The pictures of key frames and what follows them, shared among ranks."""
+    ranks = world_size()
+    return KeyPictures(
+        folder,
+        labels,
+        model,
+        views,
+        stepping=data.step,
+        frames=-(-len(data) // ranks),
+        sequences=-(-args.key_pictures // ranks) if has_keys(args) else 0,
+        start=start,
+    )
 
 
 def tell_labels(folder: Path, data, console) -> None:
