@@ -23,9 +23,9 @@ import torch
 from timing import interleaved, ratio
 
 import main
-from datasets import build_dataset
+from datasets import label_set
 from engine import evaluate
-from jobs.common import prepare
+from jobs.common import prepare, scoring_data
 from jobs.live import arrivals_of
 from jobs.scoring import metrics_for
 from models import build_model
@@ -57,8 +57,9 @@ class Evaluation:
         """known: motion by place, filled in the first pass and shared."""
         self.args = args
         self.known = known
-        self.data = build_dataset(args, "val", augment=False)
-        self.model = prepare(args, build_model(args, self.data.num_classes).eval())
+        model = build_model(args, len(label_set(args).names)).eval()
+        self.data = scoring_data(args, "val", model)
+        self.model = prepare(args, model)
         # Rendering a frame does not count.
         self.clips = list(evaluation_loader(self.data, 0))
 

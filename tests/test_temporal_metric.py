@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import numpy as np
 import pytest
 import torch
 
-from command import perform
+from command import ROOT, perform
 from datasets import synthetic
 from datasets.clip import ClipDataset
 from jobs.temporal import COMPUTED, EXACT, DataMotion
@@ -152,3 +153,19 @@ def test_an_evaluation_reports_it_beside_all_else(tmp_path):
     perform(*words, "--metrics", "miou", "--savedir", tmp_path / "bare")
     bare = json.loads((tmp_path / "bare" / "results.json").read_text())
     assert not any(name.startswith(("VC", "TC")) for name in bare["metrics"])
+
+
+def test_the_benchmark_compares_all_metrics_with_mIoU_alone(tmp_path, monkeypatch):
+    place = ROOT / "benchmarks" / "metrics.py"
+    spec = importlib.util.spec_from_file_location("benchmark_metrics", place)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    monkeypatch.setattr(benchmark, "FRAMES", 3)
+    asked = []
+    between = DataMotion.between
+    monkeypatch.setattr(DataMotion, "between", lambda *a: asked.append(a[2]) or between(*a))
+    words = ["--backbone", "erf", "--size", "32x64", "--rounds", "2"]
+    found = benchmark.run([*words, "--json", str(tmp_path / "metrics.json")])
+    assert found["ratio"] > 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["ratio"] == found["ratio"]
+    assert asked == [1, 2], "flow is computed in the warm-up alone"

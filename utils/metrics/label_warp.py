@@ -63,16 +63,13 @@ def warp_etc(image: Tensor, flow: Tensor) -> Tensor:
     top = y.floor()
     a = (x - left).double()
     b = (y - top).double()
-
-    def corner(row: Tensor, column: Tensor) -> Tensor:
-        rows = row.clamp(0, height - 1).long()
-        columns = column.clamp(0, width - 1).long()
-        return image[..., rows, columns].double()
-
-    top_left = ((1 - a) * (1 - b) * corner(top, left)).float()
-    top_right = (a * (1 - b) * corner(top, left + 1)).float()
-    bottom_left = ((1 - a) * b * corner(top + 1, left)).float()
-    bottom_right = ((a * b).float() * corner(top + 1, left + 1)).float()
+    above, below = (row.clamp(0, height - 1).long() * width for row in (top, top + 1))
+    before, behind = (column.clamp(0, width - 1).long() for column in (left, left + 1))
+    values = image.flatten(-2).double()
+    top_left = ((1 - a) * (1 - b) * values[..., above + before]).float()
+    top_right = (a * (1 - b) * values[..., above + behind]).float()
+    bottom_left = ((1 - a) * b * values[..., below + before]).float()
+    bottom_right = ((a * b).float() * values[..., below + behind]).float()
     return top_left + top_right + bottom_left + bottom_right
 
 

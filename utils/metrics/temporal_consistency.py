@@ -76,28 +76,36 @@ class TemporalConsistency:
             ]
             valid = prediction.numel()
         else:
-            warped, inside = warp_nearest(following, flow)
+            warped, counts = warp_nearest(following, flow)
+            if masked:
+                counts = counts & ~_occlusion(flow, prediction, occluded, backward_flow)
             if self.mode == "nearest":
-                inside = torch.ones_like(inside)
-            elif masked:
-                inside = inside & ~_occlusion(flow, prediction, occluded, backward_flow)
-            counted = [
-                self._count(prediction[inside], target[inside]) for target in (warped, following)
-            ]
-            valid = int(inside.sum())
+                counts = None
+            counted = [self._count(prediction, target, counts) for target in (warped, following)]
+            valid = prediction.numel() if counts is None else int(counts.sum())
         self.counts += torch.stack([torch.stack(counts) for counts in counted]).cpu()
         # A frozen map is punished where things move, but one class everywhere is consistent under
         # any flow.
         constant = all(bool((x == prediction[0, 0]).all()) for x in (prediction, following))
         self.totals += torch.tensor([1, masked, constant, prediction.numel(), valid])
 
-    def _count(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """intersection_and_union with nothing ignored: an id from K on is no class, but a miss of
-        the other's class."""
-        both, outputs, targets = (
-            torch.bincount(x.long(), minlength=self.num_classes)[: self.num_classes]
-            for x in (output[output == target], output, target)
-        )
+    def _count(
+        self, output: Tensor, target: Tensor, counts: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels per class of intersection, union and target, where `counts`; None: everywhere.
+
+        An id from K on is no class, but a miss of the other's class.
+        """
+        k = self.num_classes
+        pairs = output.long().clamp(max=k) * (k + 1) + target.clamp(max=k)
+        left_out = (k + 1) ** 2
+        if counts is not None:
+            pairs = torch.where(counts, pairs, left_out)
+        table = torch.bincount(pairs.flatten(), minlength=left_out + 1)[:left_out]
+        table = table.unflatten(0, (k + 1, k + 1))
+        both = table.diagonal()[:k]
+        outputs = table.sum(1)[:k]
+        targets = table.sum(0)[:k]
         return both, outputs + targets - both, targets
 
     def compute(self) -> dict:
