@@ -103,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("camvid", help="CamVid at 480x360")
     parser.add_argument("--frames", type=int, default=40)
-    parser.add_argument("--weights", default="street")
+    parser.add_argument("--weights", default="street-swiftnet18")
     parser.add_argument("--backbone", help="for weights of another network than the recipe's")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

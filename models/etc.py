@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from . import find
 from .keymaps import KeyMap
-from .ops.resize import resize_aligned
+from .ops.resize import resize_aligned, resize_bilinear
 from .ops.warp import resize_flow, warp
 from .optical_flow import build_flow, flow_between
 from .parts.conv_lstm import MultiFrame
@@ -232,7 +232,10 @@ class ETC(SingleFrame):
     def taught(self, frame: Tensor) -> FrameMaps:
         """The teacher's maps; logits of the student's classes alone."""
         backbone = self.teacher.frozen.backbone
-        maps = maps_of(backbone, backbone.encode(frame))
+        # Crops fit the student's size rule, not always the teacher's; maps are compared on a
+        # common grid.
+        sides = [backbone.size_rule.fit(side) for side in frame.shape[-2:]]
+        maps = maps_of(backbone, backbone.encode(resize_bilinear(frame, sides)))
         return maps._replace(logits=maps.logits[:, : self.num_classes])
 
     def kd(self, student: FrameMaps, teacher: FrameMaps) -> Tensor:

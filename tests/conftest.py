@@ -1,6 +1,7 @@
 """Shared fixtures: one thread, deterministic, no network."""
 
 import logging
+import signal
 
 import pytest
 import torch
@@ -34,7 +35,12 @@ FIRST = (
 
 
 def pytest_configure(config):
-    """Let the order below stand: xdist would begin with the files of the most tests."""
+    """Let the order below stand: xdist would begin with the files of the most tests.
+
+    And let Ctrl-C reach the processes of tests: what a shell starts in the background ignores it.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 

@@ -14,6 +14,7 @@ import options
 from command import TINY, assert_one_line, call, perform
 from laws import assert_stream_equals_clip, video
 from models import build_model
+from models.backbones.backbone import SizeRule
 from models.etc import ETC, Weights, in_order, on_common_grid, over_frames
 from models.optical_flow import FlowProvider
 from models.parts.conv_lstm import ConvLSTM, MultiFrame
@@ -162,6 +163,17 @@ def test_the_lstm_is_the_written_equations():
     assert torch.allclose(new_hidden, leave.sigmoid() * expected.tanh())
     start = cell(x, None)
     assert torch.equal(start[1], cell(x, (0 * hidden, 0 * memory))[1])
+
+
+def test_a_teacher_sees_frames_of_a_size_that_it_can_take():
+    model = etc()
+    teacher = model.teacher.frozen.backbone
+    teacher.size_rule = SizeRule(32)
+    seen = []
+    encode = teacher.encode
+    teacher.encode = lambda frame: seen.append(tuple(frame.shape[-2:])) or encode(frame)
+    assert all(loss.isfinite() for loss in model.losses(*batch(3)).values())
+    assert set(seen) == {(64, 64)}
 
 
 def test_multi_frame_distillation_is_nothing_for_a_student_that_is_its_teacher():

@@ -362,5 +362,5 @@ def test_exact_flow_of_a_data_set_is_not_kept(tmp_path):
     assert DataMotion(data).provider is None
     args = Namespace(tc_modes=["strict"], flow_cache=tmp_path, flow_cache_format="npy")
     (metric,) = temporal_metrics(args, data)
-    metric.flows(0, 1, SIZE)
+    metric.motion(0, 1, SIZE)
     assert not files(tmp_path)

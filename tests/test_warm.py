@@ -76,7 +76,7 @@ def test_it_can_be_waited_for_signalled_and_fed():
 
 
 def test_ctrl_c_reaches_it():
-    code = "print('on')\ntry: input()\nexcept KeyboardInterrupt: print('stopped')"
+    code = "try:\n print('on')\n input()\nexcept KeyboardInterrupt: print('stopped')"
     process = warm.Process("-c", code, stdin=subprocess.PIPE)
     assert process.stdout.readline() == "on\n"
     process.send_signal(signal.SIGINT)
