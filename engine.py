@@ -310,6 +310,8 @@ def stream(
 
 def frame_tensor(image: np.ndarray, device: torch.device) -> Tensor:
     """image (H, W, 3) uint8 -> (1, 3, H, W) in [0, 1], channels last."""
+    # PyTorch warns of memory that may not be written, which pictures from files are.
+    image = np.require(image, requirements="W")
     return torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float().div_(255)
 
 
