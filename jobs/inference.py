@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -57,29 +58,21 @@ def run(args) -> None:
     keep_flow(args, provider_of(model))
     if rank() == 0:
         save_png(folder / "legend.png", legend_of(labels, shown))
-    notes = []
     with Dashboard.of(args, labels) as dashboard:
-        for name, spec in list(named.items())[rank() :: world_size()]:
-            if name in finished:
-                console.note(f"{name}: labelled before, left as it is")
-                continue
-            labelling = SourceLabelling(
-                args,
-                model,
-                labels,
-                pseudo,
-                device=device,
-                console=console,
-                stop=stop,
-                dashboard=dashboard,
-                comparison=comparison,
-            )
-            try:
-                notes += labelling.label(spec, name)
-                finished.add(name)
-            except USER_ERRORS as error:
-                stop.check()  # what failed may be what the signal has ended
-                failures.append(one_line(error))
+        begin = partial(
+            SourceLabelling,
+            args,
+            model,
+            labels,
+            pseudo,
+            device=device,
+            console=console,
+            stop=stop,
+            dashboard=dashboard,
+            comparison=comparison,
+        )
+        notes, failed = label_share(named, finished, begin, console, stop)
+    failures += failed
     tell_of_others(notes, console)
     pseudo.tell(console)
     tell_flow_cache(args, console)
@@ -104,6 +97,29 @@ def usable_sources(specs: list[str], own: Skip) -> tuple[list[str], list[str]]:
     if not good:
         raise ValueError("; ".join(failures))
     return expand_sources(good, own), failures
+
+
+def label_share(
+    named: dict[str, str],
+    finished: FinishedSources,
+    begin: Callable[[], SourceLabelling],
+    console,
+    stop,
+) -> tuple[list[str], list[str]]:
+    """Label the sources of this rank -> what was noted about them, and why some failed."""
+    notes = []
+    failures = []
+    for name, spec in list(named.items())[rank() :: world_size()]:
+        if name in finished:
+            console.note(f"{name}: labelled before, left as it is")
+            continue
+        try:
+            notes += begin().label(spec, name)
+            finished.add(name)
+        except USER_ERRORS as error:
+            stop.check()  # what failed may be what the signal has ended
+            failures.append(one_line(error))
+    return notes, failures
 
 
 def tell_of_others(notes: list[str], console) -> None:
