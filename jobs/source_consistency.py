@@ -25,6 +25,7 @@ class SourceMotion:
     """Motion from the last frame but one of a source into its last."""
 
     def __init__(self, args):
+        self.masked = "strict" in args.tc_modes
         self.provider = DIS(PRESET)
         keep_flow(args, self.provider)
         self.frames: list[torch.Tensor] = []
@@ -39,7 +40,7 @@ class SourceMotion:
         """(utils.metrics.temporal.PairMotion)"""
         # Shared by all modes
         if self.found is None:
-            self.found = motion_between(self.provider, *self.frames, size)
+            self.found = motion_between(self.provider, *self.frames, size, masked=self.masked)
         return self.found
 
 

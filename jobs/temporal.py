@@ -20,7 +20,7 @@ COMPUTED = f"DIS ({PRESET})"
 
 def temporal_metrics(args, data) -> list[Temporal]:
     """One metric a mode that is asked for; they share the motion."""
-    motion = DataMotion(data)
+    motion = DataMotion(data, masked="strict" in args.tc_modes)
     keep_flow(args, motion.provider)
     return [Temporal(data.num_classes, mode, motion, motion.source) for mode in args.tc_modes]
 
@@ -28,7 +28,9 @@ def temporal_metrics(args, data) -> list[Temporal]:
 class DataMotion:
     """Motion between neighbouring frames of a data set; that of the last pair is kept."""
 
-    def __init__(self, data):
+    def __init__(self, data, *, masked: bool = True):
+        """masked: whether occlusion is asked for; without, flow is computed one way alone."""
+        self.masked = masked
         self.videos = data.videos
         longest = max(data.videos, key=len)
         self.exact = len(longest) > 1 and longest.flow(1, 0) is not None
@@ -54,7 +56,7 @@ class DataMotion:
         if self.exact:
             return exact_motion(video, index, size)
         frames = [frame_tensor(video.frame(place), CPU) for place in (index - 1, index)]
-        return motion_between(self.provider, *frames, size)
+        return motion_between(self.provider, *frames, size, masked=self.masked)
 
 
 def exact_motion(video, index: int, size: tuple[int, int]) -> Motion:
@@ -69,13 +71,17 @@ def exact_motion(video, index: int, size: tuple[int, int]) -> Motion:
 
 
 def motion_between(
-    provider: FlowProvider, before: Tensor, frame: Tensor, size: tuple[int, int]
+    provider: FlowProvider, before: Tensor, frame: Tensor, size: tuple[int, int], *, masked: bool
 ) -> Motion:
-    """Computed from the frames (1, 3, H, W), both ways."""
-    return resized(provider(before, frame), provider(frame, before), size)
+    """Computed from the frames (1, 3, H, W); both ways where occlusion is `masked`."""
+    backward = provider(frame, before) if masked else None
+    return resized(provider(before, frame), backward, size)
 
 
-def resized(forward: Tensor, backward: Tensor, size: tuple[int, int]) -> Motion:
+def resized(forward: Tensor, backward: Tensor | None, size: tuple[int, int]) -> Motion:
     """Flows (1, 2, H, W) in pixels of their own grid -> on the grid of `size`."""
     cells = tuple(forward.shape[-2:])
-    return Motion(resize_flow(forward, size, cells)[0], resize_flow(backward, size, cells)[0])
+    flow = resize_flow(forward, size, cells)[0]
+    if backward is None:
+        return Motion(flow)
+    return Motion(flow, resize_flow(backward, size, cells)[0])

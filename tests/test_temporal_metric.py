@@ -123,6 +123,9 @@ def test_without_exact_flow_it_is_computed_once_a_pair(data, monkeypatch):
     monkeypatch.setattr(DIS, "forward", lambda self, *a: calls.append(1) or forward(self, *a))
     first = motion(0, 1, SIZE)
     assert motion(0, 1, SIZE) is first and len(calls) == 2
+    one_way = DataMotion(data, masked=False)(0, 1, SIZE)
+    assert len(calls) == 3 and one_way.backward is None
+    assert torch.equal(one_way.flow, first.flow)
     half = motion(0, 1, (24, 48)).flow
     assert half.shape == (2, 24, 48)
     assert half.abs().mean() == pytest.approx(first.flow.abs().mean().item() / 2, rel=0.1)
