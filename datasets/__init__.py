@@ -53,7 +53,10 @@ def build_dataset(
     labels = label_set(args)
     # Cityscapes' test split, say, has dummies only.
     if not any(len(video.labelled) for video in videos):
-        raise ValueError(f"no frame of the {split} split of --dataset {args.dataset} has a label")
+        raise ValueError(
+            f"no frame of the {split} split of --dataset {args.dataset} has a label: choose "
+            f"another split, or label it with --inference --source-split {split}"
+        )
     # In training offsets are drawn per clip; in evaluation they follow from the frame's place.
     parts = [own_part(args, videos)]
     if augment:

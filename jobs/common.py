@@ -35,10 +35,10 @@ def require(args) -> None:
 
     Folders of weights become the files that they stand for.
     """
-    if args.inference and not args.source:
+    if args.inference and not (args.source or args.source_split):
         raise ValueError(
             "--inference needs --source: a video file, folder, glob, camera index, stream address "
-            "or -"
+            "or -; or --source-split: the videos of a split of --dataset"
         )
     if args.job in NEED_WEIGHTS and not args.weights:
         raise ValueError(f"{NEED_WEIGHTS[args.job]} needs --weights: the checkpoint to run")

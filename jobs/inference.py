@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import options
-from datasets.source.left_out import left_out
-from datasets.source.names import Skip, expand_sources, unique_names
 from utils.dashboard import Dashboard
 from utils.output.pictures import legend_of, save_png
 from utils.run import savedir
@@ -20,9 +18,11 @@ from .classes import labels_to_show, shown_classes
 from .common import listen, make_model, prepare, start
 from .flow_cache import keep_flow, provider_of, tell_flow_cache
 from .given_flow import require_flow_root
-from .pseudo_labels import PseudoLabels, reserved_names, write_classes
+from .pseudo_labels import PseudoLabels, write_classes
 from .source_labelling import SourceLabelling
+from .sources import Opener, named_sources
 from .split_screen import comparison_of
+from .submission import submission_of
 
 
 def run(args) -> None:
@@ -33,25 +33,19 @@ def run(args) -> None:
     labels = labels_to_show(args)
     shown = shown_classes(args, labels)
     pseudo = PseudoLabels(args, labels)
-    # The savedir may lie in a folder that is labelled.
-    own = partial(savedir.is_inference_output, folder)
-    sources, failures = usable_sources(args.source, own)
-    for note in left_out(args.source, partial(savedir.is_left_by_runs, folder)):
-        console.warn(note)
+    submission = submission_of(args, labels)
+    sources, failures = named_sources(args, console)
     asked = len(sources) + len(failures)
     if rank():
         failures = []  # all ranks found the same; one tells them
-    # Named before they are shared among ranks: two sources of one name must not meet in a file.
-    names = unique_names(sources, reserved_names(args))
-    named = dict(zip(names, sources, strict=True))
-    comparison = comparison_of(args, names)
+    comparison = comparison_of(args, list(sources))
     model = make_model(args, labels, device, console, complete=True).eval()
     require_flow_root(args, model)
     if args.explore and not hasattr(model, "attention"):
         raise ValueError(f"--explore: --method {args.method} has no attention to look at")
     savedir.acquire(folder, args)
     recipe = options.recipe(args)
-    finished = FinishedSources(folder, recipe, list(named), resume=args.resume)
+    finished = FinishedSources(folder, recipe, list(sources), resume=args.resume)
     savedir.record(folder, args.job, recipe, model)
     write_classes(folder, args, labels)
     model = prepare(args, model)
@@ -70,8 +64,9 @@ def run(args) -> None:
             stop=stop,
             dashboard=dashboard,
             comparison=comparison,
+            submission=submission,
         )
-        notes, failed = label_share(named, finished, begin, console, stop)
+        notes, failed = label_share(sources, finished, begin, console, stop)
     failures += failed
     tell_of_others(notes, console)
     pseudo.tell(console)
@@ -79,28 +74,13 @@ def run(args) -> None:
     failures = sum(gather(failures), [])
     if failures:
         raise ValueError(f"{len(failures)} of {asked} sources failed: " + "; ".join(failures))
-
-
-def usable_sources(specs: list[str], own: Skip) -> tuple[list[str], list[str]]:
-    """The sources that the words name, and why words name none. ValueError if there is none.
-
-    own: which files an inference has written itself.
-    """
-    good = []
-    failures = []
-    for spec in specs:
-        try:
-            expand_sources([spec], own)
-            good.append(spec)
-        except USER_ERRORS as error:
-            failures.append(one_line(error))
-    if not good:
-        raise ValueError("; ".join(failures))
-    return expand_sources(good, own), failures
+    # The gathering has waited for all ranks: their files are there.
+    if submission and rank() == 0:
+        submission.check(console)
 
 
 def label_share(
-    named: dict[str, str],
+    sources: dict[str, Opener],
     finished: FinishedSources,
     begin: Callable[[], SourceLabelling],
     console,
@@ -109,12 +89,12 @@ def label_share(
     """Label the sources of this rank -> what was noted about them, and why some failed."""
     notes = []
     failures = []
-    for name, spec in list(named.items())[rank() :: world_size()]:
+    for name, opener in list(sources.items())[rank() :: world_size()]:
         if name in finished:
             console.note(f"{name}: labelled before, left as it is")
             continue
         try:
-            notes += begin().label(spec, name)
+            notes += begin().label(opener, name)
             finished.add(name)
         except USER_ERRORS as error:
             stop.check()  # what failed may be what the signal has ended

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from datasets.source import open_source
 from datasets.source.read_ahead import ReadAhead
 from engine import StreamedFrame, stream
 from utils.dashboard.explorer import LastFrames, explore
 from utils.output.inference import InferenceOutput
 from utils.output.pictures import without_ignore
-from utils.run import savedir
 from utils.run.setup import views_of
 from utils.stepper import Stepper
 
@@ -22,17 +19,29 @@ from .classes import shown_classes
 from .given_flow import SourceFlow, flow_files, uses_given_flow
 from .keys import has_keys, policy_of
 from .source_consistency import SourceConsistency
+from .sources import Opener
 from .work_size import WorkSize, size_warnings
 
 # Kinds of sources whose frames have no times.
-UNTIMED = ("folder", "glob", "stdin", "image")
+UNTIMED = ("folder", "glob", "stdin", "image", "split")
 
 
 class SourceLabelling:
     """One source from its first frame to its last, or to a signal; what was labelled is kept."""
 
     def __init__(
-        self, args, model, labels, pseudo, *, device, console, stop, dashboard, comparison=None
+        self,
+        args,
+        model,
+        labels,
+        pseudo,
+        *,
+        device,
+        console,
+        stop,
+        dashboard,
+        comparison=None,
+        submission=None,
     ):
         self.args = args
         self.model = model
@@ -43,18 +52,18 @@ class SourceLabelling:
         self.stop = stop
         self.dashboard = dashboard
         self.comparison = comparison
+        self.submission = submission
         self.keys = has_keys(args)
         self.notes: list[str] = []
 
-    def label(self, spec: str, name: str) -> list[str]:
-        """Label the source -> what was noted about it."""
+    def label(self, opener: Opener, name: str) -> list[str]:
+        """Label the source that it opens -> what was noted about it."""
         args = self.args
         views = views_of(args, self.model)
         stepper = Stepper(self.model, views, nullcontext(), policy=policy_of(args))
         if args.explore:
             stepper = LastFrames(stepper)
-        own = partial(savedir.is_inference_output, Path(args.savedir))
-        with open_source(spec, step=args.frame_step, fps=args.fps, skip=own) as source:
+        with opener() as source:
             count, seconds = self.run(source, stepper, name)
         self.tell(source.notes)
         self.stop.check()
@@ -125,6 +134,7 @@ class SourceLabelling:
             key_strip=self.keys and args.key_strip,
             shown=shown,
             split=split,
+            submission=self.submission.writer(name) if self.submission else None,
         )
 
     def labelled(self, frames, source, stepper, name: str) -> Iterable[StreamedFrame]:

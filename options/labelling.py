@@ -9,6 +9,7 @@ from . import jobs
 from .jobs import EVALUATION, LABELLING, RUNS, validates
 from .jobs import INFERENCE as INFERENCE_JOB
 from .option import FREE, Group, Option
+from .tables import DATASETS
 from .types import SIZE, frame_rate, milliseconds, natural, path, positive, scale, share
 
 
@@ -34,6 +35,37 @@ def refuse_source_elsewhere(args: Namespace) -> str | None:
     return None
 
 
+def refuse_two_kinds_of_source(args: Namespace) -> str | None:
+    if args.source and args.source_split:
+        return "--source and --source-split are two things to label: drop one"
+    return None
+
+
+def refuse_unknown_source_split(args: Namespace) -> str | None:
+    splits = DATASETS[args.dataset].splits
+    if args.source_split and args.source_split not in splits:
+        return (
+            f"--source-split {args.source_split}: --dataset {args.dataset} has {', '.join(splits)}"
+        )
+    return None
+
+
+# A benchmark takes all frames of a split or none.
+def refuse_part_of_submission(args: Namespace) -> str | None:
+    if not args.inference or "submission" not in args.output:
+        return None
+    if not args.source_split:
+        return "--output submission needs --source-split: the split of --dataset that it is for"
+    if args.frame_step > 1 or args.max_frames:
+        return "--output submission has every frame: drop --frame-step and --max-frames"
+    if args.min_confidence or args.coarse_labels:
+        return (
+            "--output submission has a class for every pixel: drop --min-confidence and "
+            "--coarse-labels"
+        )
+    return None
+
+
 # Every process would get a part of the bytes.
 def refuse_shared_pipe(args: Namespace) -> str | None:
     if "-" in args.source and args.gpus > 1:
@@ -47,8 +79,12 @@ def refuse_wide_benchmark(args: Namespace) -> str | None:
     return None
 
 
+# kinds of --output
+UNTIMED = ("confidence", "dataset", "split-screen", "submission")
+
+
 def refuse_benchmark_of_files(args: Namespace) -> str | None:
-    untimed = [kind for kind in args.output if kind in ("confidence", "dataset", "split-screen")]
+    untimed = [kind for kind in args.output if kind in UNTIMED]
     if args.benchmark and untimed:
         return f"--benchmark does not time --output {' '.join(untimed)}: --inference writes that"
     return None
@@ -186,11 +222,26 @@ INFERENCE = Group(
             everyday=True,
         ),
         Option(
+            "--source-split",
+            "label the videos of this split of --dataset, with labels or without, instead of "
+            "--source",
+            jobs=jobs.INFERENCE,
+        ),
+        Option(
             "--output",
             "what inference writes. confidence: grey PNGs, 255 times the probability of the "
             "predicted class; dataset: frames and labels for --dataset folder; split-screen: this "
-            "run beside that of --compare-with",
-            choices=("overlay", "labels", "side-by-side", "split-screen", "confidence", "dataset"),
+            "run beside that of --compare-with; submission: labels of --source-split as VSPW's "
+            "server takes them",
+            choices=(
+                "overlay",
+                "labels",
+                "side-by-side",
+                "split-screen",
+                "confidence",
+                "dataset",
+                "submission",
+            ),
             nargs="+",
             default=["overlay"],
             everyday=True,
@@ -218,6 +269,9 @@ INFERENCE = Group(
     resume=FREE,
     refusals=(
         refuse_source_elsewhere,
+        refuse_two_kinds_of_source,
+        refuse_unknown_source_split,
+        refuse_part_of_submission,
         refuse_shared_pipe,
         refuse_wide_benchmark,
         refuse_benchmark_of_files,

@@ -44,6 +44,7 @@ SPECIAL = {
     "train_split": "val",
     "val_split": "test",
     "weights": ["a b.pth", "c.pth"],
+    "source_split": "val",
     "source": ["x y.mp4", "0"],
     "scales": [0.5, 1.25],
     "output": ["labels", "side-by-side"],

@@ -57,7 +57,8 @@ def writer(path: Path, fps: float, still: bool) -> VideoWriter | PictureWriter:
 
 class InferenceOutput:
     """NAME_overlay.mp4, NAME_side_by_side.mp4, NAME_split_screen.mp4, NAME_labels/FRAME.png,
-    NAME_confidence/FRAME.png, dataset/NAME/images/FRAME.png and labels/FRAME.png, as `kinds` asks.
+    NAME_confidence/FRAME.png, dataset/NAME/images/FRAME.png and labels/FRAME.png, as `kinds` asks;
+    and the labels of a submission.
 
     Of a single picture NAME_overlay.png and so on. For methods with key frames NAME_keyframes.csv
     too.
@@ -77,11 +78,12 @@ class InferenceOutput:
         key_strip: bool = False,
         shown: Sequence[int] | None = None,
         split: SplitScreen | None = None,
+        submission: LabelWriter | None = None,
     ):
         """kinds: some of overlay, side-by-side, labels, confidence, dataset. alpha: strength of the
         overlay. still: the source is a single picture. key_strip: below the overlay. shown: the
         classes that pictures show; None: all. Label PNGs have all. split: draws the comparison
-        with another run."""
+        with another run. submission: writes the labels as a benchmark takes them."""
         self.shown = shown
         self.palette = palette
         self.alpha = alpha
@@ -99,6 +101,7 @@ class InferenceOutput:
         if "labels" in kinds:
             self.labels = LabelWriter(folder / f"{name}_labels", palette=palette)
         self.confidences = folder / f"{name}_confidence" if "confidence" in kinds else None
+        self.submission = submission
         self.clip = None
         if "dataset" in kinds:
             self.clip = ClipWriter(folder / DATASET / name, palette)
@@ -134,6 +137,8 @@ class InferenceOutput:
             self.comparisons.write(self.split.draw(image, name, prediction, time), time)
         if self.labels:
             self.labels.write(name, prediction)
+        if self.submission:
+            self.submission.write(name, prediction)
         if self.confidences:
             save_png(self.confidences / f"{name}.png", np.rint(255 * confidence).astype(np.uint8))
         if self.clip:

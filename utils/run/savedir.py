@@ -40,6 +40,8 @@ LEFT_BY = {
 # The data set that an inference writes, and its list of classes.
 DATASET = "dataset"
 CLASSES = f"{DATASET}/classes.txt"
+# Its labels as a benchmark takes them.
+SUBMISSION = "result_submission"
 # The records of an inference, and what it writes of each source, {} being the source's name. Names
 # of sources come from the records: a folder may hold files of the user's with such endings.
 INFERENCES = "inference_*_of_*.json"
@@ -55,6 +57,7 @@ OF_SOURCE = (
     "{}_keyframes.*",
     "{}_consistency.json",
     f"{DATASET}/{{}}",
+    f"{SUBMISSION}/{{}}",
 )
 # What tells about any run, and is no input of one.
 RECORDS = ("args.txt", "args_*.txt", "model.txt", "*.py", "*.csv", LOG_NAME)
