@@ -7,13 +7,11 @@ dashboard), which the job chooses.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +21,7 @@ from utils.live import Arrivals, Live
 from utils.metrics.scoring import EvaluationMetric, ScoredFrame, merged_over_ranks
 from utils.padding import pad_batch
 from utils.phases import Phases
+from utils.predictions import best_class, best_probability, frame_tensor, labels_at
 from utils.run.dist import all_reduce_sum, world_size
 from utils.run.evaluation_state import EvaluationProgress
 from utils.stepper import Flow, Stepper
@@ -162,7 +161,7 @@ def evaluate(
     model.eval()
     stepper = Stepper(model, views, autocast, flow=flow, policy=policy)
     phases = None if interval is None else Phases(stepper, interval)
-    live = None if arrivals is None else Live(stepper, functools.partial(predict, model), arrivals)
+    live = None if arrivals is None else Live(stepper, arrivals)
     label = label_frame if stepping else label_clip
     start = resumed(metrics, progress)
     current = None
@@ -202,8 +201,12 @@ def scored_frame(model: nn.Module, clip, labelling: Labelling, at_work_size: boo
     if at_work_size:
         labels = resize_labels(full_labels, clip.frames.shape[-2:])
     size = tuple(labels.shape[-2:])
-    scores = resize_scores(labelling.scores, size, model.backbone.align_corners)
-    others = {distance: predict(model, other, size) for distance, other in labelling.others.items()}
+    align_corners = model.backbone.align_corners
+    scores = resize_scores(labelling.scores, size, align_corners)
+    others = {
+        distance: labels_at(other, size, align_corners)
+        for distance, other in labelling.others.items()
+    }
     return ScoredFrame(
         scores,
         best_class(scores),
@@ -215,11 +218,6 @@ def scored_frame(model: nn.Module, clip, labelling: Labelling, at_work_size: boo
         others,
         labelling.costs,
     )
-
-
-def predict(model: nn.Module, scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """scores (1, K, h, w) -> the best class of each pixel, (1, *size) int64."""
-    return best_class(resize_scores(scores, size, model.backbone.align_corners))
 
 
 def labelled_frame(
@@ -306,35 +304,3 @@ def stream(
             probabilities = stepper.views.plan(image.shape[:2]).probabilities
             certainty = best_probability(scores, probabilities)[0].cpu()
         yield StreamedFrame(frame, prediction, time.perf_counter() - started, certainty)
-
-
-def frame_tensor(image: np.ndarray, device: torch.device) -> Tensor:
-    """image (H, W, 3) uint8 -> (1, 3, H, W) in [0, 1], channels last."""
-    # PyTorch warns of memory that may not be written, which pictures from files are.
-    image = np.require(image, requirements="W")
-    return torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float().div_(255)
-
-
-def label_map(scores: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """scores (1, K, h, w) -> the best class of each pixel, (H, W) uint8 on the CPU."""
-    return best_class(resize_scores(scores, size, align_corners))[0].to("cpu", torch.uint8)
-
-
-def best_class(scores: Tensor) -> Tensor:
-    """scores (B, K, H, W) -> (B, H, W) int64.
-
-    As argmax(1), which on a CPU takes up to seven times as long.
-    """
-    return scores.max(1).indices
-
-
-def best_probability(scores: Tensor, probabilities: bool) -> Tensor:
-    """scores (B, K, H, W) -> the probability of the best class, (B, H, W) float32.
-
-    probabilities: whether the scores are such; else they are logits. Logits are resized before
-    their softmax is taken: so the class that is best here is the one that is predicted.
-    """
-    best = scores.float().amax(1)
-    if probabilities:
-        return best
-    return (best - scores.float().logsumexp(1)).exp_()

@@ -27,9 +27,9 @@ from timing import COMPARED, interleaved
 from torch import Tensor
 
 import main
-from engine import label_map
 from models import build_model
 from models.deploy import for_inference
+from utils.predictions import label_map
 from utils.run.allocator import keep_freed_memory
 from utils.run.benchmark import machine
 

@@ -25,9 +25,9 @@ from torch import Tensor
 
 import main
 from datasets import synthetic
-from engine import frame_tensor
 from models import build_model
 from models.deploy import for_inference
+from utils.predictions import frame_tensor
 from utils.run.allocator import keep_freed_memory
 from utils.run.benchmark import machine
 

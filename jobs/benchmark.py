@@ -14,9 +14,10 @@ import options
 from datasets import label_set
 from datasets.source import open_source
 from datasets.source.read_ahead import ReadAhead
-from engine import frame_tensor, label_map, stream
+from engine import stream
 from utils.output.inference import InferenceOutput
 from utils.output.video import VideoWriter
+from utils.predictions import frame_tensor, label_map
 from utils.run import benchmark as speed
 from utils.run import savedir
 from utils.run.setup import views_of

@@ -14,10 +14,10 @@ from copy import deepcopy
 import numpy as np
 import torch
 
-from engine import frame_tensor
 from models.ops.warp import resize_flow
 from models.optical_flow import FlowCache, FlowProvider
 from models.parts.frozen import Frozen
+from utils.predictions import frame_tensor
 from utils.run.dist import rank
 
 CPU = torch.device("cpu")  # where loader workers compute

@@ -19,12 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datasets.labels import LabelSet
-from engine import LabelledFrame, label_map
+from engine import LabelledFrame
 from models.method import Method
 from models.parts.guided_filter import class_edges
 from utils.output import key_pictures
 from utils.output.flow_pictures import flow_picture
 from utils.output.pictures import as_picture, save_png, without_ignore
+from utils.predictions import label_map
 from utils.stepper import Stepper
 from utils.views import Views
 

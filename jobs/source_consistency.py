@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine import frame_tensor
 from models.optical_flow import DIS
 from utils.files import write_text
 from utils.metrics.definitions import DEFINITIONS
 from utils.metrics.evaluation_metric import ScoredFrame
 from utils.metrics.temporal import Motion, Temporal
 from utils.output.report import degenerate, environment, plain
+from utils.predictions import frame_tensor
 
 from .flow_cache import keep_flow
 from .temporal import COMPUTED, CPU, PRESET, motion_between

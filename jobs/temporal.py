@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from engine import frame_tensor
 from models.ops.warp import resize_flow
 from models.optical_flow import DIS, FlowProvider
 from utils.metrics.temporal import Motion, Temporal
+from utils.predictions import frame_tensor
 
 from .flow_cache import keep_flow
 

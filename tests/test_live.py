@@ -113,7 +113,7 @@ def simulated(method: type[Method], latency: float | None, frames: torch.Tensor)
     torch.manual_seed(0)
     model = method(ToyBackbone(5)).eval()
     stepper = Stepper(model, Views(model.size_rule), PLAIN)
-    live = Live(stepper, lambda scores, size: scores.argmax(1), Arrivals(lambda v: 1.0, latency))
+    live = Live(stepper, Arrivals(lambda v: 1.0, latency))
     live.begin(0)
     labels, viewed = [], []
     for frame in frames[:, None]:
@@ -160,7 +160,7 @@ def test_latencies_are_measured_and_the_first_frame_is_not_blamed_for_warming_up
     model = SingleFrame(ToyBackbone(5)).eval()
     # Every look at the clock is a quarter of a second later: a frame takes as much.
     stepper = Stepper(model, Views(model.size_rule), PLAIN, clock=lambda: next(ticks) / 4)
-    live = Live(stepper, lambda scores, size: scores.argmax(1), Arrivals(lambda v: 1.0, None))
+    live = Live(stepper, Arrivals(lambda v: 1.0, None))
     live.begin(0)
     spent = []
     for frame in frames[:4, None]:

@@ -14,11 +14,12 @@ from datasets import folder
 from datasets.class_list import class_lines, read_classes
 from datasets.labels import LabelSet
 from datasets.source.names import unique_names
-from engine import best_class, best_probability, stream
+from engine import stream
 from models import build_model
 from trees import write
 from utils.checkpoint import load_weights, network_of
 from utils.output.pseudo_labels import PixelCounts, pseudo_labels
+from utils.predictions import best_class, best_probability
 from utils.run import savedir
 from utils.stepper import Stepper
 from utils.views import Views

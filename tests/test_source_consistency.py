@@ -12,10 +12,10 @@ from PIL import Image
 
 from command import assert_one_line, call, perform
 from datasets import synthetic
-from engine import frame_tensor
 from jobs.source_consistency import FrameNumbers
 from models.optical_flow import DIS
 from utils.metrics import TemporalConsistency
+from utils.predictions import frame_tensor
 
 SIZE = (64, 128)
 FRAMES = 5

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .metrics.evaluation_metric import LiveFrame
+from .predictions import labels_at
 from .stepper import Stepper
 from .timeline import Timeline
 
@@ -36,15 +37,9 @@ class Live:
     the frames that it takes.
     """
 
-    def __init__(
-        self,
-        main: Stepper,
-        predict: Callable[[Tensor, tuple[int, int]], Tensor],
-        arrivals: Arrivals,
-    ):
-        """main: the stepper of the evaluation. predict: (scores, (H, W)) -> label map (1, H, W)."""
+    def __init__(self, main: Stepper, arrivals: Arrivals):
+        """main: the stepper of the evaluation."""
         self.main = main
-        self.predict = predict
         self.arrivals = arrivals
         self.measures = arrivals.latency is None
         main.waits = self.measures
@@ -92,7 +87,8 @@ class Live:
         seconds = known.seconds
         if self.apart is not None:
             scores = self.apart(known.frame)
-            prediction = self.predict(scores, tuple(prediction.shape[-2:]))
+            size = tuple(prediction.shape[-2:])
+            prediction = labels_at(scores, size, self.main.model.backbone.align_corners)
             seconds = self.apart.seconds
         self.last = index
         self.after_last = known.after
