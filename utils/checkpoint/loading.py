@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .contents import choice_of, classes_of, palette_of, weights_of, work_size_of
-from .matching import AUXILIARY, UNCOUNTED, abbreviate, match_weights
+from .matching import AUXILIARY, UNCOUNTED, Match, abbreviate, match_weights
 from .reading import read, resolve
 
 
@@ -72,26 +72,12 @@ def load_weights(
     paths = [resolve(path) for path in paths]
     contents = [read(path) for path in paths]
     weights = [weights_of(content, path) for content, path in zip(contents, paths, strict=True)]
-    own_keys = set(model.state_dict())
-    for entries in weights:
-        follow_keys(model, entries)
-    separate = separate_entries(model)
-    targets = model.state_dict() | separate
-    outputs = None
-    if new_classes:
-        # Those of the layers: an "ignore" output that is constant has no weights.
-        outputs = model.backbone.num_outputs
     # All files are matched before the model changes: a file that is refused leaves it as it was.
-    try:
-        matches = [
-            match_weights(model, targets, entries, path, outputs)
-            for entries, path in zip(weights, paths, strict=True)
-        ]
-    except ValueError:
-        follow_keys(model, own_keys)
-        raise
+    matches = _matches(model, weights, paths, new_classes=new_classes)
     loaded = {name: tensor for match in matches for name, tensor in match.tensors.items()}
     loaded = {name: tensor for name, tensor in loaded.items() if name not in leave}
+    separate = separate_entries(model)
+    targets = model.state_dict() | separate
     new = tuple(name for name in targets if name not in loaded)
     if complete:
         optional = separate.keys() - separate_entries(model, needed=True).keys()
@@ -108,6 +94,33 @@ def load_weights(
         work_size=work_size_of(contents),
         choices=tuple(map(choice_of, contents)),
     )
+
+
+def _matches(
+    model: nn.Module,
+    weights: Sequence[dict[str, Tensor]],
+    paths: Sequence[Path],
+    *,
+    new_classes: bool,
+) -> list[Match]:
+    """Which entry of each file goes where; the model becomes the variant that the files are of.
+
+    ValueError for a file that does not fit; the model is the variant that it was.
+    """
+    own_keys = set(model.state_dict())
+    for entries in weights:
+        follow_keys(model, entries)
+    targets = model.state_dict() | separate_entries(model)
+    # Those of the layers: an "ignore" output that is constant has no weights.
+    outputs = model.backbone.num_outputs if new_classes else None
+    try:
+        return [
+            match_weights(model, targets, entries, path, outputs)
+            for entries, path in zip(weights, paths, strict=True)
+        ]
+    except ValueError:
+        follow_keys(model, own_keys)
+        raise
 
 
 def follow_keys(model: nn.Module, keys: Collection[str]) -> None:
