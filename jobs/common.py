@@ -176,13 +176,22 @@ def scoring_data(args, split: str, model):
     )
     if given:
         require_flows(args, data)
+    if is_scored_over_time(args) and max(map(len, data.videos)) < 2:
+        raise ValueError(
+            f"--clip-list with --metrics {' '.join(args.metrics)} needs the frames around the "
+            f"labelled ones, and no clip of {args.data_root} has them: is its leftImg8bit_sequence "
+            "there?"
+        )
     require_same_on_all_ranks(f"data to score ({split})", [data.summary()])
     return data.stepping() if data.dense or is_scored_over_time(args) else data
 
 
 def is_scored_over_time(args) -> bool:
-    """Whether clips with few labels are labelled frame by frame: TC needs no labels."""
-    return bool(args.clip_list) and args.job == "evaluation" and "tc" in args.metrics
+    """Whether clips with few labels are labelled frame by frame: TC needs no labels, and a viewer
+    sees every frame."""
+    if not (args.clip_list and args.job == "evaluation"):
+        return False
+    return bool({"tc", "latency"} & set(args.metrics))
 
 
 def note_gaps(args, data, console: Console) -> None:

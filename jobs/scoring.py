@@ -74,7 +74,8 @@ def tell_unmeasured(args, data, console: Console) -> None:
     if asked and not is_steady(data):
         console.note(
             f"not measured: {', '.join(asked)}; these need videos of at least {SLOWEST:g} frames a "
-            f"second in which every frame has a label, which --dataset {args.dataset} does not have"
+            f"second in which every frame has a label, which --dataset {args.dataset} does not "
+            "have (of Cityscapes, --clip-list chooses clips that are labelled frame by frame)"
         )
 
 

@@ -40,7 +40,7 @@ def run(args) -> None:
     stop = listen()
     # On a resume the checkpoint brings the weights; complete is only what runs as it is.
     model = make_model(args, label_set(args), device, console, complete=False)
-    data = training_data(args, model)
+    data = training_data(args, model, console)
     splits = splits_to_score(args, model)
     note_gaps(args, data, console)
     tell_left_out(args, data, console)

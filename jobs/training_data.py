@@ -20,9 +20,10 @@ from .common import scoring_data
 from .flow_cache import whole_frames
 from .given_flow import flow_files, uses_given_flow
 from .keys import require_videos
+from .scoring import SLOWEST
 
 
-def training_data(args, model):
+def training_data(args, model, console: Console):
     """The clips to train on, as the method draws them."""
     learns_given = model.wants_flows and args.flow == "given"
     given = learns_given or uses_given_flow(args, model)
@@ -37,7 +38,25 @@ def training_data(args, model):
         flow_source=source,
     )
     require_same_on_all_ranks("training data", [data.summary()])
+    tell_far_neighbours(args, model, data, console)
     return data
+
+
+def tell_far_neighbours(args, model, data, console: Console) -> None:
+    """Warn where clips teach nothing about time: their frames are one, or too far apart."""
+    if not args.offsets or args.synthetic_past > 0:
+        return
+    advice = "--synthetic-past 1 makes them from one frame by a known motion"
+    if max(map(len, data.videos)) == 1:
+        console.warn(f"no video has a second frame, so that clips repeat one: {advice}")
+        return
+    rates = [video.fps for video in data.videos if video.fps]
+    computes = model.wants_flows and args.flow != "given"
+    if computes and rates and max(rates) < SLOWEST:
+        console.warn(
+            f"neighbouring frames are {1 / max(rates):.2g} seconds apart, and optical flow can "
+            f"hardly follow: {advice}"
+        )
 
 
 def shares(data, console: Console) -> list[Share]:

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import find
+from .backbones.backbone import imagenet_normalize
 from .keymaps import KeyMap
 from .ops.resize import resize_aligned, resize_bilinear
 from .ops.warp import resize_flow, warp
@@ -48,8 +49,9 @@ BESIDE = KeyMap(
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the losses beside the cross entropy; 0: not computed."""
+    """Of the losses; 0: not computed, but for the labels'."""
 
+    labels: float = 1.0  # cross entropy, of an auxiliary head too
     motion: float = 0.1
     kd: float = 0.0  # of what the teacher predicts, frame by frame
     pairwise: float = 0.0  # of how it relates pixels of two frames
@@ -110,6 +112,8 @@ class ETC(SingleFrame):
         self.weights = weights or Weights()
         if self.weights.distil and teacher is None:
             raise ValueError("distillation needs a teacher")
+        # What the mask of the motion loss sees, whatever the backbone itself is used to.
+        self.normalize = imagenet_normalize()
         self.optical_flow = None if optical_flow is None else Frozen(optical_flow)
         self.teacher = None if teacher is None else Teacher(teacher)
         self.multi_frame = MultiFrame() if self.weights.multi_frame else None
@@ -162,6 +166,7 @@ class ETC(SingleFrame):
         terms = self.with_auxiliary(
             self.cross_entropy(own.logits, labels[:, -1]), features, labels[:, -1], self.aux_weight
         )
+        terms = {name: self.weights.labels * term for name, term in terms.items()}
         if not others:
             return terms
         neighbours = [maps_of(self.backbone, self.backbone.encode(frame)) for frame in others]
@@ -193,10 +198,9 @@ class ETC(SingleFrame):
         self, frame: Tensor, other: Tensor, logits: Tensor, other_logits: Tensor, flow: Tensor
     ) -> Tensor:
         """How far the scores of a pixel and of where it lies in the other frame differ."""
-        normalize = self.backbone.normalize
         with torch.no_grad():
-            warped = warp(normalize(other), flow, padding="border")
-            mask = motion_mask(normalize(frame), warped, self.mask)
+            warped = warp(self.normalize(other), flow, padding="border")
+            mask = motion_mask(self.normalize(frame), warped, self.mask)
         scores = [self.upsample(x.float(), frame.shape[-2:]) for x in (logits, other_logits)]
         if self.on_probabilities:
             scores = [x.softmax(1) for x in scores]
@@ -263,6 +267,7 @@ class ETC(SingleFrame):
 def weights_of(args: Namespace) -> Weights:
     """Of the losses, as parsed options give them."""
     return Weights(
+        labels=args.label_weight,
         motion=args.motion_weight,
         kd=args.kd_weight,
         pairwise=args.pairwise_weight,

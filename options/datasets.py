@@ -27,8 +27,8 @@ CITYSCAPES = Group(
         Option(
             "--clip-list",
             "score these clips alone: etc-tc (the 108 of the val split on which ETC published TC), "
-            "or a file of labelled frames, one a line. With --metrics tc all frames of the clips "
-            "are labelled",
+            "all, or a file of labelled frames, one a line. With --metrics tc or latency all "
+            "frames of the clips are labelled",
             metavar="NAME",
         ),
     ),

@@ -26,7 +26,14 @@ def test_the_published_list_has_108_clips_of_three_cities():
 
 
 @pytest.mark.parametrize(
-    "line", [SECOND, f"bochum/{SECOND}_leftImg8bit.png", f"# a comment\n\n {SECOND} # mine"]
+    "line",
+    [
+        SECOND,
+        f"bochum/{SECOND}_leftImg8bit.png",
+        f"# a comment\n\n {SECOND} # mine",
+        f"leftImg8bit/val/b/{SECOND}_leftImg8bit.png\tgtFine/val/b/{SECOND}_gtFine_labelIds.png",
+        f"{SECOND}_gtFine_labelTrainIds.png",
+    ],
 )
 def test_a_file_names_labelled_frames_or_their_images(line, tmp_path):
     make_cityscapes(tmp_path / "city", (8, 16), splits=["val"])
@@ -34,6 +41,11 @@ def test_a_file_names_labelled_frames_or_their_images(line, tmp_path):
     found = cityscapes.videos(tmp_path / "city", "val")
     (video,) = listed_videos(found, str(tmp_path / "mine.txt"), "val")
     assert video.name == SECOND and len(video) == 30
+
+
+def test_all_is_the_whole_split(tmp_path):
+    found = cityscapes.videos(make_cityscapes(tmp_path / "city", (8, 16), splits=["val"]), "val")
+    assert listed_videos(found, "all", "val") == found and len(found) == 2
 
 
 def evaluation(root, *words):
@@ -64,6 +76,25 @@ def test_tc_of_a_listed_clip_has_29_pairs_and_miou_is_that_of_its_label(root, tm
     assert found["metrics"]["mIoU"] == plain["metrics"]["mIoU"] and plain["frames"] == 1
     assert found["loss"] is None and plain["loss"] > 0
     assert not any(name.startswith("VC") for name in found["metrics"])
+
+
+def test_a_viewer_of_listed_clips_sees_all_their_frames(root, tmp_path):
+    words = evaluation(root, "--clip-list", tmp_path / "mine.txt", "--metrics")
+    perform(*words, "latency", "--latency-ms", "100", "--savedir", tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert found["frames"] == 30 and found["metrics"]["latency_aware"]["taken"] == 0.6
+
+
+def test_clips_without_the_frames_around_are_refused(tmp_path, root):
+    (root / "leftImg8bit_sequence").rename(root / "elsewhere")
+    words = evaluation(root, "--clip-list", tmp_path / "mine.txt", "--metrics", "tc")
+    done = call(*words, "--savedir", tmp_path / "run")
+    assert_one_line(done, "needs the frames around the labelled ones", tmp_path / "run")
+
+
+def test_without_a_list_the_note_names_it(root, tmp_path):
+    done = perform(*evaluation(root, "--metrics", "tc", "--savedir", tmp_path / "run"))
+    assert "--clip-list chooses clips" in done.stdout + done.stderr
 
 
 def test_all_frames_of_listed_clips_are_needed(root, tmp_path):

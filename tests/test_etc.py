@@ -20,6 +20,7 @@ from models.optical_flow import FlowProvider
 from models.parts.conv_lstm import ConvLSTM, MultiFrame
 from models.single import SingleFrame
 from toys import ToyBackbone
+from trees import make_camvid, make_cityscapes
 from utils import checkpoint, log
 
 ALL = Weights(motion=0.1, kd=1.0, pairwise=1.0, pairwise_self=1.0, multi_frame=1.0)
@@ -251,3 +252,47 @@ def test_flow_is_without_effect_once_it_is_trained():
     words = ["--inference", "--source", "x", "--method", "etc", "--backbone", "erf"]
     args = main.parse_args([*words, "--weights", "w", "--flow", "dis", "--savedir", "s"])
     assert "flow" in options.without_effect(args)
+
+
+# Clips that teach nothing about time
+
+
+def training(*words) -> list:
+    base = [
+        "--training",
+        "--method",
+        "etc",
+        "--backbone",
+        "erf",
+        "--train-encoder",
+        "--threads",
+        "1",
+    ]
+    quick = ["--device", "cpu", "--num-workers", "0", "--num-epochs", "1", "--no-iouVal"]
+    return [*base, *quick, *words]
+
+
+def test_frames_a_second_apart_and_videos_of_one_frame_are_told(tmp_path):
+    camvid = make_camvid(tmp_path / "camvid")
+    words = training("--dataset", "camvid", "--data-root", camvid, "--batch-size", "2")
+    done = perform(*words, "--savedir", tmp_path / "far")
+    assert "1 seconds apart, and optical flow can hardly follow" in done.stdout + done.stderr
+    done = perform(*words, "--synthetic-past", "1", "--savedir", tmp_path / "known")
+    assert "seconds apart" not in done.stdout + done.stderr
+    cityscapes = make_cityscapes(tmp_path / "city", (32, 64), numbers=())
+    words = training("--data-root", cityscapes, "--batch-size", "1", "--work-size", "32", "64")
+    done = perform(*words, "--savedir", tmp_path / "single")
+    assert "no video has a second frame" in done.stdout + done.stderr
+
+
+def test_the_labelled_frame_is_no_neighbour_of_its_own(tmp_path):
+    done = call(*training("--neighbour-offsets", "0", "--savedir", tmp_path / "run"))
+    assert_one_line(done, "0 is the labelled frame itself", tmp_path / "run")
+
+
+def test_the_labels_have_a_weight_too():
+    clip, labels = batch(2)
+    with_labels = etc(weights=Weights(motion=0.1)).losses(clip, labels)
+    without = etc(weights=Weights(labels=0.0, motion=0.1)).losses(clip, labels)
+    assert with_labels["ce"] > 0 == without["ce"]
+    assert torch.equal(with_labels["motion"], without["motion"])

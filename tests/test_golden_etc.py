@@ -147,6 +147,42 @@ def test_affinities_of_pooled_frames_are_those_of_etc(pairwise):
     assert_close(cosine_affinity(pooled, pooled), pairwise.arrays["attn_self_cur"], 1e-5)
 
 
+def test_the_warp_and_its_gradients_are_those_of_resample2d():
+    golden = case("etc/warp")
+    given = inputs(golden)
+    x = filling().image("warp_x", tuple(golden.info["inputs"]["warp_x"]["shape"]))
+    upstream = filling().image("warp_upstream", tuple(x.shape))
+    assert set(given) == {"warp_x", "warp_upstream"}
+    x.requires_grad_()
+    flow = torch.from_numpy(golden.arrays["in_flow"]).requires_grad_()
+    warped = warp(x, flow, padding="border")
+    assert_close(warped, golden.arrays["warped"], 1e-5)
+    grad_x, grad_flow = gradients((warped * upstream).sum(), [x, flow])
+    assert_close(grad_x, golden.arrays["grad_x"], 1e-4)
+    assert_close(grad_flow, golden.arrays["grad_flow"], 1e-4)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_pixel_of_zeros_gives_no_gradient_and_spoils_none(swapped):
+    torch.manual_seed(0)
+    maps = [torch.randn(1, 3, 2, 2, requires_grad=True) for _ in range(2)]
+    with torch.no_grad():
+        maps[0][..., 0, 0] = 0
+    target = torch.rand(1, 4, 4)
+    loss = (cosine_affinity(*maps, swapped=swapped) - target).square().mean()
+    for gradient in torch.autograd.grad(loss, maps):
+        assert gradient.isfinite().all() and gradient.abs().max() < 10
+
+
+def test_half_precision_around_them_does_not_round_cosines():
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 1, 64, 3, 3).bfloat16()
+    exact = cosine_affinity(x.double().float(), y.double().float())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = cosine_affinity(x, y)
+    assert found.dtype == torch.float32 and torch.equal(found, exact)
+
+
 def test_a_cosine_lies_between_minus_one_and_one_and_zeros_are_no_nan():
     x = torch.randn(1, 3, 2, 2)
     x[..., 0, 0] = 0

@@ -74,6 +74,7 @@ def place(tmp_path_factory):
     make_folder(place / "MY_CLIPS")
     make_cityscapes(place / "CITYSCAPES", numbers=range(15, 20))
     make_vspw(place / "VSPW", frames=4)
+    (place / "VSPW" / "test.txt").write_text("9_xyz\n")
     for name in ("recipes", "benchmarks"):
         (place / name).symlink_to(ROOT / name)
     (place / "trained_models" / "pspnet101" / "model").mkdir(parents=True)

@@ -17,6 +17,7 @@ from models.optical_flow import DIS
 from utils.metrics import TemporalConsistency
 from utils.metrics.evaluation_metric import ScoredFrame
 from utils.metrics.temporal import Temporal
+from utils.output.report import degenerate
 
 SIZE = (48, 96)
 
@@ -69,6 +70,37 @@ def test_labels_along_their_exact_flow_are_consistent_and_pairs_end_with_a_video
             mask = {"occluded": video.occlusion(i - 1, i)} if mode == "strict" else {}
             by_hand.update(before, now, video.flow(i - 1, i), **mask)
     assert by_hand.compute()["TC"] == result["TC"]
+
+
+def test_a_prediction_that_never_changes_is_flagged_clip_by_clip(data):
+    metric = Temporal(data.num_classes, "strict", DataMotion(data), "test")
+    held = ids(data.videos[0], 0)
+    for v, video in enumerate(data.videos):
+        for i in range(len(video)):
+            metric.update(scored(held if v == 0 else ids(video, i), i, v))
+        # As a run that is resumed between the videos
+        metric.end_video()
+        stored = metric.sums()
+        metric = Temporal(data.num_classes, "strict", DataMotion(data), "test")
+        metric.restore(stored)
+    found = metric.compute()
+    assert (found["TC"]["videos"], found["TC"]["constant_videos"]) == (2, 1)
+    assert found["TC"]["constant_pairs"] == 0
+    assert degenerate(found) == [
+        "degenerate: the prediction is constant in 1 of 2 videos; do not trust TC"
+    ]
+
+
+def test_ranks_add_their_videos_up(data):
+    ranks = []
+    for v, video in enumerate(data.videos):
+        metric = Temporal(data.num_classes, "strict", DataMotion(data), "test")
+        for i in range(len(video)):
+            metric.update(scored(ids(video, 0), i, v))
+        ranks.append(metric)
+    ranks[0].merge(ranks[1])
+    result = ranks[0].compute()["TC"]
+    assert (result["videos"], result["constant_videos"]) == (2, 2)
 
 
 def predicted(data, change) -> float:

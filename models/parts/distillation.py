@@ -33,9 +33,12 @@ def cosine_affinity(x: Tensor, y: Tensor, *, swapped: bool = False) -> Tensor:
     y = y.float().flatten(2)
     row_norms = (y if swapped else x).norm(dim=1)
     column_norms = (x if swapped else y).norm(dim=1)
-    tiny = torch.finfo(x.dtype).tiny  # of a pixel of zeros, whose products are 0
     norms = row_norms[:, :, None] * column_norms[:, None]
-    return x.transpose(1, 2) @ y / norms.clamp(min=tiny)
+    # Of a pixel of zeros the products are 0, and so are its gradients.
+    norms = torch.where(norms > 0, norms, torch.inf)
+    # In half precision cosines would be off by more than what is learnt from them.
+    with torch.autocast(x.device.type, enabled=False):
+        return x.transpose(1, 2) @ y / norms
 
 
 def pairwise_frames(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 
 from ..backbones import ROWS
 from ..jobs import TRAINING
@@ -20,7 +20,7 @@ def offset(text: str) -> int:
     """A distance from the labelled frame, in frames."""
     value = int(text)
     if not value:
-        raise ValueError("0 is the labelled frame itself")
+        raise ArgumentTypeError("0 is the labelled frame itself: give others")
     return value
 
 
@@ -75,6 +75,7 @@ NEIGHBOURS = Group(
 MOTION = Group(
     "training: temporal loss (etc)",
     (
+        Option("--label-weight", "of the cross entropy of the labels", type=rate, default=1.0),
         Option("--motion-weight", "of the temporal loss", type=rate, default=0.1),
         Option(
             "--motion-on",
@@ -157,6 +158,7 @@ ROW = Method(
             "random_rotate": 10.0,
             "random_blur": 0.5,
             "random_crop": (769, 769),
+            "interpolation": "cv2",
         }
     },
     offsets=offsets,

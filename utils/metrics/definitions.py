@@ -77,7 +77,8 @@ DEFINITIONS = {
         "is in the frame and not occluded (occlusion was known for masked_pairs of the pairs). "
         "TC_all: absent classes count 0; no_warp: the same without warping; valid_fraction: "
         "share of the pixels that counted; constant_pairs: those predicted as one class "
-        "everywhere (degenerate); flow: where it comes from."
+        "everywhere, constant_videos: those whose prediction never changes (degenerate); IoU: by "
+        "class; flow: where it comes from."
     ),
     "TC_nearest": (
         "Temporal consistency, nearest neighbour, no mask: matches outside the frame are clamped "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from .evaluation_metric import EvaluationMetric, ScoredFrame
@@ -23,6 +24,43 @@ class Motion(NamedTuple):
 PairMotion = Callable[[int, int, tuple[int, int]], Motion]
 
 
+class Videos:
+    """How many videos there were, and in how many of them the prediction never changed."""
+
+    def __init__(self, videos: int = 0, constant: int = 0):
+        self.videos = videos
+        self.constant = constant
+        self.frames = 0  # of the video at hand
+        self.first: Tensor | None = None  # its first prediction, as long as all are the same
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Videos of two frames and more, and those of them that are constant."""
+        pairs = self.frames > 1  # in the video at hand
+        return self.videos + pairs, self.constant + (pairs and self.first is not None)
+
+    def add(self, prediction: Tensor) -> None:
+        """The next prediction of the video at hand."""
+        if self.frames == 0:
+            self.first = prediction
+        elif self.first is not None and not torch.equal(self.first, prediction):
+            self.first = None
+        self.frames += 1
+
+    def end(self) -> None:
+        """The next prediction is the first of another video."""
+        self.videos, self.constant = self.counts
+        self.frames = 0
+        self.first = None
+
+    def merge(self, other: Videos) -> None:
+        """Add what another rank has seen, which ends the video at hand."""
+        self.end()
+        videos, constant = other.counts
+        self.videos += videos
+        self.constant += constant
+
+
 class Temporal(EvaluationMetric):
     """Temporal consistency over densely labelled videos."""
 
@@ -32,9 +70,11 @@ class Temporal(EvaluationMetric):
         self.motion = motion
         self.source = source
         self.before: ScoredFrame | None = None
+        self.videos = Videos()
 
     def update(self, frame: ScoredFrame) -> None:
         before = self.before
+        self.videos.add(frame.prediction)
         if before is not None and frame.index == before.index + 1:
             self.add(before.prediction[0], frame)
         self.before = frame
@@ -51,21 +91,27 @@ class Temporal(EvaluationMetric):
 
     def end_video(self) -> None:
         self.before = None
+        self.videos.end()
 
     def sums(self) -> dict:
-        return {"counts": self.metric.counts.clone(), "totals": self.metric.totals.clone()}
+        return {
+            "counts": self.metric.counts.clone(),
+            "totals": self.metric.totals.clone(),
+            "videos": self.videos.counts,
+        }
 
     def restore(self, sums: dict) -> None:
         # A new one: a shallow copy of this metric shares the old one.
         self.metric = TemporalConsistency(self.metric.num_classes, self.metric.mode)
         self.metric.counts = sums["counts"].clone()
         self.metric.totals = sums["totals"].clone()
+        self.videos = Videos(*sums["videos"])
 
     def merge(self, other: Temporal) -> None:
         self.metric.merge(other.metric)
+        self.videos.merge(other.videos)
 
     def compute(self) -> dict[str, Any]:
-        found = self.metric.compute()
-        # The per-class table is that of the labels.
-        found.pop("IoU")
-        return {self.metric.name: found | {"flow": self.source}}
+        videos, constant = self.videos.counts
+        counted = {"videos": videos, "constant_videos": constant, "flow": self.source}
+        return {self.metric.name: self.metric.compute() | counted}
