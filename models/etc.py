@@ -211,7 +211,9 @@ class ETC(SingleFrame):
         *others, current = clip.unbind(1)
         teacher = [self.taught(frame) for frame in (current, *others)]
         cells = [math.ceil(side / COARSEST) for side in clip.shape[-2:]]
-        logits = on_common_grid([x.logits for x in student], [x.logits for x in teacher], cells)
+        # As the teacher's: without an "ignore" output.
+        classes = [x.logits[:, : self.num_classes] for x in student]
+        logits = on_common_grid(classes, [x.logits for x in teacher], cells)
         embeddings = on_common_grid(
             [x.embedding for x in student], [x.embedding for x in teacher], cells
         )

@@ -290,6 +290,21 @@ def test_the_labelled_frame_is_no_neighbour_of_its_own(tmp_path):
     assert_one_line(done, "0 is the labelled frame itself", tmp_path / "run")
 
 
+def test_two_neighbours_of_a_synthetic_past_would_both_lie_before_the_frame(tmp_path):
+    words = training("--neighbours", "2", "--synthetic-past", "1", "--savedir", tmp_path / "run")
+    assert_one_line(call(*words), "makes frames before it alone", tmp_path / "run")
+
+
+def test_a_student_that_learns_to_ignore_relates_pixels_by_its_classes_alone():
+    torch.manual_seed(0)
+    student = ToyBackbone(4)
+    student.learned_ignore = True
+    teacher = SingleFrame(ToyBackbone(4))
+    teacher.backbone.load_state_dict(student.state_dict())
+    model = ETC(student, teacher=teacher, weights=Weights(motion=0.0, pairwise=1.0))
+    assert model.eval().losses(*batch(2))["pairwise"] == 0
+
+
 def test_the_labels_have_a_weight_too():
     clip, labels = batch(2)
     with_labels = etc(weights=Weights(motion=0.1)).losses(clip, labels)

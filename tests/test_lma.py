@@ -15,6 +15,8 @@ from models import build_model
 from models.parts.fusion import FUSIONS
 
 FAMILIES = ("erf", "psp18", "r50v1c")
+# Of the frames on which the Law is held: slow networks see small ones.
+LAW_SIZES = {"erf": (37, 53), "psp18": (17, 25), "r50v1c": (17, 25)}
 LINES = {
     "original": "",
     "queue of five": "--stm-queue-size 5",
@@ -67,12 +69,16 @@ def clip_and_labels(model, frames: int = 4, batch: int = 2):
     return clip, labels
 
 
-@pytest.mark.parametrize("line", LINES.values(), ids=LINES.keys())
-@pytest.mark.parametrize("backbone", FAMILIES)
+@pytest.mark.parametrize(
+    "backbone, line",
+    [
+        *(("erf", line) for line in LINES),
+        *(("psp18", line) for line in LINES),
+        *(("r50v1c", line) for line in ("original", "global", "original_kv_fusion")),
+    ],
+)
 def test_stream_equals_clip(backbone, line):
-    assert_stream_equals_clip(
-        network(line, backbone), size=(17, 25) if backbone == "r50v1c" else (37, 53)
-    )
+    assert_stream_equals_clip(network(LINES[line], backbone), size=LAW_SIZES[backbone])
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -81,7 +87,7 @@ def test_stream_equals_clip_with_every_fusion_on_narrow_and_wide_maps(backbone, 
     model = network(f"--fusion-strategy {fusion}", backbone)
     channels = model.backbone.channels
     assert model.kv_M_r4.Key.out_channels == channels // (16 if fusion == "sigmoid-down1" else 8)
-    assert_stream_equals_clip(model)
+    assert_stream_equals_clip(model, size=LAW_SIZES[backbone])
 
 
 @pytest.mark.parametrize("line", [line for line in LINES.values() if line != "--baseline-mode"])

@@ -52,6 +52,15 @@ def refuse_missing_teacher(args: Namespace) -> str | None:
     return None
 
 
+def refuse_two_past_neighbours(args: Namespace) -> str | None:
+    if args.training and args.neighbours == 2 and args.synthetic_past > 0:
+        return (
+            "--neighbours 2 lie before and behind the frame, and --synthetic-past makes frames "
+            "before it alone: drop one of the two"
+        )
+    return None
+
+
 NEIGHBOURS = Group(
     "training: neighbours (etc)",
     (
@@ -163,5 +172,5 @@ ROW = Method(
     },
     offsets=offsets,
     derived={"flow": flow_name, "teacher_class": teacher_class, "teacher_network": lambda args: {}},
-    refusals=(refuse_missing_teacher,),
+    refusals=(refuse_missing_teacher, refuse_two_past_neighbours),
 )
