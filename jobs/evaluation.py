@@ -24,7 +24,8 @@ from .flow_cache import keep_flow, provider_of, tell_flow_cache
 from .key_pictures import KeyPictures
 from .keys import has_keys
 from .live import arrivals_of
-from .scoring import measures_latency, score, tell_unmeasured
+from .scoring import is_steady, measures_latency, score, tell_unmeasured
+from .temporal import gaps_of, tell_gaps
 from .work_size import size_warnings
 
 RATE = 10.0  # frames a second of a video whose data set has no rate
@@ -82,6 +83,8 @@ def tell_data(args, data, console) -> None:
     """What is not as one might expect."""
     note_gaps(args, data, console)
     tell_unmeasured(args, data, console)
+    if is_steady(data) and {"vc", "tc"} & set(args.metrics):
+        tell_gaps(gaps_of(data), console)
     tell_left_out(args, data, console)
     height, width = first_size(data)
     for warning in size_warnings(args, height, width):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from datasets.frame_numbers import gaps_before
 from models.ops.warp import resize_flow
 from models.optical_flow import DIS, FlowProvider
 from utils.metrics.temporal import Motion, Temporal
@@ -22,7 +23,33 @@ def temporal_metrics(args, data) -> list[Temporal]:
     """One metric a mode that is asked for; they share the motion."""
     motion = DataMotion(data, masked="strict" in args.tc_modes)
     keep_flow(args, motion.provider)
-    return [Temporal(data.num_classes, mode, motion, motion.source) for mode in args.tc_modes]
+    gaps = gaps_of(data)
+
+    def gap_before(video: int, index: int) -> bool:
+        return index in gaps[video]
+
+    return [
+        Temporal(data.num_classes, mode, motion, motion.source, gap_before)
+        for mode in args.tc_modes
+    ]
+
+
+def gaps_of(data) -> list[frozenset[int]]:
+    """Of each video, the indices of the frames before which frames are missing."""
+    return [
+        gaps_before([video.frame_name(index) for index in range(len(video))])
+        for video in data.videos
+    ]
+
+
+def tell_gaps(gaps: list[frozenset[int]], console) -> None:
+    """Say in how many places frames are missing, and what becomes of these."""
+    count = sum(map(len, gaps))
+    if count:
+        console.note(
+            f"frames are missing in {count} places, by the numbers in their names: TC has no pair "
+            "there, VC looks at what is left as if nothing were missing"
+        )
 
 
 class DataMotion:

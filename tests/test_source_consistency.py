@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from PIL import Image
 
 from command import assert_one_line, call, perform
 from datasets import synthetic
-from jobs.source_consistency import FrameNumbers
+from datasets.frame_numbers import MANY, gaps_before
+from jobs.source_consistency import SourceConsistency
 from models.optical_flow import DIS
 from utils.metrics import TemporalConsistency
+from utils.metrics.temporal import Motion
 from utils.predictions import frame_tensor
 
 SIZE = (64, 128)
@@ -68,28 +72,107 @@ def test_a_wall_of_one_colour_is_flagged(tmp_path):
         Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(folder / f"{index}.png")
     done = perform(*words(folder), "--work-size", "32", "32", "--savedir", tmp_path / "run")
     found = results(tmp_path / "run", "wall")
-    constant = found["metrics"]["TC"]["constant_pairs"]
-    assert bool(constant) == bool(found["warnings"])
-    assert ("degenerate" in done.stdout + done.stderr) == bool(constant)
+    result = found["metrics"]["TC"]
+    assert (result["videos"], result["constant_videos"], result["pairs"]) == (1, 1, 2)
+    assert found["warnings"] and "degenerate" in done.stdout + done.stderr
 
 
-def test_frames_on_both_sides_of_missing_numbers_are_no_pair(frames, tmp_path):
-    folder = tmp_path / "stuttgart_00"
-    folder.mkdir()
-    for old, new in enumerate((1, 2, 3, 7, 8)):
-        name = f"stuttgart_00_000000_{new:06d}_leftImg8bit.png"
-        shutil.copy(frames / f"{old:03d}.png", folder / name)
-    perform(*words(folder), "--savedir", tmp_path / "run")
-    assert results(tmp_path / "run", "stuttgart_00")["metrics"]["TC"]["pairs"] == 3
+def named(frames, folder, names) -> Path:
+    """A folder of the first frames under other names."""
+    folder.mkdir(parents=True)
+    for old, new in zip(sorted(frames.glob("*.png")), names, strict=True):
+        shutil.copy(old, folder / f"{new}.png")
+    return folder
 
 
-def test_numbers_may_rise_by_any_step():
-    def gaps(*names):
-        numbers = FrameNumbers()
-        return [numbers.gap_before(name) for name in names]
+# names of frames -> how many of their neighbours are pairs
+NAMES = {
+    ("0001", "0003", "0004", "0005", "0006"): 3,
+    ("0001", "0002", "0004", "0005", "0006"): 3,
+    ("frame0001", "frame0002", "frame0003", "frame0007", "frame0008"): 3,
+    tuple(f"stuttgart_00_000000_{n:06d}_leftImg8bit" for n in (1, 2, 3, 7, 8)): 3,
+    (
+        "1305031102.175304",
+        "1305031102.211214",
+        "1305031102.243211",
+        "1305031102.275326",
+        "1305031103.011204",
+    ): 4,
+}
 
-    assert gaps("a_005", "a_010", "a_015", "a_025") == [False, False, False, True]
-    assert gaps("left", "right8bit", "up") == [False] * 3
+
+@pytest.mark.parametrize("names, pairs", NAMES.items(), ids=lambda value: str(value)[:20])
+def test_frames_on_both_sides_of_missing_numbers_are_no_pair(frames, tmp_path, names, pairs):
+    folder = named(frames, tmp_path / "drive", names)
+    done = perform(*words(folder), "--savedir", tmp_path / "run")
+    found = results(tmp_path / "run")
+    assert found["metrics"]["TC"]["pairs"] == pairs == FRAMES - 1 - len(gaps_before(names))
+    assert found["metrics"]["TC"]["videos"] == 1
+    assert found["left_out_pairs"] == FRAMES - 1 - pairs
+    told = f"{FRAMES - 1 - pairs} of {FRAMES - 1} neighbours are no pair"
+    assert (told in done.stdout) == (pairs < FRAMES - 1)
+
+
+def test_every_second_frame_is_a_pair_with_the_next_unless_one_is_missing_between(frames, tmp_path):
+    folder = named(frames, tmp_path / "drive", ("0001", "0002", "0003", "0004", "0006"))
+    perform(*words(folder), "--frame-step", "2", "--savedir", tmp_path / "run")
+    found = results(tmp_path / "run")
+    assert found["metrics"]["TC"]["pairs"] == found["left_out_pairs"] == 1
+
+
+def test_where_the_numbers_of_another_folder_begin_there_is_no_pair(frames, tmp_path):
+    for name in ("a", "b"):
+        named(frames, tmp_path / "both" / name, [f"{index:04d}" for index in range(FRAMES)])
+    source = tmp_path / "both" / "*" / "*.png"
+    perform(*words(source), "--savedir", tmp_path / "run")
+    found = results(tmp_path / "run", "both")
+    assert found["metrics"]["TC"]["pairs"] == 2 * (FRAMES - 1) and found["left_out_pairs"] == 1
+
+
+@pytest.mark.parametrize(
+    "names, gaps",
+    [
+        ("a_005 a_010 a_015 a_025", {3}),
+        ("1 3 4 5 6", {1}),
+        ("1 2 4 5 6", {2}),
+        ("1 2 7 8 13 14", {2, 4}),
+        ("1 3 6 8", {2}),  # every second of 1 2 3 5 6 7 8
+        ("img1 img2 img10 img11", {2}),
+        ("a_frame1 a_frame2 a_frame4", {2}),
+        ("1_left 2_left 4_left", {2}),
+        ("0001_v2 0002_v2 0004_v2", {2}),
+        ("1280x720_1 1280x720_2 1280x720_4", {2}),
+        ("1_1 1_2 1_3 2_1 2_2", {3}),
+        ("a1b a5b a6b a7b", set()),
+        ("left right8bit up", set()),
+        ("1 up 7 8 9", set()),
+        ("033 067 100 133 167 200 267", {6}),  # milliseconds, of which one frame is missing
+        ("10 13 21 22 40", set()),
+        ("1 7", set()),
+        ("7", set()),
+        ("", set()),
+    ],
+)
+def test_gaps_are_where_numbers_rise_by_more_than_the_most_frequent_step(names, gaps):
+    assert gaps_before(names.split()) == gaps
+
+
+def test_a_source_need_not_remember_more_than_so_many_rises(monkeypatch):
+    """Their pairs are counted together, and all of them count."""
+    many = 5
+    monkeypatch.setattr("datasets.frame_numbers.MANY", many)
+    monkeypatch.setattr("jobs.source_consistency.MANY", many)
+    args = Namespace(tc_modes=["nearest"], flow_cache=None)
+    consistency = SourceConsistency(args, 3)
+    monkeypatch.setattr(consistency.motion, "found", Motion(torch.zeros(2, 4, 4)))
+    monkeypatch.setattr(consistency.motion, "push", lambda image: None)
+    numbers = [n * n for n in range(20)] + list(range(362, 400))
+    for number in numbers:
+        consistency.add(np.zeros((4, 4, 3), np.uint8), torch.zeros(4, 4), f"{number}")
+    assert len(consistency.pairs) == many + 2 and MANY > 100
+    (metric,) = consistency.total(())
+    assert metric.compute()["TC_nearest"]["pairs"] == len(numbers) - 1
+    assert gaps_before([f"{number}" for number in numbers]) == set()
 
 
 def test_one_picture_has_none_and_says_so(frames, tmp_path):

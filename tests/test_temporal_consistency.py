@@ -1,11 +1,15 @@
-"""TC against a walk over the pixels, the published arithmetic, and laws."""
+"""TC against a walk over the pixels, the published arithmetic, and laws; gaps in an evaluation."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from command import perform, succeed_as_ranks
+from datasets import synthetic
 from golden import case, filling
 from label_maps import same_numbers
 from utils.metrics import TemporalConsistency
@@ -233,3 +237,77 @@ def test_flow_far_outside_is_clamped_and_flow_that_is_no_number_is_refused():
     for wrong in (-1, 256):
         with pytest.raises(ValueError, match=r"0\.\.255"):
             TemporalConsistency(5).update(prediction, np.full(prediction.shape, wrong), flow)
+
+
+SIZE = (48, 96)
+
+
+@pytest.fixture(scope="module")
+def own_clips(tmp_path_factory):
+    """Two labelled clips of which the second lacks frames, with the numbers of the frames."""
+    root = tmp_path_factory.mktemp("data")
+    (root / "classes.txt").write_text("\n".join(synthetic.LABELS.names))
+    (video,) = synthetic.videos("val", 1, 9, SIZE)
+    for clip, numbers in (("a", range(1, 4)), ("b", (1, 3, 4, 5, 6, 9, 10, 11, 12))):
+        for index, number in enumerate(numbers):
+            for kind, picture in (("images", video.frame(index)), ("labels", video.label(index))):
+                path = root / "val" / clip / kind / f"frame{number:06d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture).save(path)
+    return root
+
+
+def evaluation(root, *more) -> list:
+    start = ["--eval-mode", "--dataset", "folder", "--data-root", root, "--weights", "synthetic"]
+    return [*start, *"--threads 1 --device cpu --num-workers 0 --pictures 0".split(), *more]
+
+
+def scores(folder) -> dict:
+    return json.loads((folder / "results.json").read_text())["metrics"]
+
+
+def test_an_evaluation_has_no_pair_across_missing_frames_and_says_so(own_clips, tmp_path):
+    words = evaluation(own_clips, "--metrics", "vc", "tc")
+    done = perform(*words, "--savedir", tmp_path / "one")
+    found = scores(tmp_path / "one")
+    assert found["TC"]["pairs"] == 2 + 6 and found["TC"]["videos"] == 2
+    assert found["VC8"]["windows"] == 2, "VC looks at what there is"
+    assert done.stdout.count("frames are missing in 2 places") == 1
+    done = succeed_as_ranks(*words, "--savedir", tmp_path / "ranks")
+    assert scores(tmp_path / "ranks")["TC"] == found["TC"]
+    assert done.stdout.count("frames are missing in 2 places") == 1
+
+
+def test_pairs_are_those_of_the_clips_between_the_gaps(own_clips, tmp_path):
+    """What lies on both sides of a gap as clips of their own: the same TC."""
+    apart = tmp_path / "apart"
+    (apart / "val").mkdir(parents=True)
+    (apart / "classes.txt").write_text((own_clips / "classes.txt").read_text())
+    for old in sorted(own_clips.glob("val/*/*/*.png")):
+        number = int(old.stem.removeprefix("frame"))
+        part = next(last for last in (2, 6, 12) if number <= last)
+        if old.parts[-3] == "a":
+            part = 0
+        path = apart / "val" / f"{old.parts[-3]}{part}" / old.parts[-2] / old.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(old)
+    for root, name in ((own_clips, "together"), (apart, "apart")):
+        perform(*evaluation(root, "--metrics", "tc"), "--savedir", tmp_path / name)
+    together, parts = (scores(tmp_path / name)["TC"] for name in ("together", "apart"))
+    # A clip of one frame is none of these videos.
+    assert (parts.pop("videos"), together.pop("videos")) == (3, 2)
+    assert together == parts
+
+
+def test_vc_alone_says_so_too(own_clips, tmp_path):
+    done = perform(*evaluation(own_clips), "--savedir", tmp_path)
+    assert done.stdout.count("frames are missing in 2 places") == 1
+
+
+def test_without_gaps_nothing_is_said(tmp_path, own_clips):
+    root = tmp_path / "whole"
+    (root / "val").mkdir(parents=True)
+    (root / "val" / "a").symlink_to(own_clips / "val" / "a")
+    (root / "classes.txt").symlink_to(own_clips / "classes.txt")
+    done = perform(*evaluation(root, "--metrics", "tc"), "--savedir", tmp_path / "run")
+    assert scores(tmp_path / "run")["TC"]["pairs"] == 2 and "missing" not in done.stdout

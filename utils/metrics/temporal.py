@@ -22,6 +22,8 @@ class Motion(NamedTuple):
 
 # (video, index, (H, W)) -> motion of the frame before `index` into it
 PairMotion = Callable[[int, int, tuple[int, int]], Motion]
+# (video, index) -> whether frames of the video are missing before the frame `index`
+GapBefore = Callable[[int, int], bool]
 
 
 class Videos:
@@ -64,18 +66,27 @@ class Videos:
 class Temporal(EvaluationMetric):
     """Temporal consistency over densely labelled videos."""
 
-    def __init__(self, num_classes: int, mode: str, motion: PairMotion, source: str):
+    def __init__(
+        self,
+        num_classes: int,
+        mode: str,
+        motion: PairMotion,
+        source: str,
+        gap_before: GapBefore = lambda video, index: False,
+    ):
         """source: where the flow comes from, in words; it is part of the result."""
         self.metric = TemporalConsistency(num_classes, mode)
         self.motion = motion
         self.source = source
+        self.gap_before = gap_before
         self.before: ScoredFrame | None = None
         self.videos = Videos()
 
     def update(self, frame: ScoredFrame) -> None:
         before = self.before
         self.videos.add(frame.prediction)
-        if before is not None and frame.index == before.index + 1:
+        follows = before is not None and frame.index == before.index + 1
+        if follows and not self.gap_before(frame.video, frame.index):
             self.add(before.prediction[0], frame)
         self.before = frame
 
